@@ -1,0 +1,182 @@
+// Everything that a device must be able to do: one virtual function per access pattern, ops passed as data.
+//
+// Conventions of all kernels:
+// - Outputs come first. They are fully written (never read, unless the name or comment says "accumulates"), and must not
+//   overlap inputs, except that an elementwise output may be exactly one of its inputs.
+// - Views may have any strides, stride 0 included for inputs; kernels that need dense memory say so.
+// - Shapes and dtypes have been checked by the caller (tensor/): a kernel checks nothing but the dtypes it lacks, for
+//   which it throws "op: not implemented for dtype on cpu" (see accelerators/README.md for the table).
+// - 16-bit floats are computed and accumulated in f32.
+// - Results do not depend on timing: at equal num_threads() the same bits.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include <loom/accelerators/device.h>
+#include <loom/accelerators/elementwise.h>
+#include <loom/accelerators/memory.h>
+#include <loom/accelerators/philox.h>
+#include <loom/accelerators/view.h>
+
+namespace loom {
+
+enum class Reduce : uint8_t { sum, mean, prod, max, min, all, any, sum_of_squares, logsumexp };
+enum class ArgReduce : uint8_t { max, min };
+enum class Cumulative : uint8_t { sum, product };
+enum class Scatter : uint8_t { assign, add };
+enum class Random : uint8_t { uniform, normal, bernoulli, integers };
+
+// c = alpha * a @ b + beta * c + bias, over leading batch dimensions.
+//   a [..., M, K], b [..., K, N], c [..., M, N]: equal rank >= 2, batch dims broadcast by stride 0 in a and b;
+//   transposes are read off strides. bias: [N] or null data. beta 0 never reads c.
+struct Gemm {
+  View c, a, b, bias;
+  double alpha = 1, beta = 0;
+};
+
+// Convolution geometry over two spatial dims (1-d uses a height of 1). Square brackets: {height, width}.
+struct ConvGeometry {
+  std::array<int64_t, 2> stride{1, 1}, padding{0, 0}, dilation{1, 1};
+  int64_t groups = 1;
+};
+
+// Pooling geometry; `count_include_pad` is for averages (torch.nn.AvgPool2d).
+struct PoolGeometry {
+  std::array<int64_t, 2> kernel{1, 1}, stride{1, 1}, padding{0, 0}, dilation{1, 1};
+  bool count_include_pad = true;
+};
+
+// Cross entropy per row of logits [N, C] against class indices [N] (torch.nn.functional.cross_entropy).
+struct CrossEntropy {
+  View weight;  // [C] of the logits' compute dtype, or null data
+  int64_t ignore_index = -100;
+  double label_smoothing = 0;
+};
+
+struct SgdStep {
+  double lr, momentum, dampening, weight_decay;
+  bool nesterov, maximize, first;  // first: the momentum buffer is initialised with the gradient
+};
+struct AdamStep {
+  double lr, beta1, beta2, eps, weight_decay;
+  bool decoupled, amsgrad, maximize;  // decoupled: AdamW
+  int64_t step;                       // 1 for the first step
+};
+struct AdagradStep {
+  double lr, lr_decay, weight_decay, eps;
+  bool maximize;
+  int64_t step;
+};
+struct RmspropStep {
+  double lr, alpha, eps, weight_decay, momentum;
+  bool centered, maximize;
+};
+
+class Accelerator {
+ public:
+  virtual ~Accelerator() = default;
+
+  // Memory. Blocks are 64-byte aligned; release returns a block to the cache. bytes may be 0 (gives null).
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void release(void* block) noexcept = 0;
+  virtual MemoryStats memory_stats() const = 0;
+  virtual void reset_peak_memory_stats() = 0;
+  virtual void empty_cache() = 0;
+  virtual void synchronize() {}  // waits until all work is done
+
+  // y = x, converting dtypes; any strides; equal shapes. float to integer truncates, anything to boolean tests != 0.
+  virtual void copy(const View& y, const View& x) = 0;
+  virtual void fill(const View& y, double value) = 0;
+  virtual void fill(const View& y, int64_t value) = 0;
+  // y[i] = start + i * step, y of rank 1.
+  virtual void arange(const View& y, double start, double step) = 0;
+
+  // Elementwise; all views have y's shape (broadcast by stride 0). x (a, b) share one dtype; y has it too, or boolean
+  // where the op is a predicate.
+  virtual void unary(Unary op, const View& y, const View& x, double p, double q) = 0;
+  virtual void binary(Binary op, const View& y, const View& a, const View& b) = 0;
+  virtual void where(const View& y, const View& condition, const View& a, const View& b) = 0;  // condition: boolean
+
+  // y has x's rank with extent 1 in the reduced dims. all/any: boolean y. sum and prod of integral x: i64 y; mean and
+  // logsumexp: floating only. Empty reductions give the neutral element (max/min: the caller has refused them).
+  // NaN propagates through max and min. Floating sums are pairwise or blocked, not one running sum.
+  virtual void reduce(Reduce op, const View& y, const View& x) = 0;
+  // values (x's dtype) and index (i64) have x's shape with extent 1 at dim; ties give the first; NaN wins.
+  virtual void arg_reduce(ArgReduce op, const View& values, const View& index, const View& x, int dim) = 0;
+  virtual void cumulative(Cumulative op, const View& y, const View& x, int dim) = 0;
+  // The first k of x sorted along dim (stable; NaN counts as largest); values and index have extent k at dim.
+  virtual void sort(const View& values, const View& index, const View& x, int dim, bool descending) = 0;
+
+  virtual void gemm(const Gemm& args) = 0;  // floating dtypes, all equal
+
+  // x [N, C, H, W], w [O, C / groups, KH, KW], y [N, O, OH, OW], bias [O] or null data. Floating dtypes, all equal.
+  virtual void conv2d(const View& y, const View& x, const View& w, const View& bias, const ConvGeometry& g) = 0;
+  virtual void conv2d_grad_input(const View& dx, const View& dy, const View& w, const ConvGeometry& g) = 0;
+  virtual void conv2d_grad_weight(const View& dw, const View& dy, const View& x, const ConvGeometry& g) = 0;
+
+  // index [N, C, OH, OW] i64: position h * W + w of the maximum in x's plane. Padding never wins; NaN wins.
+  virtual void max_pool2d(const View& y, const View& index, const View& x, const PoolGeometry& g) = 0;
+  virtual void avg_pool2d(const View& y, const View& x, const PoolGeometry& g) = 0;
+  virtual void avg_pool2d_grad(const View& dx, const View& dy, const PoolGeometry& g) = 0;
+
+  // y = softmax(x) along dim, or its logarithm.
+  virtual void softmax(const View& y, const View& x, int dim, bool log) = 0;
+  // dx = y * (dy - sum(y * dy)), or for log_softmax dy - exp(y) * sum(dy).
+  virtual void softmax_grad(const View& dx, const View& dy, const View& y, int dim, bool log) = 0;
+
+  // loss [N] and lse [N] (logsumexp of each row; f32 for 16-bit logits) of logits [N, C], target i64 [N]; rows with
+  // target == ignore_index give 0. Any other target outside [0, C) throws "cross_entropy: target 12 at row 3 ...".
+  virtual void cross_entropy(const View& loss, const View& lse, const View& logits, const View& target,
+                             const CrossEntropy& options) = 0;
+  // dlogits = g[n] * d loss[n] / d logits.
+  virtual void cross_entropy_grad(const View& dlogits, const View& g, const View& lse, const View& logits,
+                                  const View& target, const CrossEntropy& options) = 0;
+
+  // Normalises each row of x [R, C] (dense): y = (x - mean) * rstd * w + b, rstd = 1 / sqrt(var + eps), biased variance.
+  // w, b [C] or null data. mean, rstd [R] in f32 (f64 for f64). rms: no mean (mean null), var = mean of squares.
+  virtual void layer_norm(const View& y, const View& mean, const View& rstd, const View& x, const View& w,
+                          const View& b, double eps, bool rms) = 0;
+  // dw, db may have null data; dx too.
+  virtual void layer_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x,
+                               const View& w, const View& mean, const View& rstd, bool rms) = 0;
+
+  // x [N, C, L] (L = product of the spatial dims), statistics [C] in f32 (f64 for f64). Writes mean and the biased var.
+  virtual void batch_statistics(const View& mean, const View& var, const View& x) = 0;
+  // y = (x - mean) * rsqrt(var + eps) * w + b; w, b [C] or null data.
+  virtual void batch_norm(const View& y, const View& x, const View& mean, const View& var, const View& w,
+                          const View& b, double eps) = 0;
+  // Gradients of batch_norm; training: through the batch's own statistics. dx, dw, db may have null data.
+  virtual void batch_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x,
+                               const View& mean, const View& var, const View& w, double eps, bool training) = 0;
+
+  // Indices are i64 views. An index outside the extent throws "op: index 7 is out of range for dimension 0 of size 5".
+  // y = x with dim replaced by index's only dim: y[.., i, ..] = x[.., index[i], ..].
+  virtual void index_select(const View& y, const View& x, const View& index, int dim) = 0;
+  // y[.., index[i], ..] += x[.., i, ..] (accumulates into y; deterministic order).
+  virtual void index_add(const View& y, const View& x, const View& index, int dim) = 0;
+  // torch.gather: y[i][j] = x[index[i][j]][j] for dim 0, and so on; index has y's shape.
+  virtual void gather(const View& y, const View& x, const View& index, int dim) = 0;
+  // torch.scatter: y[index[i][j]][j] = (or +=) x[i][j]; accumulates into y; deterministic order.
+  virtual void scatter(Scatter mode, const View& y, const View& x, const View& index, int dim) = 0;
+
+  // uniform: [a, b); normal: mean a, deviation b; bernoulli: 1 with probability a; integers: [a, b).
+  // Element i (row-major) takes word i % 4 of block i / 4 (f64: words of block i / 2; integers: i64 from two words of
+  // block i / 2; normal: Box-Muller on word pairs). Defined once in philox.h's terms, the same on every device.
+  virtual void random(Random kind, const View& y, double a, double b, const Philox& state) = 0;
+
+  // One optimizer step over one parameter; all views dense and of one shape. State views are f32 or f64.
+  virtual void sgd(const View& p, const View& g, const View& momentum, const SgdStep& s) = 0;
+  virtual void adam(const View& p, const View& g, const View& m, const View& v, const View& v_max, const AdamStep& s) = 0;
+  virtual void adagrad(const View& p, const View& g, const View& sum, const AdagradStep& s) = 0;
+  virtual void rmsprop(const View& p, const View& g, const View& square_avg, const View& grad_avg, const View& momentum,
+                       const RmspropStep& s) = 0;
+};
+
+// The accelerator of a device; throws "… is on cuda:0, but …" where the build or the machine lacks it.
+Accelerator& accelerator(Device device);
+// Number of devices of a kind that can be used: 1 for cpu, 0 or more for cuda.
+int device_count(Device::Kind kind);
+
+}  // namespace loom

@@ -1,0 +1,19 @@
+#include <algorithm>
+
+#include <loom/accelerators/dims.h>
+
+namespace loom {
+
+std::string to_string(const Dims& dims) {
+  std::string out = "[";
+  for (int i = 0; i < dims.size(); ++i) out += (i ? ", " : "") + std::to_string(dims[i]);
+  return out + "]";
+}
+
+Dims row_major_strides(const Dims& shape) {
+  Dims strides = Dims::filled(shape.size(), 1);
+  for (int i = shape.size() - 2; i >= 0; --i) strides[i] = strides[i + 1] * std::max<int64_t>(shape[i + 1], 1);
+  return strides;
+}
+
+}  // namespace loom

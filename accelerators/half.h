@@ -1,0 +1,72 @@
+// The 16-bit floating types, as plain bits with conversions to and from float. Arithmetic on them is done in float.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+// Marks functions that also run on the device when a CUDA compiler reads them.
+#if defined(__CUDACC__)
+#define LOOM_HOST_DEVICE __host__ __device__
+#else
+#define LOOM_HOST_DEVICE
+#endif
+
+namespace loom {
+
+// bfloat16: the upper half of a float. Rounds to nearest even; NaN stays NaN.
+struct BFloat16 {
+  uint16_t bits = 0;
+  BFloat16() = default;
+  LOOM_HOST_DEVICE explicit BFloat16(float value) : bits(round(value)) {}
+  LOOM_HOST_DEVICE operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+  static LOOM_HOST_DEVICE BFloat16 from_bits(uint16_t b) {
+    BFloat16 out;
+    out.bits = b;
+    return out;
+  }
+
+ private:
+  static LOOM_HOST_DEVICE uint16_t round(float value) {
+    const uint32_t u = std::bit_cast<uint32_t>(value);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((u >> 16) | 0x0040u);  // quiet NaN
+    return static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+  }
+};
+
+// IEEE binary16. Rounds to nearest even; values from 65520 up become infinity; subnormals are kept.
+struct Half {
+  uint16_t bits = 0;
+  Half() = default;
+  LOOM_HOST_DEVICE explicit Half(float value) : bits(round(value)) {}
+  LOOM_HOST_DEVICE operator float() const { return widen(bits); }
+  static LOOM_HOST_DEVICE Half from_bits(uint16_t b) {
+    Half out;
+    out.bits = b;
+    return out;
+  }
+
+ private:
+  static LOOM_HOST_DEVICE float widen(uint16_t h) {
+    const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
+    const uint32_t rest = static_cast<uint32_t>(h & 0x7fffu);
+    if (rest >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | ((rest & 0x3ffu) << 13));
+    if (rest >= 0x0400u) return std::bit_cast<float>(sign | ((rest << 13) + 0x38000000u));
+    const float magnitude = static_cast<float>(rest) * 0x1p-24f;  // zero and subnormals: exact in float
+    return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(magnitude));
+  }
+  static LOOM_HOST_DEVICE uint16_t round(float value) {
+    const uint32_t u = std::bit_cast<uint32_t>(value);
+    const auto sign = static_cast<uint16_t>((u >> 16) & 0x8000u);
+    const uint32_t rest = u & 0x7fffffffu;
+    if (rest > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
+    if (rest >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // 65520 and above
+    if (rest < 0x38800000u) {  // subnormal in binary16: adding 0.5 puts the rounding where float does it
+      const float shifted = std::bit_cast<float>(rest) + 0.5f;
+      return static_cast<uint16_t>(sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(shifted) - 0x3f000000u));
+    }
+    const uint32_t odd = (rest >> 13) & 1u;
+    return static_cast<uint16_t>(sign | static_cast<uint16_t>((rest - 0x38000000u + 0xfffu + odd) >> 13));
+  }
+};
+
+}  // namespace loom

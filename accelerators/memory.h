@@ -1,0 +1,26 @@
+// Caching block allocator: freed blocks are kept by size class and handed out again, because fresh pages cost more
+// than most kernels (a page fault every 4 KB).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <loom/accelerators/device.h>
+
+namespace loom {
+
+// Bytes as handed out (rounded up to the block's size class).
+struct MemoryStats {
+  int64_t allocated = 0;       // in use now
+  int64_t peak_allocated = 0;  // highest since the start or reset_peak_memory_stats
+  int64_t cached = 0;          // freed, kept for reuse
+  int64_t allocations = 0;     // blocks asked for since the start
+  int64_t cache_hits = 0;      // of these, served without asking the system
+};
+
+MemoryStats memory_stats(Device device = {});
+void reset_peak_memory_stats(Device device = {});
+// Gives all cached blocks back to the system.
+void empty_cache(Device device = {});
+
+}  // namespace loom
