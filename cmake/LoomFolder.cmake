@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+# What becomes of each top-level folder. Sources are found by glob: adding a file is all that it takes.
+
+# loom_folder(NAME [DEPS target...] [FEATURES name...])
+# The sources of folder NAME become the object library loom_NAME, a part of libloom; Loom::NAME is its public alias.
+# A feature f is built (f/*.cpp, f.cpp, f_*.cpp) where LOOM_F is on; else no_f.cpp stands in for it.
+function(loom_folder name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "DEPS;FEATURES")
+  add_library(loom_${name}_alias INTERFACE)
+  add_library(Loom::${name} ALIAS loom_${name}_alias)
+  set_target_properties(loom_${name}_alias PROPERTIES EXPORT_NAME ${name})
+  target_link_libraries(loom_${name}_alias INTERFACE loom)
+  set_property(GLOBAL APPEND PROPERTY LOOM_FOLDERS ${name})
+
+  file(GLOB_RECURSE sources RELATIVE "${PROJECT_SOURCE_DIR}/${name}" CONFIGURE_DEPENDS
+       "${PROJECT_SOURCE_DIR}/${name}/*.cpp")
+  foreach(feature IN LISTS arg_FEATURES)
+    string(TOUPPER ${feature} option)
+    if(LOOM_${option})
+      list(FILTER sources EXCLUDE REGEX "^no_${feature}\\.cpp$")
+    else()
+      list(FILTER sources EXCLUDE REGEX "^${feature}[/_.]")
+    endif()
+  endforeach()
+  list(LENGTH sources count)
+  set_property(GLOBAL APPEND PROPERTY LOOM_SOURCE_COUNTS "${name} ${count}")
+  if(count EQUAL 0)
+    return()
+  endif()
+
+  list(TRANSFORM sources PREPEND "${PROJECT_SOURCE_DIR}/${name}/")
+  add_library(loom_${name} OBJECT ${sources})
+  set_target_properties(loom_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_include_directories(loom_${name} PRIVATE "${LOOM_INCLUDE_DIR}")
+  target_compile_options(loom_${name} PRIVATE ${LOOM_LIBRARY_FLAGS})
+  target_link_libraries(loom_${name} PRIVATE ${arg_DEPS})
+  target_sources(loom PRIVATE $<TARGET_OBJECTS:loom_${name}>)
+  target_link_libraries(loom PRIVATE ${arg_DEPS})
+endfunction()
+
+# loom_programs(FOLDER): every FOLDER/*.cpp is one executable, at <build>/FOLDER/.
+function(loom_programs folder)
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
+  if(NOT sources)
+    return()
+  endif()
+  find_package(CLI11 REQUIRED)
+  foreach(source IN LISTS sources)
+    cmake_path(GET source STEM name)
+    add_executable(${name} "${source}")
+    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/${folder}")
+    target_link_libraries(${name} PRIVATE Loom::loom CLI11::CLI11)
+  endforeach()
+endfunction()
+
+# loom_command(FOLDER): all of FOLDER/*.cpp is the one executable `loom`.
+function(loom_command folder)
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
+  if(NOT sources)
+    return()
+  endif()
+  find_package(CLI11 REQUIRED)
+  add_executable(loom_command ${sources})
+  set_target_properties(loom_command PROPERTIES OUTPUT_NAME loom EXPORT_NAME command INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}"
+                        RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/${folder}")
+  target_link_libraries(loom_command PRIVATE Loom::loom CLI11::CLI11)
+  install(TARGETS loom_command RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+endfunction()
+
+# loom_bench(FOLDER): all of FOLDER/*.cpp is the one executable `loom_bench`.
+function(loom_bench folder)
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
+  if(NOT sources)
+    return()
+  endif()
+  find_package(benchmark REQUIRED)
+  add_executable(loom_bench ${sources})
+  set_target_properties(loom_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/${folder}")
+  target_link_libraries(loom_bench PRIVATE Loom::loom benchmark::benchmark)
+endfunction()

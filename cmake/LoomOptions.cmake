@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# The options, and the flags that all of Loom's targets share. Nothing here reaches a project that embeds Loom.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
+  set(default_arch x86-64-v3)
+endif()
+option(LOOM_MPI "Ranks as MPI processes" ON)
+option(LOOM_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(LOOM_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
+option(LOOM_BENCH "Build the benchmarks (needs google-benchmark)" OFF)
+option(LOOM_WERROR "Warnings are errors" OFF)
+set(LOOM_ARCH "${default_arch}" CACHE STRING "-march of the library; empty: the compiler's default")
+set(LOOM_SANITIZE "" CACHE STRING "Sanitizers: address,undefined or thread; empty: none")
+unset(default_arch)
+
+if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+if(PROJECT_IS_TOP_LEVEL)
+  set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+endif()
+
+if(NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
+  find_program(CCACHE_PROGRAM ccache)
+  mark_as_advanced(CCACHE_PROGRAM)
+  if(CCACHE_PROGRAM)
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+  endif()
+endif()
+
+# Options structs are written with designated initialisers, which leave the rest at its defaults on purpose.
+add_compile_options(-Wall -Wextra -Wnon-virtual-dtor -Wno-missing-field-initializers)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # Wrong alarms of g++ 12 in inlined std::string and std::vector.
+  add_compile_options(-Wno-restrict -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread
+                      -Wno-maybe-uninitialized -Wno-free-nonheap-object)
+endif()
+if(LOOM_WERROR)
+  add_compile_options(-Werror)
+endif()
+if(LOOM_SANITIZE)
+  add_compile_options(-fsanitize=${LOOM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${LOOM_SANITIZE})
+endif()
+
+# The library's own flags. Contraction stays off, and fast-math too: a loop's vector body and its scalar tail must round
+# alike, for a sharded update is bit-equal to the whole one. Kernels that want a fused multiply-add write it.
+set(LOOM_LIBRARY_FLAGS -fno-math-errno -fno-trapping-math -fopenmp-simd -ffp-contract=off)
+if(LOOM_ARCH)
+  list(APPEND LOOM_LIBRARY_FLAGS -march=${LOOM_ARCH})
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
+    list(APPEND LOOM_LIBRARY_FLAGS -mtune=generic)  # g++ 12 tuned for one machine costs Eigen's products 20-45 %
+  endif()
+endif()
