@@ -1,0 +1,40 @@
+// The MPI communicator. A build without MPI (LOOM_MPI=OFF) has these functions too; they throw and say so.
+#pragma once
+
+#include <memory>
+
+#include <loom/distributed/communicator.h>
+
+namespace loom {
+
+// threaded: one communication thread runs blocking collectives in issue order on its own duplicated communicator, so
+// that they overlap with compute (MPI_Iallreduce makes no progress by itself in Open MPI 4.1). inline_mode: collectives
+// run in the calling thread: best where no core is free. automatic: LOOM_MPI_MODE=threaded|inline, else threaded when
+// this rank may run on more cores than it has compute threads.
+enum class MpiMode { automatic, threaded, inline_mode };
+
+struct MpiOptions {
+  MpiMode mode = MpiMode::automatic;
+  CommunicatorOptions communicator = CommunicatorOptions::from_environment();
+  int64_t chunk_elements = int64_t{1} << 30;  // counts above this are split (MPI counts are 32-bit); tests lower it
+};
+
+// True when a launcher (mpirun, mpiexec, srun --mpi=pmix) started this process; reads the environment only.
+bool started_by_mpi();
+
+// Joins MPI_COMM_WORLD, starting MPI on first use. MPI started here is finalised at normal process exit; MPI that the
+// program started itself is adopted and left to it. After an error MPI is not finalised but the job aborted.
+std::unique_ptr<Communicator> mpi_communicator(const MpiOptions& options = {});
+// Adopts a communicator of the program, given as MPI_Comm_c2f(comm); it is duplicated, not owned.
+std::unique_ptr<Communicator> mpi_communicator_from_handle(int fortran_handle, const MpiOptions& options = {});
+
+// Ranks of this node, from MPI itself (MPI_Comm_split_type shared), not from the launcher's variables.
+struct NodePlacement {
+  int local_rank = 0, local_size = 1, node_rank = 0, nodes = 1;
+};
+NodePlacement node_placement(Communicator& world);  // any communicator; groups ranks by host
+
+// Ends the whole job with the reason printed once; does not return control to MPI's error handlers.
+[[noreturn]] void abort_job(const std::string& reason, int exit_code = 1);
+
+}  // namespace loom

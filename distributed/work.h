@@ -1,0 +1,32 @@
+// A collective under way.
+#pragma once
+
+#include <exception>
+#include <memory>
+
+namespace loom {
+
+class Work {
+ public:
+  // What a communicator shares with its caller.
+  class State {
+   public:
+    virtual ~State() = default;
+    virtual void wait() = 0;  // returns when done; throws what went wrong
+    virtual bool done() const = 0;
+  };
+
+  Work() = default;  // done
+  explicit Work(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+  // Blocks until the outputs are complete; throws Error when the collective failed. May be called more than once.
+  void wait() const {
+    if (state_) state_->wait();
+  }
+  bool done() const { return !state_ || state_->done(); }
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace loom
