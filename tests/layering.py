@@ -53,7 +53,7 @@ def check(root):
                 to = target.split("/")[0]
                 if not (root / target).exists():
                     errors.append(f"{where}, which does not exist")
-                if to in PROGRAMS:
+                if to in PROGRAMS and to != folder:
                     errors.append(f"{where}: nothing depends on {to}")
                 elif folder in BELOW and to == "loom.h":
                     errors.append(f"{where}: the umbrella header is for users")
