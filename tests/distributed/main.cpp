@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The same test cases run twice: started plainly, a test makes its ranks as threads; under mpirun, each process is a rank.
+// The same test cases run twice: started plainly, a test's ranks are threads; under mpirun, each process is a rank.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include "main.h"
 
