@@ -1,0 +1,80 @@
+// The operations on tensors without gradients: shapes, dtypes and broadcasting are settled here, once, and the device's
+// kernel is called. Errors of shape and dtype come from here, and name the op.
+//
+// autograd/ wraps each of these in an op that records its derivative; user code calls those (same names, namespace loom).
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include <loom/accelerators/accelerator.h>
+#include <loom/tensor/create.h>
+#include <loom/tensor/tensor.h>
+
+namespace loom::raw {
+
+// Views: same memory, other shape and strides.
+Tensor as_strided(const Tensor& x, const Dims& shape, const Dims& strides, int64_t offset);
+Tensor alias(const Tensor& x);  // a new handle on the same array, without graph
+std::optional<Tensor> try_view(const Tensor& x, const Dims& shape);  // none where a copy would be needed
+Dims infer_shape(std::string_view op, const Dims& shape, int64_t numel);  // fills in a -1
+Tensor reshape(const Tensor& x, const Dims& shape);
+Tensor permute(const Tensor& x, const Dims& dims);
+Tensor transpose(const Tensor& x, int dim0, int dim1);
+Tensor expand(const Tensor& x, const Dims& shape);
+Tensor squeeze(const Tensor& x, int dim);
+Tensor unsqueeze(const Tensor& x, int dim);
+Tensor slice(const Tensor& x, int dim, int64_t start, int64_t stop, int64_t step);  // 0 <= start <= stop <= size
+Tensor select(const Tensor& x, int dim, int64_t index);
+Tensor diagonal(const Tensor& x, int64_t offset, int dim1, int dim2);
+
+// Copies.
+Tensor contiguous(const Tensor& x);  // x itself when it is
+Tensor clone(const Tensor& x);       // dense row-major copy
+Tensor cast(const Tensor& x, DType dtype);
+Tensor to_device(const Tensor& x, Device device);
+void copy_into(const Tensor& y, const Tensor& x);  // broadcasts, converts; bumps y's version
+
+// Elementwise, with broadcasting and promotion.
+Tensor unary(Unary op, const Tensor& x, double p = 0, double q = 0);
+Tensor binary(Binary op, const Tensor& a, const Tensor& b);
+void unary_into(Unary op, const Tensor& x, double p = 0, double q = 0);  // in place
+void binary_into(Binary op, const Tensor& a, const Tensor& b);           // a = op(a, b)
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
+
+// Reductions over dims (empty: all).
+Tensor reduce(Reduce op, const Tensor& x, const Dims& dims, bool keepdim);
+std::pair<Tensor, Tensor> arg_reduce(ArgReduce op, const Tensor& x, int dim, bool keepdim);  // values, index
+Tensor cumulative(Cumulative op, const Tensor& x, int dim);
+std::pair<Tensor, Tensor> sort(std::string_view op, const Tensor& x, int dim, bool descending, int64_t k);
+// Sums x down to a shape that broadcasts to x's.
+Tensor sum_to(const Tensor& x, const Dims& shape);
+
+// Indexing.
+Tensor index_select(const Tensor& x, int dim, const Tensor& index);
+Tensor index_add(const Tensor& x, int dim, const Tensor& index, const Tensor& source);  // a copy of x, added to
+Tensor gather(const Tensor& x, int dim, const Tensor& index);
+Tensor scatter(Scatter mode, const Tensor& x, int dim, const Tensor& index, const Tensor& source);  // a copy of x
+Tensor cat(const std::vector<Tensor>& tensors, int dim);
+Tensor flip(const Tensor& x, const Dims& dims);
+Tensor nonzero(const Tensor& x);                  // [count, rank] i64
+Tensor triangle(const Tensor& x, int64_t diagonal, bool upper);  // triu, tril
+
+// Linear algebra and networks.
+Tensor matmul(const Tensor& a, const Tensor& b);  // torch.matmul's rules for 1-d, 2-d and batched operands
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);  // x [.., in], weight [out, in]
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvGeometry& g);
+Tensor conv2d_grad_input(const Tensor& dy, const Tensor& weight, const Dims& input_shape, const ConvGeometry& g);
+Tensor conv2d_grad_weight(const Tensor& dy, const Tensor& x, const Dims& weight_shape, const ConvGeometry& g);
+Dims conv2d_shape(std::string_view op, const Dims& x, const Dims& weight, const ConvGeometry& g);
+std::pair<Tensor, Tensor> max_pool2d(const Tensor& x, const PoolGeometry& g, bool ceil_mode);  // y, index
+Tensor avg_pool2d(const Tensor& x, const PoolGeometry& g, bool ceil_mode);
+Tensor avg_pool2d_grad(const Tensor& dy, const Dims& input_shape, const PoolGeometry& g);
+Tensor softmax(const Tensor& x, int dim, bool log);
+Tensor softmax_grad(const Tensor& dy, const Tensor& y, int dim, bool log);
+
+// Random.
+Tensor random(Random kind, const Dims& shape, double a, double b, const TensorOptions& options, uint64_t stream = 0);
+void random_into(Random kind, const Tensor& y, double a, double b, uint64_t stream = 0);
+
+}  // namespace loom::raw

@@ -1,0 +1,20 @@
+#include <loom/tensor/storage.h>
+
+#include <utility>
+
+#include <loom/accelerators/accelerator.h>
+
+namespace loom {
+
+Storage::Storage(size_t bytes, Device device)
+    : data_(accelerator(device).allocate(bytes)), bytes_(bytes), device_(device) {}
+
+Storage::Storage(void* data, size_t bytes, Device device, std::function<void()> release)
+    : data_(data), bytes_(bytes), device_(device), external_(true), release_(std::move(release)) {}
+
+Storage::~Storage() {
+  if (!external_) accelerator(device_).release(data_);
+  else if (release_) release_();
+}
+
+}  // namespace loom
