@@ -1,0 +1,253 @@
+// The graph of executed ops: what record() writes and the engine (engine.h) walks.
+//
+// Invariants: a node's sequence number is larger than its inputs', so descending numbers are a topological order; a saved
+// output is kept without its graph (else node -> closure -> output -> node never dies); nodes are destroyed iteratively.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <loom/autograd/op.h>
+#include <loom/tensor/tensor.h>
+
+namespace loom::autograd {
+
+class Node;
+
+using GradHook = std::function<std::optional<Tensor>(const Tensor&)>;
+
+// What the graph knows of one tensor.
+struct Meta {
+  bool requires_grad = false;    // leaves: gradients are wanted
+  std::shared_ptr<Node> node;    // what computed it; null for leaves
+  uint32_t slot = 0;             // which of the node's outputs it is
+  Tensor grad;
+  Tensor grad_buffer;            // if defined, a leaf's first gradient is written here and .grad becomes it (DDP's bucket)
+  std::vector<std::pair<uint64_t, GradHook>> hooks;                   // leaves; those of others live in their node
+  std::vector<std::pair<uint64_t, std::function<void()>>> ready_hooks;  // leaves: after .grad is final
+  std::string name;              // of a parameter, for messages
+
+  // Engine's notes during one backward.
+  const void* run = nullptr;
+  int pending = 0;
+  Tensor incoming;
+};
+
+// Gradients of a node's inputs: as many as inputs, undefined where none flows. Up to 4 are held inline.
+class Grads {
+ public:
+  Grads() = default;
+  template <class... T>
+    requires(sizeof...(T) > 0 && (std::is_convertible_v<T &&, Tensor> && ...))
+  Grads(T&&... grads) {  // NOLINT: rules return {da, db}
+    (push_back(std::forward<T>(grads)), ...);
+  }
+  explicit Grads(size_t n) { resize(n); }
+  void push_back(Tensor grad) {
+    resize(size_ + 1);
+    (*this)[size_ - 1] = std::move(grad);
+  }
+  void resize(size_t n) {
+    if (n > inline_.size()) rest_.resize(n - inline_.size());
+    size_ = n;
+  }
+  size_t size() const { return size_; }
+  Tensor& operator[](size_t i) { return i < inline_.size() ? inline_[i] : rest_[i - inline_.size()]; }
+  const Tensor& operator[](size_t i) const { return i < inline_.size() ? inline_[i] : rest_[i - inline_.size()]; }
+
+ private:
+  std::array<Tensor, 4> inline_;
+  std::vector<Tensor> rest_;
+  size_t size_ = 0;
+};
+
+// Which inputs a gradient is wanted for.
+class Needs {
+ public:
+  bool operator[](size_t i) const { return i < 64 ? (bits_ >> i & 1) != 0 : true; }
+  void set(size_t i) {
+    if (i < 64) bits_ |= uint64_t{1} << i;
+  }
+  bool any() const { return bits_ != 0; }
+
+ private:
+  uint64_t bits_ = 0;
+};
+
+// Where an input's gradient goes: to the node that made it or to a leaf; to neither where none is wanted.
+struct Edge {
+  std::shared_ptr<Node> node;
+  std::shared_ptr<Meta> leaf;
+  uint32_t slot = 0;
+  DType dtype = DType::f32;
+  Dims shape;
+};
+
+class Node {
+ public:
+  Node(const Op& op, size_t outputs);
+  virtual ~Node() = default;
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  // Gradients of the inputs from those of the outputs (undefined where none arrived; at least one is defined).
+  virtual Grads apply(std::span<const Tensor> grads, const Needs& needs) = 0;
+  // Drops what was saved; apply is an error from then on.
+  virtual void release() = 0;
+  virtual bool released() const = 0;
+
+  const Op* op;
+  uint64_t sequence;
+  std::vector<Edge> inputs;
+  struct SlotHook {
+    uint32_t slot;
+    uint64_t number;
+    GradHook hook;
+  };
+  std::vector<SlotHook> hooks;  // of its outputs
+
+  // Engine's notes during one backward.
+  const void* run = nullptr;
+  int pending = 0;
+  bool needed = true;
+  Grads incoming;
+  size_t outputs() const { return outputs_; }
+
+ private:
+  size_t outputs_;
+};
+
+// Destroys a node and, one after the other, all that die with it: no recursion on long chains.
+void retire(Node* node) noexcept;
+
+// The op whose rule is running, for messages.
+const char* current_op();
+
+// A tensor kept for backward. Unpacking checks that nobody wrote to it meanwhile.
+class Saved {
+ public:
+  Saved() = default;
+  explicit Saved(const Tensor& x) : tensor_(x), version_(x.defined() ? x.version() : 0) {}
+  const Tensor& operator()() const {
+    if (tensor_.defined() && tensor_.version() != version_) [[unlikely]]
+      report_modified();
+    return tensor_;
+  }
+
+ private:
+  [[noreturn]] void report_modified() const;
+  Tensor tensor_;
+  uint64_t version_ = 0;
+};
+inline Saved save(const Tensor& x) { return Saved(x); }
+
+inline bool requires_grad(const Tensor& x) {
+  if (!x.defined()) return false;
+  const Meta* const meta = x.body().meta.get();
+  return meta && (meta->requires_grad || meta->node);
+}
+template <class... Tensors>
+bool recording(const Tensors&... inputs) {
+  return context().grad_mode && (requires_grad(inputs) || ...);
+}
+
+namespace detail {
+
+// A node that holds its rule. Rules take (g), (g, needs), (g, y), (g, y, needs), or for several outputs
+// (std::span<const Tensor> grads, needs); y is the node's own output, relinked to the graph when it is handed out.
+template <class Rule>
+class RuleNode final : public Node, public std::enable_shared_from_this<RuleNode<Rule>> {
+ public:
+  static constexpr bool with_output = std::is_invocable_v<Rule&, const Tensor&, const Tensor&> ||
+                                      std::is_invocable_v<Rule&, const Tensor&, const Tensor&, const Needs&>;
+
+  RuleNode(const Op& op, Rule rule, size_t outputs) : Node(op, outputs), rule_(std::move(rule)) {}
+
+  void keep_output(const Tensor& y);
+  Grads apply(std::span<const Tensor> grads, const Needs& needs) override {
+    if constexpr (std::is_invocable_v<Rule&, std::span<const Tensor>, const Needs&>) return (*rule_)(grads, needs);
+    else if constexpr (std::is_invocable_v<Rule&, const Tensor&, const Tensor&, const Needs&>)
+      return (*rule_)(grads[0], relinked_output(), needs);
+    else if constexpr (std::is_invocable_v<Rule&, const Tensor&, const Needs&>) return (*rule_)(grads[0], needs);
+    else if constexpr (with_output) return (*rule_)(grads[0], relinked_output());
+    else return (*rule_)(grads[0]);
+  }
+  void release() override {
+    rule_.reset();
+    output_ = Saved();
+  }
+  bool released() const override { return !rule_.has_value(); }
+
+ private:
+  Tensor relinked_output();
+  std::optional<Rule> rule_;
+  Saved output_;
+};
+
+Tensor without_graph(const Tensor& y);
+Tensor with_node(const Tensor& y, std::shared_ptr<Node> node);
+void connect(Node& node, const Tensor& input);
+void attach(const Tensor& y, const std::shared_ptr<Node>& node, uint32_t slot);
+
+template <class Rule>
+void RuleNode<Rule>::keep_output(const Tensor& y) {
+  if constexpr (with_output) output_ = Saved(without_graph(y));
+}
+template <class Rule>
+Tensor RuleNode<Rule>::relinked_output() {
+  return with_node(output_(), this->shared_from_this());
+}
+
+template <class Rule>
+std::shared_ptr<RuleNode<Rule>> make_node(const Op& op, Rule&& rule, size_t outputs) {
+  using Kind = RuleNode<std::decay_t<Rule>>;
+  return std::shared_ptr<Kind>(new Kind(op, std::forward<Rule>(rule), outputs), [](Kind* node) { retire(node); });
+}
+
+template <class Inputs>
+bool any_requires_grad(const Inputs& inputs) {
+  if (!context().grad_mode) return false;
+  for (const Tensor& x : inputs)
+    if (requires_grad(x)) return true;
+  return false;
+}
+
+}  // namespace detail
+
+using Inputs = std::initializer_list<std::reference_wrapper<const Tensor>>;
+
+// The only way into the graph: notes that y was computed from the inputs and how gradients flow back. y is returned
+// unchanged (a constant) when no input requires grad or gradients are off. A gradient may be returned in the broadcast
+// shape of its input: the engine sums it down. y must be a fresh handle, not one of the inputs.
+template <class InputRange, class Rule>
+Tensor record_range(const Op& op, Tensor y, const InputRange& inputs, Rule&& rule) {
+  if (!is_floating(y.dtype()) || !detail::any_requires_grad(inputs)) return y;
+  auto node = detail::make_node(op, std::forward<Rule>(rule), 1);
+  for (const Tensor& x : inputs) detail::connect(*node, x);
+  node->keep_output(y);
+  detail::attach(y, node, 0);
+  return y;
+}
+template <class Rule>
+Tensor record(const Op& op, Tensor y, Inputs inputs, Rule&& rule) {
+  return record_range(op, std::move(y), inputs, std::forward<Rule>(rule));
+}
+// The same for an op with several outputs.
+template <class InputRange, class Rule>
+void record_outputs(const Op& op, std::span<const Tensor> outputs, const InputRange& inputs, Rule&& rule) {
+  if (!detail::any_requires_grad(inputs)) return;
+  auto node = detail::make_node(op, std::forward<Rule>(rule), outputs.size());
+  for (const Tensor& x : inputs) detail::connect(*node, x);
+  for (uint32_t i = 0; i < outputs.size(); ++i)
+    if (is_floating(outputs[i].dtype())) detail::attach(outputs[i], node, i);
+}
+
+}  // namespace loom::autograd
