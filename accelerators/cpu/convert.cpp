@@ -1,0 +1,77 @@
+#include <loom/accelerators/cpu/convert.h>
+
+#include <array>
+#include <cstring>
+#include <utility>
+
+namespace loom::cpu {
+
+namespace {
+
+// float to integer truncates (u8 by way of i32, so that negative numbers wrap alike everywhere).
+template <class To, class From>
+To cast(From x) {
+  if constexpr (std::is_same_v<To, bool>) return static_cast<compute_type<From>>(x) != compute_type<From>(0);
+  else if constexpr (std::is_same_v<To, Half> || std::is_same_v<To, BFloat16>) return To(static_cast<float>(x));
+  else if constexpr (std::is_same_v<To, uint8_t> && !std::is_integral_v<From>)
+    return static_cast<To>(static_cast<int32_t>(static_cast<compute_type<From>>(x)));
+  else return static_cast<To>(static_cast<compute_type<From>>(x));
+}
+
+template <class To, class From>
+void convert(void* y_data, const void* x_data, int64_t n) {
+  To* const y = static_cast<To*>(y_data);
+  const From* const x = static_cast<const From*>(x_data);
+  if constexpr (std::is_same_v<To, From>) {
+    std::memcpy(y, x, static_cast<size_t>(n) * sizeof(To));
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) y[i] = cast<To>(x[i]);
+  }
+}
+
+using Row = std::array<Convert, dtype_count>;
+
+template <class To>
+constexpr Row converters_to = {convert<To, double>,  convert<To, float>,   convert<To, Half>,    convert<To, BFloat16>,
+                               convert<To, int64_t>, convert<To, int32_t>, convert<To, uint8_t>, convert<To, bool>};
+constexpr std::array<Row, dtype_count> converters = {
+    converters_to<double>,  converters_to<float>,   converters_to<Half>,    converters_to<BFloat16>,
+    converters_to<int64_t>, converters_to<int32_t>, converters_to<uint8_t>, converters_to<bool>};
+
+// memcpy of a constant size is one move, and is right for any type of that size.
+template <size_t item>
+void gather_items(char* y, const char* x, int64_t stride, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) std::memcpy(y + i * static_cast<int64_t>(item), x + i * stride, item);
+}
+
+template <size_t item>
+void scatter_items(char* y, int64_t stride, const char* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) std::memcpy(y + i * stride, x + i * static_cast<int64_t>(item), item);
+}
+
+}  // namespace
+
+Convert converter(DType to, DType from) { return converters[static_cast<size_t>(to)][static_cast<size_t>(from)]; }
+
+void gather_run(void* y, const char* x, int64_t stride, int64_t n, size_t item) {
+  char* const out = static_cast<char*>(y);
+  switch (item) {
+    case 1: return gather_items<1>(out, x, stride, n);
+    case 2: return gather_items<2>(out, x, stride, n);
+    case 4: return gather_items<4>(out, x, stride, n);
+    default: return gather_items<8>(out, x, stride, n);
+  }
+}
+
+void scatter_run(char* y, int64_t stride, const void* x, int64_t n, size_t item) {
+  const char* const in = static_cast<const char*>(x);
+  switch (item) {
+    case 1: return scatter_items<1>(y, stride, in, n);
+    case 2: return scatter_items<2>(y, stride, in, n);
+    case 4: return scatter_items<4>(y, stride, in, n);
+    default: return scatter_items<8>(y, stride, in, n);
+  }
+}
+
+}  // namespace loom::cpu

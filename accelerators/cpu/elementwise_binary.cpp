@@ -1,0 +1,130 @@
+#include <array>
+#include <limits>
+
+#include <loom/accelerators/cpu/cpu.h>
+#include <loom/accelerators/cpu/staged.h>
+
+namespace loom {
+
+namespace {
+
+using Kind = ElementwiseKind;
+using Kernel = void (*)(void* y, const void* a, const void* b, int64_t n);
+
+// Integers wrap and never trap: sums and products are done unsigned, and division by -1 (the smallest number by it has
+// no result that fits) is a negation.
+template <Binary op, class T>
+T apply_integral(T a, T b) {
+  using enum Binary;
+  using Wide = uint64_t;
+  using Function = elementwise::BinaryFunction<op>;
+  if constexpr (op == add || op == sub || op == mul) {
+    return static_cast<T>(Function{}(static_cast<Wide>(a), static_cast<Wide>(b)));
+  } else if constexpr (op == pow) {
+    return b < T(0) ? elementwise::power(a, b)
+                    : static_cast<T>(elementwise::power(static_cast<Wide>(a), static_cast<Wide>(b)));
+  } else if constexpr (std::is_signed_v<T> && (op == fmod || op == remainder)) {
+    return b == T(-1) ? T(0) : Function{}(a, b);
+  } else if constexpr (std::is_signed_v<T> && op == floor_divide) {
+    return b == T(-1) ? static_cast<T>(Wide{0} - static_cast<Wide>(a)) : Function{}(a, b);
+  } else {
+    return Function{}(a, b);
+  }
+}
+
+template <Binary op, class T>
+auto apply(T a, T b) {
+  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) return apply_integral<op, T>(a, b);
+  else return elementwise::BinaryFunction<op>{}(a, b);
+}
+
+// The output may be an input in spite of __restrict: a loop that reads and writes element i only cannot tell.
+template <Binary op, class T>
+void map(void* __restrict y_data, const void* __restrict a_data, const void* __restrict b_data, int64_t n) {
+  T* const y = static_cast<T*>(y_data);
+  const T* const a = static_cast<const T*>(a_data);
+  const T* const b = static_cast<const T*>(b_data);
+  for (int64_t i = 0; i < n; ++i) y[i] = apply<op, T>(a[i], b[i]);
+}
+
+template <Binary op, class T>
+void compare(void* __restrict y_data, const void* __restrict a_data, const void* __restrict b_data, int64_t n) {
+  bool* const y = static_cast<bool*>(y_data);
+  const T* const a = static_cast<const T*>(a_data);
+  const T* const b = static_cast<const T*>(b_data);
+  for (int64_t i = 0; i < n; ++i) y[i] = elementwise::BinaryFunction<op>{}(a[i], b[i]);
+}
+
+// Of the numeric ops, those that booleans are closed under (or, and, or, and).
+constexpr bool takes_boolean(Binary op) {
+  using enum Binary;
+  return op == add || op == mul || op == maximum || op == minimum;
+}
+
+// Null: there is no such kernel.
+template <Binary op, Kind kind, class T>
+constexpr Kernel kernel() {
+  constexpr bool is_bool = std::is_same_v<T, bool>;
+  if constexpr (kind == Kind::predicate) return compare<op, T>;
+  else if constexpr (kind == Kind::real && std::is_integral_v<T>) return nullptr;
+  else if constexpr (kind == Kind::bitwise && !std::is_integral_v<T>) return nullptr;
+  else if constexpr (kind == Kind::numeric && is_bool && !takes_boolean(op)) return nullptr;
+  else return map<op, T>;
+}
+
+template <class T>
+constexpr std::array kernels = {
+#define BINARY(name, kind, ...) kernel<Binary::name, Kind::kind, T>(),
+#define COMPARE(name, ...) kernel<Binary::name, Kind::predicate, T>(),
+#define BITWISE(name, ...) kernel<Binary::name, Kind::bitwise, T>(),
+#include <loom/accelerators/elementwise.def>
+};
+
+Kernel find_kernel(Binary op, DType compute) {
+  const auto i = static_cast<size_t>(op);
+  switch (compute) {
+    case f64: return kernels<double>[i];
+    case i64: return kernels<int64_t>[i];
+    case i32: return kernels<int32_t>[i];
+    case u8: return kernels<uint8_t>[i];
+    case boolean: return kernels<bool>[i];
+    default: return kernels<float>[i];
+  }
+}
+
+// Only the size of an element matters.
+template <class Bits>
+void select(void* y_data, const void* condition, const void* a_data, const void* b_data, int64_t n) {
+  Bits* const y = static_cast<Bits*>(y_data);
+  const uint8_t* const c = static_cast<const uint8_t*>(condition);
+  const Bits* const a = static_cast<const Bits*>(a_data);
+  const Bits* const b = static_cast<const Bits*>(b_data);
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = c[i] != 0 ? a[i] : b[i];
+}
+
+}  // namespace
+
+void Cpu::binary(Binary op, const View& y, const View& a, const View& b) {
+  const DType compute = cpu::compute_dtype(a.dtype);
+  const Kernel kernel = find_kernel(op, compute);
+  if (kernel == nullptr) {
+    check(kind_of(op) != Kind::real, name_of(op), ": expects a floating dtype, got ", a.dtype);
+    fail(name_of(op), ": not implemented for ", a.dtype, " on cpu");
+  }
+  const DType result = kind_of(op) == Kind::predicate ? boolean : compute;
+  cpu::staged<3>({&y, &a, &b}, {result, compute, compute}, cpu::grain,
+                 [=](void* out, const auto& in, int64_t n) { kernel(out, in[0], in[1], n); });
+}
+
+void Cpu::where(const View& y, const View& condition, const View& a, const View& b) {
+  const size_t item = item_size(y.dtype);
+  const auto kernel = item == 1 ? select<uint8_t>
+                      : item == 2 ? select<uint16_t>
+                      : item == 4 ? select<uint32_t>
+                                  : select<uint64_t>;
+  cpu::staged<4>({&y, &condition, &a, &b}, {y.dtype, boolean, y.dtype, y.dtype}, cpu::grain,
+                 [=](void* out, const auto& in, int64_t n) { kernel(out, in[0], in[1], in[2], n); });
+}
+
+}  // namespace loom
