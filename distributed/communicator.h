@@ -1,46 +1,30 @@
 // A group of ranks and the collectives between them.
 //
-// All ranks of a group must issue the same collectives in the same order. Every call returns a Work: the views (and what
-// they point to) must stay alive and untouched until it is done. A blocking call is `comm.all_reduce(x).wait()`.
+// All ranks of a group must issue the same collectives in the same order. Every call returns a Work: the views (and
+// what they point to) must stay alive and untouched until it is done. A blocking call is `comm.all_reduce(x).wait()`.
 //
 // Sums are deterministic: each element is added up in rank order, ((r0 + r1) + r2) + ..., whatever the collective, the
 // transport and the size, so that all_reduce and reduce_scatter give the same bits. f16 and bf16 are added in f32 and
 // rounded once.
 //
+// A communicator is used by one thread at a time; abort may come from any. Its destructor waits for what was issued.
+//
 // To add a communicator: derive, implement `submit`, `split`, `abort` (distributed/README.md).
 #pragma once
 
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <loom/accelerators/view.h>
+#include <loom/distributed/collective.h>
 #include <loom/distributed/work.h>
 
 namespace loom {
-
-enum class ReduceOp : uint8_t { sum, mean, min, max, product };
-std::string to_string(ReduceOp op);
-
-// One collective as data: what a communicator executes, what checked mode compares and what an observer sees.
-struct Collective {
-  enum Kind : uint8_t { all_reduce, all_gather, reduce_scatter, broadcast, gather, scatter, all_to_all, send, recv, barrier };
-  Kind kind = barrier;
-  View out, in;                 // dense; all_reduce and broadcast work in place on `out`; unused views have null data
-  ReduceOp op = ReduceOp::sum;
-  int peer = 0;                 // root, destination or source
-  int tag = 0;                  // send, recv
-  std::vector<int64_t> counts;  // ragged all_gather: elements of each rank; empty when all are equal
-  uint64_t sequence = 0;        // number of this collective in its group, from 0
-};
-std::string to_string(Collective::Kind kind);
-std::string to_string(const Collective& c);  // "all_reduce #12 f32[1024] sum"
 
 struct CommunicatorOptions {
   // How long a collective may wait for its peers before the job ends with the names of the missing ranks.
@@ -61,8 +45,8 @@ class Communicator {
   virtual std::string_view name() const = 0;  // "self", "threads", "mpi"
 
   // Views must be dense and on a device that the communicator serves; counts and dtypes must fit, else Error.
-  [[nodiscard]] Work all_reduce(const View& data, ReduceOp op = ReduceOp::sum);       // integral mean: error
-  [[nodiscard]] Work all_gather(const View& out, const View& in);                     // out: size() x in, in rank order
+  [[nodiscard]] Work all_reduce(const View& data, ReduceOp op = ReduceOp::sum);  // integral mean: error
+  [[nodiscard]] Work all_gather(const View& out, const View& in);                // out: size() x in, in rank order
   [[nodiscard]] Work all_gather(const View& out, const View& in, std::vector<int64_t> counts);  // ragged, in elements
   [[nodiscard]] Work reduce_scatter(const View& out, const View& in, ReduceOp op = ReduceOp::sum);  // in: size() x out
   [[nodiscard]] Work broadcast(const View& data, int root = 0);
@@ -80,13 +64,17 @@ class Communicator {
   // Ranks with an equal color form a new group, ordered by (key, rank); color < 0: in no group, gives null. Collective.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
-  // Ends the group: every pending and later call on any rank throws Error with this reason and rank; where the
-  // transport cannot (MPI), the job is ended with the reason printed. Callable from any thread.
+  // Ends the group and those it was split from or into: every pending and later call on any rank throws Error with this
+  // reason and rank; where the transport cannot (MPI), the job is ended with the reason printed. Callable from any
+  // thread.
   virtual void abort(const std::string& reason) noexcept = 0;
 
   // If any rank passes a non-empty error, all ranks throw Error with the same text: the first failing rank's, prefixed
   // "rank N: ". Collective: the agreement points of setup, save and load.
   void agree(const std::string& error);
+
+  // A text that is equal on the ranks of one node and differs between nodes. Collective.
+  virtual std::string node();
 
   // Called with each collective as it is issued, on the issuing thread (logs, tests). Null: none.
   void set_observer(std::function<void(const Collective&)> observer) { observer_ = std::move(observer); }
@@ -96,15 +84,18 @@ class Communicator {
   Communicator(int rank, int size, CommunicatorOptions options) : rank_(rank), size_(size), options_(options) {}
   // Starts (or runs) a collective whose arguments have been checked. Issue order is execution order.
   virtual Work submit(Collective c) = 0;
+  virtual bool serves(Device device) const { return device.kind == Device::cpu; }
 
  private:
   Work issue(Collective c);
+  void check_arguments(const Collective& c) const;
+  void check_sizes(const Collective& c) const;
   void compare_fingerprints(const Collective& c);
 
   int rank_, size_;
   CommunicatorOptions options_;
-  uint64_t sequence_ = 0;
-  bool comparing_ = false;
+  uint64_t sequence_ = 0;  // collectives so far
+  uint64_t messages_ = 0;  // send and recv so far: ranks differ in these
   std::function<void(const Collective&)> observer_;
 };
 
@@ -112,7 +103,8 @@ class Communicator {
 std::unique_ptr<Communicator> self_communicator(CommunicatorOptions options = CommunicatorOptions::from_environment());
 
 // Runs f(communicator) on n ranks, each a thread of this process with a context of its own. An exception on one rank
-// aborts the group and is rethrown here (the first one, prefixed with its rank).
+// aborts the group and is rethrown here as Error (the first one, prefixed with its rank; as it is where all ranks
+// raised the same text). threads.h has more options.
 void run_threads(int n, const std::function<void(Communicator&)>& f,
                  CommunicatorOptions options = CommunicatorOptions::from_environment());
 
