@@ -1,0 +1,24 @@
+// The one matrix product that CPU kernels share; Eigen stays behind it.
+#pragma once
+
+#include <cstdint>
+
+namespace loom::cpu {
+
+// Element (i, j) lies at data[i * row_stride + j * column_stride].
+template <class T>
+struct MatrixRef {
+  T* data;
+  int64_t rows, columns, row_stride, column_stride;
+};
+
+// c += alpha * a @ b in the calling thread. Either stride of a and of b must be 1, and c's column stride.
+void multiply_add(const MatrixRef<float>& c, const MatrixRef<const float>& a, const MatrixRef<const float>& b,
+                  float alpha = 1);
+void multiply_add(const MatrixRef<double>& c, const MatrixRef<const double>& a, const MatrixRef<const double>& b,
+                  double alpha = 1);
+
+// A product with fewer floating-point operations than this stays in one thread.
+inline constexpr int64_t parallel_flops = 400'000;
+
+}  // namespace loom::cpu
