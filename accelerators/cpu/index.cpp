@@ -1,0 +1,195 @@
+// Selecting and scattering by index. One kernel serves all four functions: index_select and index_add are gather and
+// scatter whose index repeats (stride 0) over every dim but one.
+#include <algorithm>
+#include <array>
+
+#include <loom/accelerators/cpu/scratch.h>
+#include <loom/accelerators/threads.h>
+
+namespace loom {
+using namespace cpu;
+
+namespace {
+
+// The elements (.., i, ..) that indices pair, as the shape of the index and the strides of the three views.
+enum Role { in_table, in_list, in_index };  // the indexed view, the one in the index's shape, the index
+struct Plan {
+  Dims shape;
+  std::array<Dims, 3> strides;
+  int dim;
+  int64_t extent;  // of the table along dim
+};
+
+// Merges dims that all three views walk in equal steps, so that the innermost loop is long.
+Plan simplified(Plan p) {
+  for (int d = p.shape.size() - 2; d >= 0; --d) {
+    if (d == p.dim || d + 1 == p.dim) continue;
+    const bool adjoin = std::ranges::all_of(
+        p.strides, [&](const Dims& s) { return p.shape[d] == 1 || s[d] == s[d + 1] * p.shape[d + 1]; });
+    if (!adjoin) continue;
+    p.shape[d + 1] *= p.shape[d];
+    p.shape.erase(d);
+    for (Dims& s : p.strides) s.erase(d);
+    if (p.dim > d) --p.dim;
+  }
+  return p;
+}
+
+Plan plan(const View& table, const View& list, const View& index, int dim) {
+  if (list.rank() == 0)  // a scalar is a list of one
+    return {{1}, {Dims{1}, Dims{1}, Dims{1}}, 0, 1};
+  return simplified({list.shape, {table.strides, list.strides, index.strides}, dim, table.shape[dim]});
+}
+
+// A list of indices as an index in `like`'s shape.
+View spread(const View& index, const View& like, int dim) {
+  View out = index;
+  out.shape = like.shape;
+  out.strides = Dims::filled(like.rank(), 0);
+  if (like.rank() > 0) out.strides[dim] = index.rank() == 0 ? 1 : index.strides[0];
+  return out;
+}
+
+// Looks at every index before any work, in order, so that the message does not depend on timing and nothing is half done.
+void check_indices(const char* op, const View& index, int dim, int64_t extent) {
+  View distinct = index;
+  for (int d = 0; d < index.rank(); ++d)
+    if (index.strides[d] == 0) distinct.shape[d] = std::min<int64_t>(index.shape[d], 1);
+  const DenseInput<int64_t> dense(distinct);
+  const int64_t* const at = dense.data();
+  const int64_t n = distinct.numel();
+  uint64_t highest = 0;  // a negative index is a very large unsigned one
+  for (int64_t i = 0; i < n; ++i) highest = std::max(highest, static_cast<uint64_t>(at[i]));
+  if (n == 0 || highest < static_cast<uint64_t>(extent)) return;
+  const int64_t* const bad = std::find_if(at, at + n, [=](int64_t i) { return i < 0 || i >= extent; });
+  fail(op, ": index ", *bad, " is out of range for dimension ", dim, " of size ", extent);
+}
+
+// Calls f(table offset, list offset, index offset, width) for independent pieces: `width` neighbours of the last dim (1
+// where dim is the last) with everything along dim. No two pieces touch the same element, and each goes along dim in order.
+template <class F>
+void for_each_piece(const Plan& p, const F& f) {
+  constexpr int64_t block = 128;
+  const int last = p.shape.size() - 1;
+  const int64_t inner = last == p.dim ? 1 : p.shape[last], blocks = (inner + block - 1) / block;
+  const int64_t n = p.shape[p.dim];
+  if (p.shape.numel() == 0) return;
+  const int64_t pieces = p.shape.numel() / n / inner * blocks;
+  parallel_for(pieces, grain_of(n * std::min(inner, block) * 2), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t column = i % blocks * block;
+      std::array<int64_t, 3> offset{};
+      if (last != p.dim)
+        for (size_t r = 0; r < 3; ++r) offset[r] = column * p.strides[r][last];
+      int64_t rest = i / blocks;
+      for (int d = last == p.dim ? last : last - 1; d >= 0; --d) {
+        if (d == p.dim) continue;
+        for (size_t r = 0; r < 3; ++r) offset[r] += rest % p.shape[d] * p.strides[r][d];
+        rest /= p.shape[d];
+      }
+      f(offset, std::min(block, inner - column));
+    }
+  });
+}
+
+// op(table element, list element) for all pairs.
+template <class T, class Op>
+void for_each_pair(const Plan& p, T* table, T* list, const int64_t* index, const Op& op) {
+  const int last = p.shape.size() - 1;
+  std::array<int64_t, 3> step{}, across{};
+  for (size_t r = 0; r < 3; ++r) {
+    step[r] = p.strides[r][p.dim];
+    across[r] = last == p.dim ? 0 : p.strides[r][last];
+  }
+  const bool dense = across[in_table] == 1 && across[in_list] == 1;
+  for_each_piece(p, [&](const std::array<int64_t, 3>& offset, int64_t width) {
+    for (int64_t i = 0; i < p.shape[p.dim]; ++i) {
+      T* const to = list + offset[in_list] + i * step[in_list];
+      T* const from = table + offset[in_table];
+      const int64_t* const at = index + offset[in_index] + i * step[in_index];
+      if (across[in_index] == 0) {  // one index for the whole row
+        T* const row = from + *at * step[in_table];
+        if (dense)
+          for (int64_t j = 0; j < width; ++j) op(row[j], to[j]);
+        else
+          for (int64_t j = 0; j < width; ++j) op(row[j * across[in_table]], to[j * across[in_list]]);
+      } else {
+        for (int64_t j = 0; j < width; ++j)
+          op(from[at[j * across[in_index]] * step[in_table] + j * across[in_table]], to[j * across[in_list]]);
+      }
+    }
+  });
+}
+
+// Calls f with an integer type of the dtype's size: moving elements needs no arithmetic.
+template <class F>
+void with_bits(DType t, const F& f) {
+  switch (item_size(t)) {
+    case 1: return f.template operator()<uint8_t>();
+    case 2: return f.template operator()<uint16_t>();
+    case 4: return f.template operator()<uint32_t>();
+    default: return f.template operator()<uint64_t>();
+  }
+}
+
+void take(const View& y, const View& x, const View& index, int dim) {
+  const Plan p = plan(x, y, index, dim);
+  with_bits(x.dtype, [&]<class T> {
+    for_each_pair(p, x.as<T>(), y.as<T>(), index.as<const int64_t>(), [](const T& table, T& list) { list = table; });
+  });
+}
+
+void put(const View& y, const View& x, const View& index, int dim) {
+  const Plan p = plan(y, x, index, dim);
+  with_bits(y.dtype, [&]<class T> {
+    for_each_pair(p, y.as<T>(), x.as<T>(), index.as<const int64_t>(), [](T& table, const T& list) { table = list; });
+  });
+}
+
+// 16-bit tables are widened as a whole, since an element may receive many terms.
+void put_sum(const char* op, const View& y, const View& x, const View& index, int dim) {
+  with_type(y.dtype, [&]<class S> {
+    if constexpr (std::is_same_v<S, bool>) {
+      fail(op, ": not implemented for boolean on cpu");
+    } else if constexpr (std::is_same_v<S, compute_type<S>>) {
+      const Plan p = plan(y, x, index, dim);
+      for_each_pair(p, y.as<S>(), x.as<S>(), index.as<const int64_t>(),
+                    [](S& table, const S& list) { table = static_cast<S>(table + list); });
+    } else {
+      using T = compute_type<S>;
+      const DenseOutput<T> wide(y, true);
+      const DenseInput<T> terms(x);
+      put_sum(op, view_over(wide.data(), dtype_of<T>(), y.shape),
+              view_over(const_cast<T*>(terms.data()), dtype_of<T>(), x.shape), index, dim);  // NOLINT: only read
+      wide.store();
+    }
+  });
+}
+
+int64_t extent_of(const View& x, int dim) { return x.rank() == 0 ? 1 : x.shape[dim]; }
+
+}  // namespace
+
+void Cpu::index_select(const View& y, const View& x, const View& index, int dim) {
+  check_indices("index_select", index, dim, extent_of(x, dim));
+  take(y, x, spread(index, y, dim), dim);
+}
+
+void Cpu::index_add(const View& y, const View& x, const View& index, int dim) {
+  check_indices("index_add", index, dim, extent_of(y, dim));
+  put_sum("index_add", y, x, spread(index, x, dim), dim);
+}
+
+void Cpu::gather(const View& y, const View& x, const View& index, int dim) {
+  check_indices("gather", index, dim, extent_of(x, dim));
+  take(y, x, index, dim);
+}
+
+void Cpu::scatter(Scatter mode, const View& y, const View& x, const View& index, int dim) {
+  const char* const op = mode == Scatter::add ? "scatter_add" : "scatter";
+  check_indices(op, index, dim, extent_of(y, dim));
+  if (mode == Scatter::add) put_sum(op, y, x, index, dim);
+  else put(y, x, index, dim);
+}
+
+}  // namespace loom
