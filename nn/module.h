@@ -12,12 +12,14 @@
 // PyTorch's ("blocks.0.fc1.weight"). A module with other names writes the same members(visitor) by hand.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <concepts>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <unordered_map>
@@ -28,23 +30,15 @@
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/parameter.h>
 
-#define LOOM_PARENTHESES ()
-#define LOOM_EXPAND(...) LOOM_EXPAND2(LOOM_EXPAND2(LOOM_EXPAND2(__VA_ARGS__)))
-#define LOOM_EXPAND2(...) LOOM_EXPAND1(LOOM_EXPAND1(LOOM_EXPAND1(__VA_ARGS__)))
-#define LOOM_EXPAND1(...) __VA_ARGS__
-#define LOOM_VISIT_NEXT(member, ...) \
-  visitor(#member, member);          \
-  __VA_OPT__(LOOM_VISIT_AGAIN LOOM_PARENTHESES(__VA_ARGS__))
-#define LOOM_VISIT_AGAIN() LOOM_VISIT_NEXT
 // Lists a module's members, once.
-#define LOOM_MEMBERS(...)                                    \
-  template <class Visitor>                                   \
-  void members([[maybe_unused]] Visitor&& visitor) {         \
-    __VA_OPT__(LOOM_EXPAND(LOOM_VISIT_NEXT(__VA_ARGS__)))    \
-  }                                                          \
-  template <class Visitor>                                   \
-  void members([[maybe_unused]] Visitor&& visitor) const {   \
-    __VA_OPT__(LOOM_EXPAND(LOOM_VISIT_NEXT(__VA_ARGS__)))    \
+#define LOOM_MEMBERS(...)                                                                                          \
+  template <class Visitor>                                                                                         \
+  void members(Visitor&& visitor) {                                                                                \
+    ::loom::nn::detail::visit_members(visitor, #__VA_ARGS__ __VA_OPT__(, ) __VA_ARGS__);                           \
+  }                                                                                                                \
+  template <class Visitor>                                                                                         \
+  void members(Visitor&& visitor) const {                                                                          \
+    ::loom::nn::detail::visit_members(visitor, #__VA_ARGS__ __VA_OPT__(, ) __VA_ARGS__);                           \
   }
 
 namespace loom::nn {
@@ -62,15 +56,29 @@ class Training {
 namespace detail {
 struct AnyVisitor {
   template <class T>
-  void operator()(const char*, T&&) const {}
+  void operator()(std::string_view, T&&) const {}
 };
+
+// "a, b, c" and the three members: calls visitor("a", a), visitor("b", b), visitor("c", c).
+template <class Visitor, class... Members>
+void visit_members(Visitor&& visitor, [[maybe_unused]] std::string_view names, Members&... members) {
+  [[maybe_unused]] const auto next = [&names] {
+    const size_t end = std::min(names.find(','), names.size());
+    const std::string_view name = names.substr(0, end);
+    names.remove_prefix(std::min(names.find_first_not_of(", ", end), names.size()));
+    return name;
+  };
+  (visitor(next(), members), ...);
+}
 }  // namespace detail
 
 template <class M>
 concept Module = requires(M& m) { m.members(detail::AnyVisitor{}); };
 
-inline std::string join(const std::string& prefix, const std::string& name) {
-  return prefix.empty() ? name : name.empty() ? prefix : prefix + "." + name;
+inline std::string join(const std::string& prefix, std::string_view name) {
+  std::string path = prefix;
+  if (!path.empty() && !name.empty()) path += '.';
+  return path += name;
 }
 
 // Calls f(path, leaf) for every Parameter, Buffer and Training flag under a member, in the order of listing.
@@ -106,7 +114,7 @@ void visit_leaves(const std::string& path, T& member, const F& f) {
   if constexpr (detail::is_leaf<Plain>) {
     f(path, member);
   } else if constexpr (Module<T>) {
-    member.members([&](const char* name, auto& part) { visit_leaves(join(path, name), part, f); });
+    member.members([&](std::string_view name, auto& part) { visit_leaves(join(path, name), part, f); });
   } else if constexpr (detail::Map<Plain>) {
     for (auto& [name, part] : member) visit_leaves(join(path, name), part, f);
   } else if constexpr (detail::Range<T>) {
