@@ -11,6 +11,7 @@
 namespace loom {
 
 DType default_dtype();
+Device default_device();
 
 Tensor empty(const Dims& shape, const TensorOptions& options = {});  // contents undefined
 Tensor zeros(const Dims& shape, const TensorOptions& options = {});
@@ -35,7 +36,8 @@ template <class T>
 Tensor from_vector(const std::vector<T>& values, const Dims& shape, const TensorOptions& options = {}) {
   if constexpr (std::is_same_v<T, bool>) {
     const std::vector<uint8_t> bytes(values.begin(), values.end());
-    return from_span(std::span<const uint8_t>(bytes), shape, TensorOptions(DType::u8)).to(options.dtype.value_or(DType::boolean));
+    return from_span(std::span<const uint8_t>(bytes), shape,
+                     TensorOptions{options.dtype.value_or(DType::boolean), options.device.value_or(default_device())});
   } else {
     return from_span(std::span<const T>(values), shape, options);
   }

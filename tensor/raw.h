@@ -14,6 +14,7 @@
 namespace loom::raw {
 
 // Views: same memory, other shape and strides.
+// `offset` counts from the start of the storage, as in PyTorch.
 Tensor as_strided(const Tensor& x, const Dims& shape, const Dims& strides, int64_t offset);
 Tensor alias(const Tensor& x);  // a new handle on the same array, without graph
 std::optional<Tensor> try_view(const Tensor& x, const Dims& shape);  // none where a copy would be needed
@@ -28,7 +29,7 @@ Tensor slice(const Tensor& x, int dim, int64_t start, int64_t stop, int64_t step
 Tensor select(const Tensor& x, int dim, int64_t index);
 Tensor diagonal(const Tensor& x, int64_t offset, int dim1, int dim2);
 
-// Copies.
+// Copies. Between devices the accelerator that is not the host's copies, dense to dense, one dtype.
 Tensor contiguous(const Tensor& x);  // x itself when it is
 Tensor clone(const Tensor& x);       // dense row-major copy
 Tensor cast(const Tensor& x, DType dtype);

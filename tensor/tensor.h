@@ -101,7 +101,8 @@ class Tensor {
   template <class T>
   T item() const {
     static_assert(std::is_arithmetic_v<T>);
-    if constexpr (std::is_integral_v<T>) return static_cast<T>(item_integer());
+    if constexpr (std::is_same_v<T, bool>) return item_number() != 0;  // 0.5 is true
+    else if constexpr (std::is_integral_v<T>) return static_cast<T>(item_integer());
     else return static_cast<T>(item_number());
   }
   // All elements in row-major order, converted to T; any strides, any device.

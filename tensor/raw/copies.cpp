@@ -1,0 +1,54 @@
+// Copies: to dense memory, another dtype, another device, into memory that exists.
+#include <loom/tensor/raw/operand.h>
+
+namespace loom::raw {
+
+Tensor contiguous(const Tensor& x) { return x.is_contiguous() ? x : clone(x); }
+
+Tensor clone(const Tensor& x) {
+  const Tensor y = uninitialized("clone", x.shape(), x.dtype(), x.device());
+  if (y.numel() > 0) accelerator(x.device()).copy(y, x);
+  return y;
+}
+
+Tensor cast(const Tensor& x, DType dtype) {
+  if (x.dtype() == dtype) return x;
+  const Tensor y = uninitialized("to", x.shape(), dtype, x.device());
+  if (y.numel() > 0) accelerator(x.device()).copy(y, x);
+  return y;
+}
+
+namespace {
+
+// Between devices memory moves as it is, dense to dense; the device that is not the host does it.
+void transfer(const View& y, const View& x) {
+  accelerator(y.device.kind == Device::cpu ? x.device : y.device).copy(y, x);
+}
+
+}  // namespace
+
+Tensor to_device(const Tensor& x, Device device) {
+  if (x.device() == device) return x;
+  const Tensor y = uninitialized("to", x.shape(), x.dtype(), device);
+  if (y.numel() > 0) transfer(y, contiguous(x));
+  return y;
+}
+
+void copy_into(const Tensor& y, const Tensor& x) {
+  check_writable("copy_", y);
+  check(broadcast_shapes("copy_", y.shape(), x.shape()) == y.shape(), "copy_: shape ", x.shape(),
+        " does not broadcast to ", y.shape());
+  y.storage()->bump_version();
+  if (y.numel() == 0) return;
+  if (y.device() != x.device()) {  // convert where x is, move, then spread
+    const Tensor source = contiguous(cast(x, y.dtype()));
+    if (y.is_contiguous() && y.shape() == x.shape()) return transfer(y, source);
+    return accelerator(y.device()).copy(y, broadcast(to_device(source, y.device()), y.shape()));
+  }
+  const View target = y, source = broadcast(x, y.shape());
+  if (target.data == source.data && target.dtype == source.dtype && target.strides == source.strides) return;
+  if (overlaps(target, source)) accelerator(y.device()).copy(target, broadcast(clone(x), y.shape()));
+  else accelerator(y.device()).copy(target, source);
+}
+
+}  // namespace loom::raw

@@ -1,0 +1,198 @@
+// Elementwise operations: promotion, broadcasting and what is refused, then one kernel.
+#include <cmath>
+#include <limits>
+
+#include <loom/tensor/context.h>
+#include <loom/tensor/raw/operand.h>
+
+namespace loom::raw {
+
+namespace {
+
+// Whether the integral dtype holds `value` exactly.
+bool holds(DType dtype, double value) {
+  if (value != std::floor(value)) return false;
+  return with_type(dtype, [&]<class T> {
+    if constexpr (!std::is_integral_v<T>) return true;
+    else
+      return value >= static_cast<double>(std::numeric_limits<T>::min()) &&
+             value <= static_cast<double>(std::numeric_limits<T>::max());
+  });
+}
+
+// Bounds beyond the range of an integral dtype do as well as its ends.
+double saturated(DType dtype, double value) {
+  return with_type(dtype, [&]<class T> {
+    if constexpr (!std::is_integral_v<T>) return value;
+    else {
+      // The largest double that fits: 2^63 - 1 itself is none.
+      constexpr double low = static_cast<double>(std::numeric_limits<T>::min());
+      constexpr double high = sizeof(T) == 8 ? 0x1.fffffffffffffp62 : static_cast<double>(std::numeric_limits<T>::max());
+      return value < low ? low : value > high ? high : value;
+    }
+  });
+}
+
+struct UnaryPlan {
+  DType dtype;         // computed in
+  DType result;
+  bool identity = false;
+  double p, q;
+};
+
+// On booleans arithmetic means nothing, but for a few ops that PyTorch runs as i64 or leaves alone.
+DType numeric_dtype_of_boolean(Unary op) {
+  check(op == Unary::square || op == Unary::clamp || op == Unary::sign, name_of(op),
+        ": not defined for boolean tensors; use logical_not for the inverse of a mask, or convert with .to(dtype)");
+  return op == Unary::sign ? DType::boolean : DType::i64;
+}
+
+bool takes_bounds(Unary op) { return op == Unary::clamp || op == Unary::hardtanh || op == Unary::threshold; }
+
+bool rounds(Unary op) {
+  return op == Unary::floor || op == Unary::ceil || op == Unary::round || op == Unary::trunc;
+}
+
+UnaryPlan plan(Unary op, DType x, double p, double q) {
+  const ElementwiseKind kind = kind_of(op);
+  UnaryPlan out{.dtype = x, .result = x, .p = p, .q = q};
+  if (kind == ElementwiseKind::real && is_integral(x)) out.dtype = context().default_dtype;
+  if (kind == ElementwiseKind::numeric && is_integral(x)) {
+    if (x == DType::boolean) out.dtype = numeric_dtype_of_boolean(op);
+    out.identity = rounds(op) || out.dtype == DType::boolean;
+    if (takes_bounds(op)) {
+      const bool whole = (std::isinf(p) || p == std::floor(p)) && (std::isinf(q) || q == std::floor(q));
+      if (whole) {
+        out.p = saturated(out.dtype, p);
+        out.q = saturated(out.dtype, q);
+      } else {
+        out.dtype = context().default_dtype;
+      }
+    }
+  }
+  out.result = kind == ElementwiseKind::predicate ? DType::boolean : out.dtype;
+  return out;
+}
+
+struct BinaryPlan {
+  Binary op;
+  DType dtype;   // computed in
+  DType result;
+};
+
+Binary boolean_form(Binary op) {
+  switch (op) {
+    case Binary::add:
+    case Binary::maximum: return Binary::bitwise_or;
+    case Binary::mul:
+    case Binary::minimum: return Binary::bitwise_and;
+    default: fail(name_of(op), ": not defined for boolean tensors; convert one with .to(dtype)");
+  }
+}
+
+// A number that the tensors' dtype cannot hold is compared as what it is.
+DType compared_dtype(DType common, const Tensor& a, const Tensor& b) {
+  if (is_floating(common)) return common;
+  for (const Tensor* x : {&a, &b})
+    if (x->body().wrapped_number && !holds(common, number_at(*x))) return DType::i64;
+  return common;
+}
+
+BinaryPlan plan(Binary op, const Tensor& a, const Tensor& b) {
+  const DType common = result_type(a, b);
+  switch (kind_of(op)) {
+    case ElementwiseKind::predicate: return {op, compared_dtype(common, a, b), DType::boolean};
+    case ElementwiseKind::bitwise:
+      check(is_integral(common), name_of(op), ": expects integral or boolean dtypes, got ", a.dtype(), " and ", b.dtype());
+      return {op, common, common};
+    case ElementwiseKind::real: {
+      const DType dtype = is_floating(common) ? common : context().default_dtype;
+      return {op, dtype, dtype};
+    }
+    case ElementwiseKind::numeric: break;
+  }
+  if (is_integral(common)) {
+    check(op != Binary::sub || (a.dtype() != DType::boolean && b.dtype() != DType::boolean),
+          "sub: not defined for boolean tensors; use logical_xor, or logical_not for the inverse of a mask");
+    check(op != Binary::pow || !b.body().wrapped_number || number_at(b) >= 0,
+          "pow: integers to negative integer powers are not allowed; convert the base with .to(f32)");
+    if (common == DType::boolean) return {boolean_form(op), common, common};
+  }
+  return {op, common, common};
+}
+
+void run(const BinaryPlan& plan, const View& y, const Tensor& a, const Tensor& b) {
+  const Operand left(a, plan.dtype, y.device), right(b, plan.dtype, y.device);
+  accelerator(y.device).binary(plan.op, y, broadcast(left.view(), y.shape), broadcast(right.view(), y.shape));
+}
+
+}  // namespace
+
+Tensor unary(Unary op, const Tensor& x, double p, double q) {
+  const UnaryPlan plan = raw::plan(op, x.dtype(), p, q);
+  if (plan.identity) return clone(x);
+  const Tensor y = uninitialized(name_of(op), x.shape(), plan.result, x.device());
+  if (y.numel() == 0) return y;
+  const Operand input(x, plan.dtype, x.device());
+  accelerator(x.device()).unary(op, y, input.view(), plan.p, plan.q);
+  return y;
+}
+
+Tensor binary(Binary op, const Tensor& a, const Tensor& b) {
+  const BinaryPlan plan = raw::plan(op, a, b);
+  const Device device = common_device(name_of(op), a, b);
+  const Tensor y = uninitialized(name_of(op), broadcast_shapes(name_of(op), a.shape(), b.shape()), plan.result, device);
+  if (y.numel() > 0) run(plan, y, a, b);
+  return y;
+}
+
+void unary_into(Unary op, const Tensor& x, double p, double q) {
+  const UnaryPlan plan = raw::plan(op, x.dtype(), p, q);
+  const std::string name = std::string(name_of(op)) + "_";
+  check_writable(name, x);
+  check_storable(name, plan.result, x);
+  x.storage()->bump_version();
+  if (x.numel() == 0 || plan.identity) return;
+  if (plan.dtype == x.dtype() && plan.result == x.dtype()) accelerator(x.device()).unary(op, x, x, plan.p, plan.q);
+  else accelerator(x.device()).copy(x, unary(op, x, p, q));
+}
+
+void binary_into(Binary op, const Tensor& a, const Tensor& b) {
+  const BinaryPlan plan = raw::plan(op, a, b);
+  const std::string name = std::string(name_of(op)) + "_";
+  check_writable(name, a);
+  check(common_device(name, a, b) == a.device(), name, ": tensors are on ", a.device(), " and ", b.device());
+  if (kind_of(op) != ElementwiseKind::predicate) check_storable(name, plan.result, a);
+  if (!(a.shape() == b.shape())) {
+    const Dims shape = broadcast_shapes(name, a.shape(), b.shape());
+    check(shape == a.shape(), name, ": the result of shape ", shape, " does not fit the tensor of shape ", a.shape());
+  }
+  a.storage()->bump_version();
+  if (a.numel() == 0) return;
+  if (plan.dtype == a.dtype() && plan.result == a.dtype()) {
+    const View target = a;
+    const bool tangled = a.storage() == b.storage() && overlaps(target, broadcast(b, a.shape()));
+    run(plan, target, a, tangled ? clone(b) : b);
+  } else {
+    accelerator(a.device()).copy(a, binary(op, a, b));
+  }
+}
+
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
+  check(condition.dtype() == DType::boolean, "where: condition must be boolean, got ", condition.dtype());
+  const DType dtype = result_type(a, b);
+  const Device device = condition.device().kind == Device::cpu && condition.dim() == 0 ? common_device("where", a, b)
+                                                                                       : condition.device();
+  for (const Tensor* x : {&a, &b})
+    check(x->device() == device || (x->dim() == 0 && x->device().kind == Device::cpu), "where: tensors are on ", device,
+          " and ", x->device());
+  const Dims shape = broadcast_shapes("where", condition.shape(), broadcast_shapes("where", a.shape(), b.shape()));
+  const Tensor y = uninitialized("where", shape, dtype, device);
+  if (y.numel() == 0) return y;
+  const Operand mask(condition, DType::boolean, device), left(a, dtype, device), right(b, dtype, device);
+  accelerator(device).where(y, broadcast(mask.view(), shape), broadcast(left.view(), shape),
+                            broadcast(right.view(), shape));
+  return y;
+}
+
+}  // namespace loom::raw

@@ -1,0 +1,59 @@
+// What the raw operations share: results to write to, inputs brought to a common dtype, device and shape, and the checks
+// before memory is written in place.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+#include <loom/tensor/raw.h>
+
+namespace loom::raw {
+
+// A dense tensor of undefined contents. Throws where an extent is negative ("op: extent -1 at dimension 0 is negative")
+// or the bytes cannot be counted.
+Tensor uninitialized(std::string_view op, const Dims& shape, DType dtype, Device device);
+
+// x's memory under another shape; `offset` from the start of the storage. Checks nothing.
+Tensor view_of(const Tensor& x, const Dims& shape, const Dims& strides, int64_t offset);
+
+// The view repeated to `shape`, which it broadcasts to.
+View broadcast(const View& x, const Dims& shape);
+// The view's first `shape[d]` positions in each dimension d.
+View narrowed(View x, const Dims& shape);
+// A 0-dimensional tensor seen as one of shape [1]; any other as it is. PyTorch takes dimension 0 of a 0-dimensional one.
+Tensor at_least_1d(const Tensor& x);
+
+// Where an op on a and b runs. 0-dimensional CPU tensors go along with any device.
+Device common_device(std::string_view op, const Tensor& a, const Tensor& b);
+void check_same_device(std::string_view op, const Tensor& a, const Tensor& b);
+void check_same_dtype(std::string_view op, const Tensor& a, const Tensor& b);
+void check_floating(std::string_view op, const Tensor& x);
+void check_index(std::string_view op, const Tensor& index, const Tensor& x);  // i64, on x's device
+
+// The element of a 0-dimensional CPU tensor.
+double number_at(const View& x);
+
+// Refuses to write where several elements share one place.
+void check_writable(std::string_view op, const Tensor& y);
+// PyTorch's rule for results in place: floating never becomes integral, nor anything else boolean.
+void check_storable(std::string_view op, DType result, const Tensor& y);
+// True where writing y could change what a kernel has yet to read from x: their memory meets and they are not the same
+// elements in the same order.
+bool overlaps(const View& y, const View& x);
+
+// An input of a kernel: x in a dtype and on a device. A 0-dimensional CPU tensor is converted on the stack, as numbers
+// are frequent and small.
+class Operand {
+ public:
+  Operand(const Tensor& x, DType dtype, Device device);
+  Operand(const Operand&) = delete;
+  Operand& operator=(const Operand&) = delete;
+  const View& view() const { return view_; }
+
+ private:
+  View view_;
+  Tensor converted_;
+  alignas(8) std::byte number_[8];
+};
+
+}  // namespace loom::raw
