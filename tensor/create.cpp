@@ -14,7 +14,8 @@ namespace loom {
 namespace {
 
 Tensor make(std::string_view op, const Dims& shape, const TensorOptions& options) {
-  return raw::uninitialized(op, shape, options.dtype.value_or(default_dtype()), options.device.value_or(default_device()));
+  return raw::uninitialized(op, shape, options.dtype.value_or(default_dtype()),
+                            options.device.value_or(default_device()));
 }
 
 TensorOptions like(const Tensor& x, const TensorOptions& options) {
@@ -137,8 +138,8 @@ Tensor full_like(const Tensor& x, double value, const TensorOptions& options) {
 template <class T>
 Tensor from_span(std::span<const T> values, const Dims& shape, const TensorOptions& options) {
   const Tensor host = raw::uninitialized("from_span", shape, dtype_of<T>(), Device());
-  check(static_cast<int64_t>(values.size()) == shape.numel(), "from_span: ", values.size(), " values do not fill shape ",
-        shape);
+  check(static_cast<int64_t>(values.size()) == shape.numel(), "from_span: ", values.size(),
+        " values do not fill shape ", shape);
   if (!values.empty()) std::memcpy(host.data<T>(), values.data(), values.size_bytes());
   const DType dtype = options.dtype.value_or(dtype_of<T>());
   return raw::to_device(raw::cast(host, dtype), options.device.value_or(default_device()));

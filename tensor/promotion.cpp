@@ -25,9 +25,12 @@ MaybeDType combine(MaybeDType higher, MaybeDType lower) {
 struct Classes {
   MaybeDType tensors, scalars, numbers;
   void add(const Tensor& x) {
-    if (x.dim() > 0) tensors = promote(tensors, x.dtype());
-    else if (!x.body().wrapped_number) scalars = promote(scalars, x.dtype());
-    else numbers = promote(numbers, is_floating(x.dtype()) ? context().default_dtype : x.dtype());
+    if (x.dim() > 0)
+      tensors = promote(tensors, x.dtype());
+    else if (!x.body().wrapped_number)
+      scalars = promote(scalars, x.dtype());
+    else
+      numbers = promote(numbers, is_floating(x.dtype()) ? context().default_dtype : x.dtype());
   }
 };
 

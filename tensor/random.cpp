@@ -7,8 +7,12 @@
 
 namespace loom {
 
-Tensor rand(const Dims& shape, const TensorOptions& options) { return raw::random(Random::uniform, shape, 0, 1, options); }
-Tensor randn(const Dims& shape, const TensorOptions& options) { return raw::random(Random::normal, shape, 0, 1, options); }
+Tensor rand(const Dims& shape, const TensorOptions& options) {
+  return raw::random(Random::uniform, shape, 0, 1, options);
+}
+Tensor randn(const Dims& shape, const TensorOptions& options) {
+  return raw::random(Random::normal, shape, 0, 1, options);
+}
 Tensor rand_like(const Tensor& x) { return rand(x.shape(), {x.dtype(), x.device()}); }
 Tensor randn_like(const Tensor& x) { return randn(x.shape(), {x.dtype(), x.device()}); }
 

@@ -30,7 +30,8 @@ Number only_element(const Tensor& x) {
     const T value = *view.as<T>();
     if constexpr (std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>)
       return static_cast<Number>(static_cast<float>(value));
-    else return static_cast<Number>(value);
+    else
+      return static_cast<Number>(value);
   });
 }
 

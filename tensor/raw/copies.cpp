@@ -47,8 +47,10 @@ void copy_into(const Tensor& y, const Tensor& x) {
   }
   const View target = y, source = broadcast(x, y.shape());
   if (target.data == source.data && target.dtype == source.dtype && target.strides == source.strides) return;
-  if (overlaps(target, source)) accelerator(y.device()).copy(target, broadcast(clone(x), y.shape()));
-  else accelerator(y.device()).copy(target, source);
+  if (overlaps(target, source))
+    accelerator(y.device()).copy(target, broadcast(clone(x), y.shape()));
+  else
+    accelerator(y.device()).copy(target, source);
 }
 
 }  // namespace loom::raw

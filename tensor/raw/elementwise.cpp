@@ -13,7 +13,8 @@ namespace {
 bool holds(DType dtype, double value) {
   if (value != std::floor(value)) return false;
   return with_type(dtype, [&]<class T> {
-    if constexpr (!std::is_integral_v<T>) return true;
+    if constexpr (!std::is_integral_v<T>)
+      return true;
     else
       return value >= static_cast<double>(std::numeric_limits<T>::min()) &&
              value <= static_cast<double>(std::numeric_limits<T>::max());
@@ -23,18 +24,20 @@ bool holds(DType dtype, double value) {
 // Bounds beyond the range of an integral dtype do as well as its ends.
 double saturated(DType dtype, double value) {
   return with_type(dtype, [&]<class T> {
-    if constexpr (!std::is_integral_v<T>) return value;
+    if constexpr (!std::is_integral_v<T>)
+      return value;
     else {
       // The largest double that fits: 2^63 - 1 itself is none.
       constexpr double low = static_cast<double>(std::numeric_limits<T>::min());
-      constexpr double high = sizeof(T) == 8 ? 0x1.fffffffffffffp62 : static_cast<double>(std::numeric_limits<T>::max());
+      constexpr double high =
+          sizeof(T) == 8 ? 0x1.fffffffffffffp62 : static_cast<double>(std::numeric_limits<T>::max());
       return value < low ? low : value > high ? high : value;
     }
   });
 }
 
 struct UnaryPlan {
-  DType dtype;         // computed in
+  DType dtype;  // computed in
   DType result;
   bool identity = false;
   double p, q;
@@ -49,9 +52,7 @@ DType numeric_dtype_of_boolean(Unary op) {
 
 bool takes_bounds(Unary op) { return op == Unary::clamp || op == Unary::hardtanh || op == Unary::threshold; }
 
-bool rounds(Unary op) {
-  return op == Unary::floor || op == Unary::ceil || op == Unary::round || op == Unary::trunc;
-}
+bool rounds(Unary op) { return op == Unary::floor || op == Unary::ceil || op == Unary::round || op == Unary::trunc; }
 
 UnaryPlan plan(Unary op, DType x, double p, double q) {
   const ElementwiseKind kind = kind_of(op);
@@ -76,17 +77,20 @@ UnaryPlan plan(Unary op, DType x, double p, double q) {
 
 struct BinaryPlan {
   Binary op;
-  DType dtype;   // computed in
+  DType dtype;  // computed in
   DType result;
 };
 
 Binary boolean_form(Binary op) {
   switch (op) {
     case Binary::add:
-    case Binary::maximum: return Binary::bitwise_or;
+    case Binary::maximum:
+      return Binary::bitwise_or;
     case Binary::mul:
-    case Binary::minimum: return Binary::bitwise_and;
-    default: fail(name_of(op), ": not defined for boolean tensors; convert one with .to(dtype)");
+    case Binary::minimum:
+      return Binary::bitwise_and;
+    default:
+      fail(name_of(op), ": not defined for boolean tensors; convert one with .to(dtype)");
   }
 }
 
@@ -101,15 +105,18 @@ DType compared_dtype(DType common, const Tensor& a, const Tensor& b) {
 BinaryPlan plan(Binary op, const Tensor& a, const Tensor& b) {
   const DType common = result_type(a, b);
   switch (kind_of(op)) {
-    case ElementwiseKind::predicate: return {op, compared_dtype(common, a, b), DType::boolean};
+    case ElementwiseKind::predicate:
+      return {op, compared_dtype(common, a, b), DType::boolean};
     case ElementwiseKind::bitwise:
-      check(is_integral(common), name_of(op), ": expects integral or boolean dtypes, got ", a.dtype(), " and ", b.dtype());
+      check(is_integral(common), name_of(op), ": expects integral or boolean dtypes, got ", a.dtype(), " and ",
+            b.dtype());
       return {op, common, common};
     case ElementwiseKind::real: {
       const DType dtype = is_floating(common) ? common : context().default_dtype;
       return {op, dtype, dtype};
     }
-    case ElementwiseKind::numeric: break;
+    case ElementwiseKind::numeric:
+      break;
   }
   if (is_integral(common)) {
     check(op != Binary::sub || (a.dtype() != DType::boolean && b.dtype() != DType::boolean),
@@ -153,8 +160,10 @@ void unary_into(Unary op, const Tensor& x, double p, double q) {
   check_storable(name, plan.result, x);
   x.storage()->bump_version();
   if (x.numel() == 0 || plan.identity) return;
-  if (plan.dtype == x.dtype() && plan.result == x.dtype()) accelerator(x.device()).unary(op, x, x, plan.p, plan.q);
-  else accelerator(x.device()).copy(x, unary(op, x, p, q));
+  if (plan.dtype == x.dtype() && plan.result == x.dtype())
+    accelerator(x.device()).unary(op, x, x, plan.p, plan.q);
+  else
+    accelerator(x.device()).copy(x, unary(op, x, p, q));
 }
 
 void binary_into(Binary op, const Tensor& a, const Tensor& b) {

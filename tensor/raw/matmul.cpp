@@ -8,9 +8,12 @@ namespace {
 // y = a @ b + bias. With nothing to sum over, the product is zero.
 void multiply(const View& y, const View& a, const View& b, const View& bias) {
   if (y.numel() == 0) return;
-  if (a.shape.back() > 0) accelerator(y.device).gemm({.c = y, .a = a, .b = b, .bias = bias});
-  else if (bias.data == nullptr) accelerator(y.device).fill(y, int64_t{0});
-  else accelerator(y.device).copy(y, broadcast(bias, y.shape));
+  if (a.shape.back() > 0)
+    accelerator(y.device).gemm({.c = y, .a = a, .b = b, .bias = bias});
+  else if (bias.data == nullptr)
+    accelerator(y.device).fill(y, int64_t{0});
+  else
+    accelerator(y.device).copy(y, broadcast(bias, y.shape));
 }
 
 Dims without_last_two(const Dims& shape) {
@@ -34,10 +37,12 @@ void multiply_rows(const Tensor& y, const Tensor& a, const Tensor& b, const View
 }
 
 void check_inner(const Tensor& a, const Tensor& b) {
-  check(a.dim() > 0 && b.dim() > 0, "matmul: both operands need a dimension, got shapes ", a.shape(), " and ", b.shape());
+  check(a.dim() > 0 && b.dim() > 0, "matmul: both operands need a dimension, got shapes ", a.shape(), " and ",
+        b.shape());
   const int64_t inner_a = a.shape().back(), inner_b = b.dim() == 1 ? b.shape()[0] : b.shape()[b.dim() - 2];
-  check(inner_a == inner_b, "matmul: shapes ", a.shape(), " and ", b.shape(), " do not fit: the last dimension of the first (",
-        inner_a, ") must equal the ", b.dim() == 1 ? "only one" : "second-to-last", " of the second (", inner_b, ")");
+  check(inner_a == inner_b, "matmul: shapes ", a.shape(), " and ", b.shape(),
+        " do not fit: the last dimension of the first (", inner_a, ") must equal the ",
+        b.dim() == 1 ? "only one" : "second-to-last", " of the second (", inner_b, ")");
 }
 
 }  // namespace

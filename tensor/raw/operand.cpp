@@ -101,14 +101,18 @@ struct Extent {
 
 template <class T>
 T convert(int64_t value) {
-  if constexpr (std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>) return T(static_cast<float>(value));
-  else return static_cast<T>(value);
+  if constexpr (std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>)
+    return T(static_cast<float>(value));
+  else
+    return static_cast<T>(value);
 }
 
 template <class T>
 T convert(double value) {
-  if constexpr (std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>) return T(static_cast<float>(value));
-  else return static_cast<T>(value);
+  if constexpr (std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>)
+    return T(static_cast<float>(value));
+  else
+    return static_cast<T>(value);
 }
 
 int64_t integer_at(const View& x) {
@@ -119,8 +123,10 @@ int64_t integer_at(const View& x) {
 
 double number_at(const View& x) {
   return with_type(x.dtype, [&]<class T> {
-    if constexpr (sizeof(T) == 2) return static_cast<double>(static_cast<float>(*x.as<T>()));
-    else return static_cast<double>(*x.as<T>());
+    if constexpr (sizeof(T) == 2)
+      return static_cast<double>(static_cast<float>(*x.as<T>()));
+    else
+      return static_cast<double>(*x.as<T>());
   });
 }
 
@@ -142,15 +148,16 @@ Operand::Operand(const Tensor& x, DType dtype, Device device) : view_(x) {
   const int64_t integer = integral ? integer_at(view_) : 0;
   const double real = integral ? 0 : number_at(view_);
   if (device.kind == Device::cpu) {
-    with_type(dtype, [&]<class T> {
-      *reinterpret_cast<T*>(number_) = integral ? convert<T>(integer) : convert<T>(real);
-    });
+    with_type(dtype,
+              [&]<class T> { *reinterpret_cast<T*>(number_) = integral ? convert<T>(integer) : convert<T>(real); });
     view_ = {number_, dtype, device, {}, {}};
   } else {
     converted_ = uninitialized("number", {}, dtype, device);
     view_ = converted_;
-    if (integral) accelerator(device).fill(view_, integer);
-    else accelerator(device).fill(view_, real);
+    if (integral)
+      accelerator(device).fill(view_, integer);
+    else
+      accelerator(device).fill(view_, real);
   }
 }
 

@@ -1,5 +1,5 @@
-// What the raw operations share: results to write to, inputs brought to a common dtype, device and shape, and the checks
-// before memory is written in place.
+// What the raw operations share: results to write to, inputs brought to a common dtype, device and shape, and the
+// checks before memory is written in place.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,8 @@ Tensor view_of(const Tensor& x, const Dims& shape, const Dims& strides, int64_t 
 View broadcast(const View& x, const Dims& shape);
 // The view's first `shape[d]` positions in each dimension d.
 View narrowed(View x, const Dims& shape);
-// A 0-dimensional tensor seen as one of shape [1]; any other as it is. PyTorch takes dimension 0 of a 0-dimensional one.
+// A 0-dimensional tensor seen as one of shape [1]; any other as it is. PyTorch takes dimension 0 of a 0-dimensional
+// one.
 Tensor at_least_1d(const Tensor& x);
 
 // Where an op on a and b runs. 0-dimensional CPU tensors go along with any device.

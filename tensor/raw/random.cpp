@@ -13,10 +13,18 @@ const char* name_of(Random kind) {
 
 void check_range(Random kind, double a, double b) {
   switch (kind) {
-    case Random::uniform: check(a <= b, "uniform: low ", a, " is above high ", b); break;
-    case Random::normal: check(b >= 0, "normal: the deviation ", b, " is negative"); break;
-    case Random::bernoulli: check(a >= 0 && a <= 1, "bernoulli: probability ", a, " is outside [0, 1]"); break;
-    case Random::integers: check(a < b, "integers: low ", a, " is not below high ", b); break;
+    case Random::uniform:
+      check(a <= b, "uniform: low ", a, " is above high ", b);
+      break;
+    case Random::normal:
+      check(b >= 0, "normal: the deviation ", b, " is negative");
+      break;
+    case Random::bernoulli:
+      check(a >= 0 && a <= 1, "bernoulli: probability ", a, " is outside [0, 1]");
+      break;
+    case Random::integers:
+      check(a < b, "integers: low ", a, " is not below high ", b);
+      break;
   }
 }
 
@@ -37,8 +45,8 @@ void draw(Random kind, const View& y, double a, double b, uint64_t stream) {
 Tensor random(Random kind, const Dims& shape, double a, double b, const TensorOptions& options, uint64_t stream) {
   check_range(kind, a, b);
   const DType dtype = options.dtype.value_or(kind == Random::integers ? DType::i64 : context().default_dtype);
-  const Tensor y = uninitialized(name_of(kind), shape, drawn_dtype(kind, dtype),
-                                 options.device.value_or(context().default_device));
+  const Tensor y =
+      uninitialized(name_of(kind), shape, drawn_dtype(kind, dtype), options.device.value_or(context().default_device));
   draw(kind, y, a, b, stream);
   return cast(y, dtype);
 }
@@ -48,8 +56,10 @@ void random_into(Random kind, const Tensor& y, double a, double b, uint64_t stre
   check_writable(str(name_of(kind), "_"), y);
   const DType drawn = drawn_dtype(kind, y.dtype());
   y.storage()->bump_version();
-  if (drawn == y.dtype()) draw(kind, y, a, b, stream);
-  else copy_into(y, random(kind, y.shape(), a, b, {drawn, y.device()}, stream));
+  if (drawn == y.dtype())
+    draw(kind, y, a, b, stream);
+  else
+    copy_into(y, random(kind, y.shape(), a, b, {drawn, y.device()}, stream));
 }
 
 }  // namespace loom::raw

@@ -41,14 +41,18 @@ struct ReducePlan {
 ReducePlan plan(Reduce op, DType x) {
   switch (op) {
     case Reduce::all:
-    case Reduce::any: return {op, x, DType::boolean};
+    case Reduce::any:
+      return {op, x, DType::boolean};
     case Reduce::sum:
-    case Reduce::prod: return {op, x, is_integral(x) ? DType::i64 : x};
+    case Reduce::prod:
+      return {op, x, is_integral(x) ? DType::i64 : x};
     case Reduce::max:
     case Reduce::min:
       if (x == DType::boolean) return {op == Reduce::max ? Reduce::any : Reduce::all, x, x};
       return {op, x, x};
-    case Reduce::mean: check(is_floating(x), "mean: expects a floating dtype, got ", x); return {op, x, x};
+    case Reduce::mean:
+      check(is_floating(x), "mean: expects a floating dtype, got ", x);
+      return {op, x, x};
     case Reduce::sum_of_squares:
     case Reduce::logsumexp: {
       const DType dtype = is_floating(x) ? x : context().default_dtype;

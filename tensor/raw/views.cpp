@@ -76,7 +76,8 @@ std::optional<Dims> strides_for(const Tensor& x, const Dims& shape) {
 }  // namespace
 
 std::optional<Tensor> try_view(const Tensor& x, const Dims& shape) {
-  check(shape.numel() == x.numel(), "view: shape ", shape, " has ", shape.numel(), " elements, the tensor has ", x.numel());
+  check(shape.numel() == x.numel(), "view: shape ", shape, " has ", shape.numel(), " elements, the tensor has ",
+        x.numel());
   const std::optional<Dims> strides = strides_for(x, shape);
   if (!strides) return {};
   return view_of(x, shape, *strides, x.storage_offset());
@@ -126,8 +127,8 @@ Tensor expand(const Tensor& x, const Dims& shape) {
     if (fresh) continue;
     const int64_t extent = x.shape()[i - lead];
     if (shape[i] == -1) out[i] = extent;
-    check(out[i] == extent || extent == 1, "expand: shape ", x.shape(), " does not expand to ", shape, " (dimension ", i,
-          ")");
+    check(out[i] == extent || extent == 1, "expand: shape ", x.shape(), " does not expand to ", shape, " (dimension ",
+          i, ")");
     strides[i] = out[i] == extent ? x.strides()[i - lead] : 0;
   }
   return view_of(x, out, strides, x.storage_offset());
@@ -158,8 +159,8 @@ Tensor unsqueeze(const Tensor& x, int dim) {
 Tensor slice(const Tensor& x, int dim, int64_t start, int64_t stop, int64_t step) {
   const int d = normalize_dim("slice", dim, x.dim());
   check(step >= 1, "slice: step must be positive, got ", step);
-  check(0 <= start && start <= stop && stop <= x.shape()[d], "slice: ", start, ":", stop,
-        " is not inside dimension ", d, " of size ", x.shape()[d]);
+  check(0 <= start && start <= stop && stop <= x.shape()[d], "slice: ", start, ":", stop, " is not inside dimension ",
+        d, " of size ", x.shape()[d]);
   Dims shape = x.shape(), strides = x.strides();
   const int64_t offset = x.storage_offset() + start * strides[d];
   shape[d] = (stop - start + step - 1) / step;
@@ -171,7 +172,8 @@ Tensor select(const Tensor& x, int dim, int64_t index) {
   check(x.dim() > 0, "select: a 0-dimensional tensor has nothing to select from");
   const int d = normalize_dim("select", dim, x.dim());
   const int64_t size = x.shape()[d];
-  check(index >= -size && index < size, "select: index ", index, " is out of range for dimension ", d, " of size ", size);
+  check(index >= -size && index < size, "select: index ", index, " is out of range for dimension ", d, " of size ",
+        size);
   Dims shape = x.shape(), strides = x.strides();
   const int64_t offset = x.storage_offset() + (index < 0 ? index + size : index) * strides[d];
   shape.erase(d);
