@@ -15,8 +15,8 @@ namespace autograd {
 
 namespace {
 
-// One differentiation under way. Notes in nodes and leaves belong to the run whose address they carry; they are wiped at
-// the end, also when a rule throws.
+// One differentiation under way. Notes in nodes and leaves belong to the run whose address they carry; they are wiped
+// at the end, also when a rule throws.
 class Run {
  public:
   Run(bool retain, bool create, bool accumulate) : retain_(retain), create_(create), accumulate_(accumulate) {}
@@ -109,8 +109,10 @@ void Run::seed(const Tensor& output, const Tensor& gradient) {
 void Run::capture(const Tensor& input, size_t position) {
   if (captured.size() <= position) captured.resize(position + 1);
   const auto& meta = input.body().meta;
-  if (meta->node) node_captures_[meta->node.get()].emplace_back(meta->slot, position);
-  else leaf_captures_[meta.get()].push_back(position);
+  if (meta->node)
+    node_captures_[meta->node.get()].emplace_back(meta->slot, position);
+  else
+    leaf_captures_[meta.get()].push_back(position);
 }
 
 // Counts, for every node and leaf that the seeds reach, how many gradients it will get.
@@ -188,7 +190,8 @@ void Run::propagate(Node& node) {
   }
   if (std::none_of(gradients.begin(), gradients.end(), [](const Tensor& g) { return g.defined(); })) return;
   op_name = node.op->name;
-  check(!node.released(), op_name, ": backward through a graph that an earlier backward has freed; pass "
+  check(!node.released(), op_name,
+        ": backward through a graph that an earlier backward has freed; pass "
         "retain_graph to the earlier one to differentiate twice");
   Needs needs;
   for (size_t i = 0; i < node.inputs.size(); ++i) {
@@ -227,18 +230,23 @@ bool sole_owner(const Tensor& x) {
 
 // Adding in place is allowed only where nobody else can see it: gradients alias (add returns {g, g}).
 void Run::add_into(Tensor& sum, Tensor gradient) const {
-  if (!sum.defined()) sum = std::move(gradient);
-  else if (!create_ && sole_owner(sum)) raw::binary_into(Binary::add, sum, gradient);
+  if (!sum.defined())
+    sum = std::move(gradient);
+  else if (!create_ && sole_owner(sum))
+    raw::binary_into(Binary::add, sum, gradient);
   else if (!create_ && sole_owner(gradient)) {
     raw::binary_into(Binary::add, gradient, sum);
     sum = std::move(gradient);
-  } else sum = add(sum, gradient);
+  } else
+    sum = add(sum, gradient);
 }
 
 void accumulate_grad(Meta& leaf, Tensor gradient, bool create_graph) {
   if (leaf.grad.defined()) {
-    if (create_graph) leaf.grad = add(leaf.grad, gradient);
-    else raw::binary_into(Binary::add, leaf.grad, gradient);
+    if (create_graph)
+      leaf.grad = add(leaf.grad, gradient);
+    else
+      raw::binary_into(Binary::add, leaf.grad, gradient);
   } else if (leaf.grad_buffer.defined() && !create_graph) {
     raw::copy_into(leaf.grad_buffer, gradient);
     leaf.grad = leaf.grad_buffer;
@@ -295,8 +303,8 @@ void start(Run& run, const char* what, std::span<const Tensor> outputs, std::spa
 }  // namespace
 }  // namespace autograd
 
-std::vector<Tensor> grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
-                         std::span<const Tensor> seeds, const GradOptions& options) {
+std::vector<Tensor> grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs, std::span<const Tensor> seeds,
+                         const GradOptions& options) {
   std::vector<Tensor> result;
   std::vector<std::function<void()>> at_end;
   {
@@ -373,8 +381,10 @@ uint64_t Tensor::register_hook(std::function<std::optional<Tensor>(const Tensor&
   check(autograd::requires_grad(*this), "register_hook: the tensor does not require grad");
   const uint64_t number = next_hook++;
   const auto& meta = body().meta;
-  if (meta->node) meta->node->hooks.push_back({meta->slot, number, std::move(hook)});
-  else meta->hooks.emplace_back(number, std::move(hook));
+  if (meta->node)
+    meta->node->hooks.push_back({meta->slot, number, std::move(hook)});
+  else
+    meta->hooks.emplace_back(number, std::move(hook));
   return number;
 }
 

@@ -33,8 +33,8 @@ uint64_t on_grad_ready(const Tensor& leaf, std::function<void()> hook);
 void remove_grad_ready_hook(const Tensor& leaf, uint64_t number);
 // Calls `callback` once when the backward that is running on this thread has finished without error.
 void on_backward_end(std::function<void()> callback);
-// From now on a leaf's first gradient of a step is written into `buffer` (its shape and dtype) and .grad is that buffer.
-// Undefined: back to its own memory.
+// From now on a leaf's first gradient of a step is written into `buffer` (its shape and dtype) and .grad is that
+// buffer. Undefined: back to its own memory.
 void set_grad_buffer(const Tensor& leaf, const Tensor& buffer);
 
 }  // namespace loom

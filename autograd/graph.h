@@ -1,7 +1,8 @@
 // The graph of executed ops: what record() writes and the engine (engine.h) walks.
 //
-// Invariants: a node's sequence number is larger than its inputs', so descending numbers are a topological order; a saved
-// output is kept without its graph (else node -> closure -> output -> node never dies); nodes are destroyed iteratively.
+// Invariants: a node's sequence number is larger than its inputs', so descending numbers are a topological order; a
+// saved output is kept without its graph (else node -> closure -> output -> node never dies); nodes are destroyed
+// iteratively.
 #pragma once
 
 #include <array>
@@ -26,14 +27,14 @@ using GradHook = std::function<std::optional<Tensor>(const Tensor&)>;
 
 // What the graph knows of one tensor.
 struct Meta {
-  bool requires_grad = false;    // leaves: gradients are wanted
-  std::shared_ptr<Node> node;    // what computed it; null for leaves
-  uint32_t slot = 0;             // which of the node's outputs it is
+  bool requires_grad = false;  // leaves: gradients are wanted
+  std::shared_ptr<Node> node;  // what computed it; null for leaves
+  uint32_t slot = 0;           // which of the node's outputs it is
   Tensor grad;
-  Tensor grad_buffer;            // if defined, a leaf's first gradient is written here and .grad becomes it (DDP's bucket)
-  std::vector<std::pair<uint64_t, GradHook>> hooks;                   // leaves; those of others live in their node
+  Tensor grad_buffer;  // if defined, a leaf's first gradient is written here and .grad becomes it (DDP's bucket)
+  std::vector<std::pair<uint64_t, GradHook>> hooks;                     // leaves; those of others live in their node
   std::vector<std::pair<uint64_t, std::function<void()>>> ready_hooks;  // leaves: after .grad is final
-  std::string name;              // of a parameter, for messages
+  std::string name;                                                     // of a parameter, for messages
 
   // Engine's notes during one backward.
   const void* run = nullptr;
@@ -46,7 +47,7 @@ class Grads {
  public:
   Grads() = default;
   template <class... T>
-    requires(sizeof...(T) > 0 && (std::is_convertible_v<T &&, Tensor> && ...))
+    requires(sizeof...(T) > 0 && (std::is_convertible_v<T&&, Tensor> && ...))
   Grads(T&&... grads) {  // NOLINT: rules return {da, db}
     (push_back(std::forward<T>(grads)), ...);
   }
@@ -173,12 +174,16 @@ class RuleNode final : public Node, public std::enable_shared_from_this<RuleNode
 
   void keep_output(const Tensor& y);
   Grads apply(std::span<const Tensor> grads, const Needs& needs) override {
-    if constexpr (std::is_invocable_v<Rule&, std::span<const Tensor>, const Needs&>) return (*rule_)(grads, needs);
+    if constexpr (std::is_invocable_v<Rule&, std::span<const Tensor>, const Needs&>)
+      return (*rule_)(grads, needs);
     else if constexpr (std::is_invocable_v<Rule&, const Tensor&, const Tensor&, const Needs&>)
       return (*rule_)(grads[0], relinked_output(), needs);
-    else if constexpr (std::is_invocable_v<Rule&, const Tensor&, const Needs&>) return (*rule_)(grads[0], needs);
-    else if constexpr (with_output) return (*rule_)(grads[0], relinked_output());
-    else return (*rule_)(grads[0]);
+    else if constexpr (std::is_invocable_v<Rule&, const Tensor&, const Needs&>)
+      return (*rule_)(grads[0], needs);
+    else if constexpr (with_output)
+      return (*rule_)(grads[0], relinked_output());
+    else
+      return (*rule_)(grads[0]);
   }
   void release() override {
     rule_.reset();

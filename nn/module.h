@@ -8,8 +8,8 @@
 //
 // No base class, no names as strings: parameters and their names, state, to(), train(), eval(), freeze(), clone() and
 // saving derive from that line. Members may be modules, Parameters, Buffers, Training flags, and std::optional,
-// std::vector, std::array, std::unique_ptr, std::shared_ptr, std::tuple and std::map<std::string, ..> of these; keys equal
-// PyTorch's ("blocks.0.fc1.weight"). A module with other names writes the same members(visitor) by hand.
+// std::vector, std::array, std::unique_ptr, std::shared_ptr, std::tuple and std::map<std::string, ..> of these; keys
+// equal PyTorch's ("blocks.0.fc1.weight"). A module with other names writes the same members(visitor) by hand.
 #pragma once
 
 #include <algorithm>
@@ -31,14 +31,14 @@
 #include <loom/autograd/parameter.h>
 
 // Lists a module's members, once.
-#define LOOM_MEMBERS(...)                                                                                          \
-  template <class Visitor>                                                                                         \
-  void members(Visitor&& visitor) {                                                                                \
-    ::loom::nn::detail::visit_members(visitor, #__VA_ARGS__ __VA_OPT__(, ) __VA_ARGS__);                           \
-  }                                                                                                                \
-  template <class Visitor>                                                                                         \
-  void members(Visitor&& visitor) const {                                                                          \
-    ::loom::nn::detail::visit_members(visitor, #__VA_ARGS__ __VA_OPT__(, ) __VA_ARGS__);                           \
+#define LOOM_MEMBERS(...)                                                                \
+  template <class Visitor>                                                               \
+  void members(Visitor&& visitor) {                                                      \
+    ::loom::nn::detail::visit_members(visitor, #__VA_ARGS__ __VA_OPT__(, ) __VA_ARGS__); \
+  }                                                                                      \
+  template <class Visitor>                                                               \
+  void members(Visitor&& visitor) const {                                                \
+    ::loom::nn::detail::visit_members(visitor, #__VA_ARGS__ __VA_OPT__(, ) __VA_ARGS__); \
   }
 
 namespace loom::nn {
@@ -88,7 +88,8 @@ void visit_leaves(const std::string& path, T& member, const F& f);
 namespace detail {
 
 template <class T>
-inline constexpr bool is_leaf = std::is_same_v<T, Parameter> || std::is_same_v<T, Buffer> || std::is_same_v<T, Training>;
+inline constexpr bool is_leaf =
+    std::is_same_v<T, Parameter> || std::is_same_v<T, Buffer> || std::is_same_v<T, Training>;
 template <class T>
 concept Pointer = requires(T& t) {
   *t;
@@ -171,8 +172,9 @@ std::vector<NamedTensor> state_dict(const M& module) {
   return out;
 }
 
-// Copies values into a state (state_dict(net)) by name, in place, converting dtypes. Checks everything first and changes
-// nothing on error: names missing from `values`, unexpected ones (strict) and shapes that differ are all listed.
+// Copies values into a state (state_dict(net)) by name, in place, converting dtypes. Checks everything first and
+// changes nothing on error: names missing from `values`, unexpected ones (strict) and shapes that differ are all
+// listed.
 void load_state(const std::vector<NamedTensor>& state, const std::map<std::string, Tensor>& values, bool strict = true);
 template <Module M>
 void load_state_dict(M& module, const std::map<std::string, Tensor>& values, bool strict = true) {

@@ -1,4 +1,5 @@
-// Convolution and pooling over [N, C, H, W] (2-d) and [N, C, L] (1-d) tensors; unbatched input is accepted as in PyTorch.
+// Convolution and pooling over [N, C, H, W] (2-d) and [N, C, L] (1-d) tensors; unbatched input is accepted as in
+// PyTorch.
 #pragma once
 
 #include <array>
@@ -13,9 +14,9 @@ namespace loom {
 // One number for both spatial dims, or {height, width}.
 struct Pair {
   int64_t height = 1, width = 1;
-  Pair(int64_t both) : height(both), width(both) {}           // NOLINT: .padding = 1
-  Pair(int both) : Pair(static_cast<int64_t>(both)) {}        // NOLINT
-  Pair(int64_t h, int64_t w) : height(h), width(w) {}         // NOLINT: .padding = {1, 2}
+  Pair(int64_t both) : height(both), width(both) {}     // NOLINT: .padding = 1
+  Pair(int both) : Pair(static_cast<int64_t>(both)) {}  // NOLINT
+  Pair(int64_t h, int64_t w) : height(h), width(w) {}   // NOLINT: .padding = {1, 2}
 };
 
 struct Conv1dOptions {

@@ -9,7 +9,8 @@
 namespace loom {
 
 #define UNARY(name, ...) Tensor name(const Tensor& x);
-#define UNARY_P(name, p_default, q_default, ...) Tensor name(const Tensor& x, double p = p_default, double q = q_default);
+#define UNARY_P(name, p_default, q_default, ...) \
+  Tensor name(const Tensor& x, double p = p_default, double q = q_default);
 #define STEP(name, ...) Tensor name(const Tensor& x);
 #define PREDICATE(name, ...) Tensor name(const Tensor& x);
 #define BINARY(name, ...) Tensor name(const Tensor& a, const Tensor& b);

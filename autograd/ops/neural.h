@@ -19,14 +19,15 @@ Tensor layer_norm(const Tensor& x, const Dims& shape, const Tensor& weight = {},
 // x / sqrt(mean(x^2) + eps) * weight (Zhang, Sennrich 2019). eps none: the smallest step of x's dtype, as PyTorch.
 Tensor rms_norm(const Tensor& x, const Dims& shape, const Tensor& weight = {}, std::optional<double> eps = {});
 // x [N, C, ..], groups of channels (Wu, He 2018); weight, bias [C] or undefined.
-Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight = {}, const Tensor& bias = {}, double eps = 1e-5);
-// x [N, C, ..] (Ioffe, Szegedy 2015). training: the batch's statistics; the running ones (if defined) move towards them:
-// running = (1 - momentum) * running + momentum * batch, with the unbiased variance.
+Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight = {}, const Tensor& bias = {},
+                  double eps = 1e-5);
+// x [N, C, ..] (Ioffe, Szegedy 2015). training: the batch's statistics; the running ones (if defined) move towards
+// them: running = (1 - momentum) * running + momentum * batch, with the unbiased variance.
 Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight = {},
                   const Tensor& bias = {}, bool training = false, double momentum = 0.1, double eps = 1e-5);
 
-// Zeroes elements with probability p and scales the rest by 1 / (1 - p); the identity unless training. The mask depends on
-// the seed, the data rank and the draw, so replicas drop different elements.
+// Zeroes elements with probability p and scales the rest by 1 / (1 - p); the identity unless training. The mask depends
+// on the seed, the data rank and the draw, so replicas drop different elements.
 Tensor dropout(const Tensor& x, double p = 0.5, bool training = true);
 
 struct AttentionOptions {
@@ -42,7 +43,7 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
 enum class Reduction : uint8_t { mean, sum, none };
 
 struct CrossEntropyOptions {
-  Tensor weight;                // [C], per class; undefined: 1
+  Tensor weight;  // [C], per class; undefined: 1
   int64_t ignore_index = -100;
   Reduction reduction = Reduction::mean;
   double label_smoothing = 0;
@@ -67,6 +68,7 @@ Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& target, c
                                         Reduction reduction = Reduction::mean, const Tensor& pos_weight = {});
 // target * (log target - x), x: log-probabilities. mean divides by all elements (PyTorch's default); batchmean by N.
 enum class KlReduction : uint8_t { mean, batchmean, sum, none };
-Tensor kl_div(const Tensor& x, const Tensor& target, KlReduction reduction = KlReduction::mean, bool log_target = false);
+Tensor kl_div(const Tensor& x, const Tensor& target, KlReduction reduction = KlReduction::mean,
+              bool log_target = false);
 
 }  // namespace loom

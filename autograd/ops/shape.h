@@ -22,7 +22,7 @@ Tensor slice(const Tensor& x, int dim, std::optional<int64_t> start, std::option
 Tensor narrow(const Tensor& x, int dim, int64_t start, int64_t length);
 Tensor select(const Tensor& x, int dim, int64_t index);
 Tensor diagonal(const Tensor& x, int64_t offset = 0, int dim1 = 0, int dim2 = 1);
-std::vector<Tensor> split(const Tensor& x, int64_t size, int dim = 0);         // pieces of `size`, the last smaller
+std::vector<Tensor> split(const Tensor& x, int64_t size, int dim = 0);  // pieces of `size`, the last smaller
 std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, int dim = 0);
 std::vector<Tensor> chunk(const Tensor& x, int64_t chunks, int dim = 0);
 std::vector<Tensor> unbind(const Tensor& x, int dim = 0);

@@ -1,0 +1,196 @@
+// Wraps every row of accelerators/elementwise.def in an op: the forward kernel and the row's derivative.
+#include <loom/autograd/ops/elementwise.h>
+
+#include <numbers>
+
+#include <loom/autograd/graph.h>
+#include <loom/autograd/ops.h>
+#include <loom/tensor/raw.h>
+
+namespace loom {
+
+// Derivatives too long for a column of the table.
+namespace rules {
+namespace {
+
+// d/dx x * Phi(x) = Phi(x) + x * phi(x), with the normal distribution's Phi and density phi.
+Tensor gelu(const Tensor& g, const Tensor& x) {
+  const double density_at_0 = 0.39894228040143267794;  // 1 / sqrt(2 pi)
+  const Tensor cdf = (erf(x * std::numbers::sqrt2 * 0.5) + 1.0) * 0.5;
+  return g * (cdf + x * exp(x * x * -0.5) * density_at_0);
+}
+
+Tensor gelu_tanh(const Tensor& g, const Tensor& x) {
+  const double k = 0.79788456080286535588;  // sqrt(2 / pi)
+  const Tensor t = tanh((x + x * x * x * 0.044715) * k);
+  const Tensor inner = (x * x * (3 * 0.044715) + 1.0) * k;
+  return g * ((t + 1.0) * 0.5 + x * (1.0 - t * t) * inner * 0.5);
+}
+
+// x * tanh(softplus(x)) (Misra 2019).
+Tensor mish(const Tensor& g, const Tensor& x) {
+  const Tensor t = tanh(softplus(x));
+  return g * (t + x * sigmoid(x) * (1.0 - t * t));
+}
+
+Tensor hardswish(const Tensor& g, const Tensor& x) {
+  return where(x >= 3.0, g, g * (x * 2.0 + 3.0) * (1.0 / 6.0) * (x > -3.0));
+}
+
+Tensor selu(const Tensor& g, const Tensor& x) {
+  const double scale = 1.0507009873554804934, alpha = 1.6732632423543772848;  // Klambauer et al. 2017
+  return where(x > 0.0, g * scale, g * (scale * alpha) * exp(x));
+}
+
+Tensor pow_scalar(const Tensor& g, const Tensor& x, double p) {
+  return p == 0 ? zeros_like(g) : g * (p * loom::pow_scalar(x, p - 1));
+}
+
+Tensor pow_base(const Tensor& g, const Tensor& a, const Tensor& b) {
+  return where(b == 0.0, 0.0, g * b * pow(a, b - 1.0));  // x^0 is flat, also at 0
+}
+
+Tensor pow_exponent(const Tensor& g, const Tensor& a, const Tensor& b, const Tensor& y) {
+  return where(logical_and(a == 0.0, b >= 0.0), 0.0, g * y * log(a));
+}
+
+// The larger (smaller) argument gets the gradient; equal ones share it.
+Tensor pick(const Tensor& g, const Tensor& chosen, const Tensor& tie) { return where(tie, g * 0.5, g * chosen); }
+
+}  // namespace
+}  // namespace rules
+
+namespace autograd {
+namespace {
+
+// What a binary row keeps for backward.
+enum class Keeps { none, a, b, ab, by, ay, aby };
+enum class KeepsOne { none, in, out };
+
+template <KeepsOne keeps, class Derivative>
+Tensor record_unary(const Op& op, const Tensor& x, Tensor y, const Derivative& derivative) {
+  if (!recording(x)) return y;
+  if constexpr (keeps == KeepsOne::none)
+    return record(op, std::move(y), {x},
+                  [derivative](const Tensor& g) { return Grads(derivative(g, Tensor(), Tensor())); });
+  else if constexpr (keeps == KeepsOne::in)
+    return record(op, std::move(y), {x},
+                  [derivative, x = save(x)](const Tensor& g) { return Grads(derivative(g, x(), Tensor())); });
+  else
+    return record(op, std::move(y), {x},
+                  [derivative](const Tensor& g, const Tensor& out) { return Grads(derivative(g, Tensor(), out)); });
+}
+
+constexpr bool keeps_a(Keeps k) { return k == Keeps::a || k == Keeps::ab || k == Keeps::ay || k == Keeps::aby; }
+constexpr bool keeps_b(Keeps k) { return k == Keeps::b || k == Keeps::ab || k == Keeps::by || k == Keeps::aby; }
+constexpr bool keeps_y(Keeps k) { return k == Keeps::by || k == Keeps::ay || k == Keeps::aby; }
+
+template <Keeps keeps, class Da, class Db>
+Tensor record_binary(const Op& op, const Tensor& a, const Tensor& b, Tensor y, const Da& da, const Db& db) {
+  if (!recording(a, b)) return y;
+  const auto gradients = [da, db](const Tensor& g, const Saved& a, const Saved& b, const Tensor& out,
+                                  const Needs& needs) {
+    const Tensor &left = a(), &right = b();
+    return Grads(needs[0] ? da(g, left, right, out) : Tensor(), needs[1] ? db(g, left, right, out) : Tensor());
+  };
+  Saved kept_a = keeps_a(keeps) ? save(a) : Saved(), kept_b = keeps_b(keeps) ? save(b) : Saved();
+  if constexpr (keeps_y(keeps))
+    return record(op, std::move(y), {a, b},
+                  [gradients, a = std::move(kept_a), b = std::move(kept_b)](
+                      const Tensor& g, const Tensor& out, const Needs& n) { return gradients(g, a, b, out, n); });
+  else
+    return record(op, std::move(y), {a, b},
+                  [gradients, a = std::move(kept_a), b = std::move(kept_b)](const Tensor& g, const Needs& n) {
+                    return gradients(g, a, b, Tensor(), n);
+                  });
+}
+
+}  // namespace
+}  // namespace autograd
+
+using namespace autograd;
+
+#define LOOM_UNARY_RULE(derivative)                                                                           \
+  [=]([[maybe_unused]] const Tensor& g, [[maybe_unused]] const Tensor& x, [[maybe_unused]] const Tensor& y) { \
+    return Tensor(derivative);                                                                                \
+  }
+#define LOOM_BINARY_RULE(derivative)                                                                       \
+  []([[maybe_unused]] const Tensor& g, [[maybe_unused]] const Tensor& a, [[maybe_unused]] const Tensor& b, \
+     [[maybe_unused]] const Tensor& y) { return Tensor(derivative); }
+
+#define UNARY(name, kind, f, derivative, keeps, lo, hi, cast)                                                    \
+  Tensor name(const Tensor& x_) {                                                                                \
+    const auto [x] = enter(ops::name, x_);                                                                       \
+    return record_unary<KeepsOne::keeps>(ops::name, x, raw::unary(Unary::name, x), LOOM_UNARY_RULE(derivative)); \
+  }
+#define UNARY_P(name, p_default, q_default, kind, f, derivative, keeps, lo, hi, cast)                                  \
+  Tensor name(const Tensor& x_, double p, [[maybe_unused]] double q) {                                                 \
+    const auto [x] = enter(ops::name, x_);                                                                             \
+    return record_unary<KeepsOne::keeps>(ops::name, x, raw::unary(Unary::name, x, p, q), LOOM_UNARY_RULE(derivative)); \
+  }
+#define STEP(name, ...)                                                                                            \
+  Tensor name(const Tensor& x_) {                                                                                  \
+    const auto [x] = enter(ops::name, x_);                                                                         \
+    return record_unary<KeepsOne::none>(ops::name, x, raw::unary(Unary::name, x), LOOM_UNARY_RULE(zeros_like(g))); \
+  }
+#define PREDICATE(name, ...)               \
+  Tensor name(const Tensor& x_) {          \
+    const auto [x] = enter(ops::name, x_); \
+    return raw::unary(Unary::name, x);     \
+  }
+#define BINARY(name, kind, f, da, db, keeps, lo, hi, cast)                                                     \
+  Tensor name(const Tensor& a_, const Tensor& b_) {                                                            \
+    const auto [a, b] = enter(ops::name, a_, b_);                                                              \
+    return record_binary<Keeps::keeps>(ops::name, a, b, raw::binary(Binary::name, a, b), LOOM_BINARY_RULE(da), \
+                                       LOOM_BINARY_RULE(db));                                                  \
+  }
+#define COMPARE(name, ...)                          \
+  Tensor name(const Tensor& a_, const Tensor& b_) { \
+    const auto [a, b] = enter(ops::name, a_, b_);   \
+    return raw::binary(Binary::name, a, b);         \
+  }
+#define BITWISE(name, ...)                          \
+  Tensor name(const Tensor& a_, const Tensor& b_) { \
+    const auto [a, b] = enter(ops::name, a_, b_);   \
+    return raw::binary(Binary::name, a, b);         \
+  }
+#include <loom/accelerators/elementwise.def>
+
+Tensor operator-(const Tensor& x) { return neg(x); }
+
+Tensor where(const Tensor& condition_, const Tensor& a_, const Tensor& b_) {
+  const auto [condition, a, b] = enter(ops::where, condition_, a_, b_);
+  Tensor y = raw::where(condition, a, b);
+  return record(ops::where, std::move(y), {a, b}, [condition = save(condition)](const Tensor& g, const Needs& needs) {
+    return Grads(needs[0] ? where(condition(), g, 0.0) : Tensor(), needs[1] ? where(condition(), 0.0, g) : Tensor());
+  });
+}
+
+Tensor masked_fill(const Tensor& x, const Tensor& mask, const Tensor& value) {
+  check(mask.dtype() == DType::boolean, "masked_fill: the mask must be boolean, got ", mask.dtype());
+  check(value.dim() == 0, "masked_fill: the value must be a number or 0-dimensional, got shape ", value.shape());
+  return where(mask, value.to(x.dtype()), x);
+}
+
+Tensor lerp(const Tensor& start, const Tensor& end, const Tensor& weight) { return start + weight * (end - start); }
+
+Tensor glu(const Tensor& x, int dim) {
+  const int64_t size = x.size(dim);
+  check(size % 2 == 0, "glu: extent ", size, " of dimension ", dim, " must be even");
+  return x.narrow(dim, 0, size / 2) * sigmoid(x.narrow(dim, size / 2, size / 2));
+}
+
+Tensor prelu(const Tensor& x, const Tensor& weight) {
+  check(weight.dim() == 1, "prelu: the weight must have 1 dimension, got shape ", weight.shape());
+  Tensor w = weight;
+  if (weight.numel() != 1) {
+    check(x.dim() >= 2 && x.size(1) == weight.numel(), "prelu: ", weight.numel(), " weights for an input of shape ",
+          x.shape(), "; expected 1 or the extent of dimension 1");
+    Dims shape = Dims::filled(x.dim(), 1);
+    shape[1] = weight.numel();
+    w = weight.reshape(shape);
+  }
+  return where(x > 0.0, x, w * x);
+}
+
+}  // namespace loom
