@@ -1,0 +1,160 @@
+// Reductions along one dimension that know where they are: arg_reduce and cumulative.
+#include <algorithm>
+#include <vector>
+
+#include <loom/accelerators/cpu/convert.h>
+#include <loom/accelerators/cpu/cpu.h>
+
+namespace loom {
+
+namespace {
+
+using cpu::block;
+using cpu::grain;
+
+// A view without dimension dim: the address of each of its elements starts a line along dim.
+View without(const View& v, int dim) {
+  View rest = v;
+  rest.shape.erase(dim);
+  rest.strides.erase(dim);
+  return rest;
+}
+
+int64_t byte_stride(const View& v, int dim) { return v.strides[dim] * static_cast<int64_t>(item_size(v.dtype)); }
+
+// A line element wins when it is better, or the first NaN.
+template <ArgReduce op, class T>
+bool wins(T x, T best) {
+  return (op == ArgReduce::max ? x > best : x < best) || (x != x && best == best);
+}
+
+template <ArgReduce op, class T>
+int64_t winner_of(const T* x, int64_t n) {
+  int64_t best = 0;
+  for (int64_t i = 1; i < n; ++i)
+    if (wins<op, T>(x[i], x[best])) best = i;
+  return best;
+}
+
+// Lines side by side, for x that is dense across them: `width` winners at a time.
+template <ArgReduce op, class T>
+void winners_of(T* best, int64_t* index, const T* x, int64_t width, int64_t position) {
+  for (int64_t j = 0; j < width; ++j) {
+    const bool better = position == 0 || wins<op, T>(x[j], best[j]);
+    best[j] = better ? x[j] : best[j];
+    index[j] = better ? position : index[j];
+  }
+}
+
+template <ArgReduce op, class T>
+void arg_reduce(const View& values, const View& index, const View& x, int dim) {
+  const View line_starts = without(x, dim), value_out = without(values, dim), index_out = without(index, dim);
+  const cpu::Loop<3> loop({&line_starts, &value_out, &index_out});
+  const int64_t length = x.shape[dim], stride = byte_stride(x, dim);
+  const int64_t item = static_cast<int64_t>(item_size(x.dtype));
+  const bool side_by_side = loop.dense(0, item_size(x.dtype)) && loop.inner_extent() >= 8;
+  const cpu::Convert convert = cpu::converter(x.dtype, dtype_of<T>());
+  parallel_for(loop.numel(), std::max<int64_t>(1, grain / length), [&](int64_t begin, int64_t end) {
+    cpu::Reader read(x.dtype, dtype_of<T>());
+    alignas(64) T best[block];
+    alignas(64) int64_t where[block];
+    const auto one_line = [&](const char* line, int64_t j) {
+      for (int64_t i = 0; i < length; i += block) {
+        const int64_t n = std::min(block, length - i);
+        const T* const run = static_cast<const T*>(read(line + i * stride, stride, n));
+        const int64_t w = winner_of<op, T>(run, n);
+        if (i == 0 || wins<op, T>(run[w], best[j])) {
+          best[j] = run[w];
+          where[j] = i + w;
+        }
+      }
+    };
+    loop.walk(begin, end, [&](const auto& p, int64_t lines) {
+      for (int64_t first = 0; first < lines; first += block) {
+        const int64_t width = std::min(block, lines - first);
+        const char* const start = p[0] + first * loop.inner_stride(0);
+        for (int64_t i = 0; side_by_side && i < length; ++i)
+          winners_of<op, T>(best, where, static_cast<const T*>(read(start + i * stride, item, width)), width, i);
+        for (int64_t j = 0; !side_by_side && j < width; ++j) one_line(start + j * loop.inner_stride(0), j);
+        for (int64_t j = 0; j < width; ++j) {
+          convert(p[1] + (first + j) * loop.inner_stride(1), best + j, 1);
+          *reinterpret_cast<int64_t*>(p[2] + (first + j) * loop.inner_stride(2)) = where[j];
+        }
+      }
+    });
+  });
+}
+
+// f32 (and 16 bits) run up in f64, integers in i64.
+template <Cumulative op, class T>
+T accumulate(T a, T b) {
+  if constexpr (std::is_integral_v<T>) {
+    const auto u = static_cast<uint64_t>(a), v = static_cast<uint64_t>(b);
+    return static_cast<T>(op == Cumulative::sum ? u + v : u * v);
+  } else {
+    return op == Cumulative::sum ? a + b : a * b;
+  }
+}
+
+template <Cumulative op, class T>
+void cumulative(const View& y, const View& x, int dim) {
+  const View x_starts = without(x, dim), y_starts = without(y, dim);
+  const cpu::Loop<2> loop({&x_starts, &y_starts});
+  const int64_t length = x.shape[dim], xs = byte_stride(x, dim), ys = byte_stride(y, dim);
+  const int64_t x_across = loop.inner_stride(0), y_across = loop.inner_stride(1);
+  const bool side_by_side = loop.dense(0, item_size(x.dtype)) && loop.inner_extent() >= 8;
+  parallel_for(loop.numel(), std::max<int64_t>(1, grain / std::max<int64_t>(length, 1)), [&](int64_t begin, int64_t end) {
+    cpu::Reader read(x.dtype, dtype_of<T>());
+    cpu::Writer write(y.dtype, dtype_of<T>());
+    const auto one_line = [&](char* x_line, char* y_line) {
+      T sum = op == Cumulative::sum ? T(0) : T(1);
+      for (int64_t i = 0; i < length; i += block) {
+        const int64_t n = std::min(block, length - i);
+        const T* const in = static_cast<const T*>(read(x_line + i * xs, xs, n));
+        T* const out = static_cast<T*>(write.target(y_line + i * ys, ys));
+        for (int64_t j = 0; j < n; ++j) out[j] = sum = accumulate<op, T>(sum, in[j]);
+        write.commit(y_line + i * ys, ys, n);
+      }
+    };
+    const auto lines_together = [&](char* x_line, char* y_line, int64_t width) {
+      alignas(64) T sum[block];
+      std::fill_n(sum, width, op == Cumulative::sum ? T(0) : T(1));
+      for (int64_t i = 0; i < length; ++i) {
+        const T* const in = static_cast<const T*>(read(x_line + i * xs, x_across, width));
+        T* const out = static_cast<T*>(write.target(y_line + i * ys, y_across));
+        for (int64_t j = 0; j < width; ++j) out[j] = sum[j] = accumulate<op, T>(sum[j], in[j]);
+        write.commit(y_line + i * ys, y_across, width);
+      }
+    };
+    loop.walk(begin, end, [&](const auto& p, int64_t lines) {
+      const int64_t step = side_by_side ? block : 1;
+      for (int64_t j = 0; j < lines; j += step) {
+        if (side_by_side) lines_together(p[0] + j * x_across, p[1] + j * y_across, std::min(step, lines - j));
+        else one_line(p[0] + j * x_across, p[1] + j * y_across);
+      }
+    });
+  });
+}
+
+}  // namespace
+
+void Cpu::arg_reduce(ArgReduce op, const View& values, const View& index, const View& x, int dim) {
+  const auto run = [&]<class T>() {
+    if (op == ArgReduce::max) loom::arg_reduce<ArgReduce::max, T>(values, index, x, dim);
+    else loom::arg_reduce<ArgReduce::min, T>(values, index, x, dim);
+  };
+  if (is_integral(x.dtype)) run.operator()<int64_t>();
+  else if (x.dtype == f64) run.operator()<double>();
+  else run.operator()<float>();
+}
+
+void Cpu::cumulative(Cumulative op, const View& y, const View& x, int dim) {
+  const auto run = [&]<class T>() {
+    if (op == Cumulative::sum) loom::cumulative<Cumulative::sum, T>(y, x, dim);
+    else loom::cumulative<Cumulative::product, T>(y, x, dim);
+  };
+  if (is_integral(x.dtype)) run.operator()<int64_t>();
+  else run.operator()<double>();
+}
+
+}  // namespace loom

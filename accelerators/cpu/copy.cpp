@@ -1,0 +1,155 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include <loom/accelerators/cpu/convert.h>
+#include <loom/accelerators/cpu/cpu.h>
+#include <loom/accelerators/cpu/staged.h>
+
+namespace loom {
+
+namespace {
+
+using cpu::block;
+using cpu::grain;
+
+constexpr int64_t tile = 32;  // a tile's lines of both sides stay in L1
+
+// The dimension along which x is dense while y is dense along the inner one; -1 when this is no transposition.
+int transposed_dimension(const cpu::Loop<2>& loop, size_t y_item, size_t x_item) {
+  if (!loop.dense(0, y_item) || loop.dense(1, x_item) || loop.inner_extent() < 4) return -1;
+  for (int i = 0; i < loop.rank() - 1; ++i)
+    if (loop.stride(1, i) == static_cast<int64_t>(x_item) && loop.extent(i) >= 4) return i;
+  return -1;
+}
+
+// y[c][r] = x[r][c] for one tile; strides in bytes, y dense along r, x dense along c.
+template <class Bits>
+void transpose_tile(char* y, int64_t y_stride, const char* x, int64_t x_stride, int64_t rows, int64_t columns) {
+  for (int64_t c = 0; c < columns; ++c) {
+    char* const out = y + c * y_stride;
+    const char* const in = x + c * static_cast<int64_t>(sizeof(Bits));
+    for (int64_t r = 0; r < rows; ++r) std::memcpy(out + r * static_cast<int64_t>(sizeof(Bits)), in + r * x_stride, sizeof(Bits));
+  }
+}
+
+using TransposeTile = void (*)(char*, int64_t, const char*, int64_t, int64_t, int64_t);
+
+TransposeTile transpose_of(size_t item) {
+  switch (item) {
+    case 1: return transpose_tile<uint8_t>;
+    case 2: return transpose_tile<uint16_t>;
+    case 4: return transpose_tile<uint32_t>;
+    default: return transpose_tile<uint64_t>;
+  }
+}
+
+// One strip of columns [begin, end) of dimension `across`, at one position of the dimensions outside of both.
+void copy_strip(const cpu::Loop<2>& loop, int across, const cpu::Loop<2>::Pointers& at, int64_t begin, int64_t end,
+                size_t item, cpu::Convert convert, size_t y_item) {
+  const TransposeTile transpose = transpose_of(item);
+  const int64_t columns = end - begin;
+  alignas(64) char buffer[tile * tile * 8];
+  for (int64_t r = 0; r < loop.inner_extent(); r += tile) {
+    const int64_t rows = std::min(tile, loop.inner_extent() - r);
+    char* const y = at[0] + begin * loop.stride(0, across) + r * static_cast<int64_t>(y_item);
+    const char* const x = at[1] + begin * static_cast<int64_t>(item) + r * loop.inner_stride(1);
+    if (convert == nullptr) {
+      transpose(y, loop.stride(0, across), x, loop.inner_stride(1), rows, columns);
+    } else {
+      const auto width = tile * static_cast<int64_t>(item);
+      transpose(buffer, width, x, loop.inner_stride(1), rows, columns);
+      for (int64_t c = 0; c < columns; ++c) convert(y + c * loop.stride(0, across), buffer + c * width, rows);
+    }
+  }
+}
+
+void copy_transposed(const cpu::Loop<2>& loop, int across, const View& y, const View& x) {
+  const int64_t strips = (loop.extent(across) + tile - 1) / tile;
+  const int64_t rest = loop.numel() / (loop.extent(across) * loop.inner_extent());
+  const int64_t strip_grain = std::max<int64_t>(1, grain / (tile * loop.inner_extent()));
+  const cpu::Convert convert = y.dtype == x.dtype ? nullptr : cpu::converter(y.dtype, x.dtype);
+  parallel_for(rest * strips, strip_grain, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      auto at = loop.data();
+      int64_t outer = s / strips;
+      for (int i = loop.rank() - 2; i >= 0; --i) {
+        if (i == across) continue;
+        for (size_t k = 0; k < 2; ++k) at[k] += outer % loop.extent(i) * loop.stride(k, i);
+        outer /= loop.extent(i);
+      }
+      const int64_t first = s % strips * tile;
+      copy_strip(loop, across, at, first, std::min(first + tile, loop.extent(across)), item_size(x.dtype), convert,
+                 item_size(y.dtype));
+    }
+  });
+}
+
+void copy_dense(void* y, const void* x, int64_t n, size_t item) {
+  parallel_for(n, 4 * grain, [&](int64_t begin, int64_t end) {
+    std::memcpy(static_cast<char*>(y) + static_cast<size_t>(begin) * item,
+                static_cast<const char*>(x) + static_cast<size_t>(begin) * item, static_cast<size_t>(end - begin) * item);
+  });
+}
+
+// Fills y with one element of its dtype.
+void fill_with(const View& y, const void* value) {
+  const View source{const_cast<void*>(value), y.dtype, y.device, y.shape, Dims::filled(y.rank(), 0)};  // NOLINT: read only
+  cpu::staged<2>({&y, &source}, {y.dtype, y.dtype}, grain, [&](void* out, const auto& in, int64_t n) {
+    std::memcpy(out, in[0], static_cast<size_t>(n) * item_size(y.dtype));
+  });
+}
+
+// y[i] = start + i * step, computed in T.
+template <class T>
+void count_up(const View& y, DType compute, T start, T step) {
+  const int64_t stride = y.strides[0] * static_cast<int64_t>(item_size(y.dtype));
+  parallel_for(y.numel(), grain, [&](int64_t begin, int64_t end) {
+    cpu::Writer writer(y.dtype, compute);
+    for (int64_t first = begin; first < end; first += block) {
+      const int64_t n = std::min(block, end - first);
+      char* const at = y.as<char>() + first * stride;
+      T* const run = static_cast<T*>(writer.target(at, stride));
+      for (int64_t i = 0; i < n; ++i) run[i] = start + static_cast<T>(first + i) * step;
+      writer.commit(at, stride, n);
+    }
+  });
+}
+
+}  // namespace
+
+void Cpu::copy(const View& y, const View& x) {
+  const cpu::Loop<2> loop({&y, &x});
+  if (loop.numel() == 0) return;
+  const size_t y_item = item_size(y.dtype), x_item = item_size(x.dtype);
+  if (y.dtype == x.dtype && loop.rank() == 1 && loop.dense(0, y_item) && loop.dense(1, x_item))
+    return copy_dense(loop.data()[0], loop.data()[1], loop.numel(), y_item);
+  if (const int across = transposed_dimension(loop, y_item, x_item); across >= 0)
+    return copy_transposed(loop, across, y, x);
+  cpu::staged<2>({&y, &x}, {y.dtype, y.dtype}, grain, [&](void* out, const auto& in, int64_t n) {
+    std::memcpy(out, in[0], static_cast<size_t>(n) * y_item);
+  });
+}
+
+void Cpu::fill(const View& y, double value) {
+  alignas(8) char element[8];
+  cpu::store_as(y.dtype, element, f64, &value);
+  fill_with(y, element);
+}
+
+void Cpu::fill(const View& y, int64_t value) {
+  alignas(8) char element[8];
+  cpu::store_as(y.dtype, element, i64, &value);
+  fill_with(y, element);
+}
+
+// Whole numbers are counted exactly, beyond what a double can hold.
+void Cpu::arange(const View& y, double start, double step) {
+  constexpr double exact = 9007199254740992.0;  // 2^53
+  const auto whole = [](double v) { return std::abs(v) <= exact && v == std::nearbyint(v); };
+  if (is_integral(y.dtype) && whole(start) && whole(step))
+    return count_up<int64_t>(y, i64, static_cast<int64_t>(start), static_cast<int64_t>(step));
+  count_up<double>(y, f64, start, step);
+}
+
+}  // namespace loom

@@ -1,0 +1,123 @@
+#include <loom/accelerators/random.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include <loom/accelerators/cpu/convert.h>
+#include <loom/accelerators/cpu/cpu.h>
+
+namespace loom {
+
+namespace {
+
+constexpr int64_t words = cpu::block;  // drawn at a time
+using Words = std::array<uint32_t, words>;
+
+// Words of consecutive Philox blocks from `first` on. Side by side, so that the compiler runs blocks in vector lanes.
+void draw_words(Words& out, const Philox& state, int64_t first) {
+  constexpr int64_t lanes = 16;
+  std::array<std::array<uint32_t, lanes>, 4> w;
+  for (int64_t b = 0; b < words / 4; b += lanes) {
+    for (int64_t l = 0; l < lanes; ++l) {
+      const auto block = state.block(static_cast<uint64_t>(first + b + l));
+      for (size_t k = 0; k < 4; ++k) w[k][static_cast<size_t>(l)] = block[k];
+    }
+    for (int64_t l = 0; l < lanes; ++l)
+      for (size_t k = 0; k < 4; ++k) out[static_cast<size_t>(4 * (b + l)) + k] = w[k][static_cast<size_t>(l)];
+  }
+}
+
+// Number i of a run of words, in [0, 1).
+template <class T>
+T unit(const Words& w, int64_t i) {
+  const auto at = static_cast<size_t>(i);
+  if constexpr (std::is_same_v<T, float>) return to_uniform(w[at]);
+  else return to_uniform(w[2 * at], w[2 * at + 1]);
+}
+
+// The largest number below b of a 16-bit type.
+template <class Number>
+float largest_below(double b) {
+  const Number nearest(static_cast<float>(b));
+  if (static_cast<double>(static_cast<float>(nearest)) < b) return nearest;
+  const bool negative = (nearest.bits & 0x8000u) != 0, zero = (nearest.bits & 0x7fffu) == 0;
+  return Number::from_bits(static_cast<uint16_t>(zero ? 0x8001 : negative ? nearest.bits + 1 : nearest.bits - 1));
+}
+
+// The largest number below b of dtype t, as a T.
+template <class T>
+T largest_below(DType t, double b) {
+  if (t == f16) return static_cast<T>(largest_below<Half>(b));
+  if (t == bf16) return static_cast<T>(largest_below<BFloat16>(b));
+  const T nearest = static_cast<T>(b);
+  return static_cast<double>(nearest) < b ? nearest : std::nextafter(nearest, -std::numeric_limits<T>::infinity());
+}
+
+// Calls make(words, run) for pieces of y in row-major order and stores the runs of T that it makes.
+template <class T, class Make>
+void draw(const View& y, const Philox& state, const Make& make) {
+  constexpr int64_t piece = words * 4 / static_cast<int64_t>(sizeof(T));
+  const cpu::Loop<1> loop({&y}, cpu::Order::row_major);
+  const int64_t pieces = (loop.numel() + piece - 1) / piece, stride = loop.inner_stride(0);
+  parallel_for(pieces, 8, [&](int64_t begin, int64_t end) {
+    cpu::Writer write(y.dtype, dtype_of<T>());
+    alignas(64) Words w;
+    alignas(64) std::array<T, piece> run;
+    for (int64_t i = begin; i < end; ++i) {
+      draw_words(w, state, i * (words / 4));
+      make(w, run);
+      const T* next = run.data();
+      loop.walk(i * piece, std::min((i + 1) * piece, loop.numel()), [&](const auto& p, int64_t n) {
+        std::copy_n(next, n, static_cast<T*>(write.target(p[0], stride)));
+        write.commit(p[0], stride, n);
+        next += n;
+      });
+    }
+  });
+}
+
+template <class T>
+void draw_floating(Random kind, const View& y, double a, double b, const Philox& state) {
+  const auto count = [](const auto& run) { return static_cast<int64_t>(run.size()); };
+  const T first = static_cast<T>(a), second = static_cast<T>(b);
+  if (kind == Random::uniform) {
+    const T width = static_cast<T>(b - a), limit = largest_below<T>(y.dtype, b);
+    draw<T>(y, state, [&](const Words& w, auto& run) {
+      for (int64_t i = 0; i < count(run); ++i) run[static_cast<size_t>(i)] = draw::uniform(unit<T>(w, i), first, width, limit);
+    });
+  } else if (kind == Random::normal) {
+    draw<T>(y, state, [&](const Words& w, auto& run) {
+      for (int64_t i = 0; i < count(run); i += 2) {
+        T z[2];
+        draw::normal_pair(unit<T>(w, i), unit<T>(w, i + 1), z[0], z[1]);
+        for (size_t k = 0; k < 2; ++k) run[static_cast<size_t>(i) + k] = first + second * z[k];
+      }
+    });
+  } else {
+    draw<T>(y, state, [&](const Words& w, auto& run) {
+      for (int64_t i = 0; i < count(run); ++i) run[static_cast<size_t>(i)] = unit<T>(w, i) < first ? T(1) : T(0);
+    });
+  }
+}
+
+void draw_integers(const View& y, double a, double b, const Philox& state) {
+  const auto first = static_cast<int64_t>(a);
+  const uint64_t range = static_cast<uint64_t>(static_cast<int64_t>(b)) - static_cast<uint64_t>(first);
+  draw<int64_t>(y, state, [&](const Words& w, auto& run) {
+    for (size_t i = 0; i < run.size(); ++i) run[i] = draw::integer(w[2 * i], w[2 * i + 1], first, range);
+  });
+}
+
+}  // namespace
+
+void Cpu::random(Random kind, const View& y, double a, double b, const Philox& state) {
+  if (kind == Random::integers) return draw_integers(y, a, b, state);
+  if (kind != Random::bernoulli)
+    check(is_floating(y.dtype), kind == Random::uniform ? "uniform" : "normal", ": expects a floating dtype, got ", y.dtype);
+  if (y.dtype == f64) draw_floating<double>(kind, y, a, b, state);
+  else draw_floating<float>(kind, y, a, b, state);
+}
+
+}  // namespace loom

@@ -1,0 +1,76 @@
+// From the words of philox.h to the numbers of a draw, the same bits on every device. Only operations that IEEE 754
+// rounds in one way are used (+ - * / sqrt), and every file that includes this is compiled without contraction to fused
+// multiply-adds (-ffp-contract=off, nvcc -fmad=false).
+//
+// A draw of element type T (float: f32 and 16 bits, double: f64) takes one word (two words) an element.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include <loom/accelerators/philox.h>
+
+namespace loom::draw {
+
+// [a, b) of width b - a; `limit` is the largest number below b of the dtype that the result is stored in.
+template <class T>
+LOOM_HOST_DEVICE T uniform(T u, T a, T width, T limit) {
+  const T x = a + width * u;
+  return x < limit ? x : limit;
+}
+
+// a + [0, range) by the upper half of a product: no division, bias below 2^-64 * range.
+LOOM_HOST_DEVICE inline int64_t integer(uint32_t low, uint32_t high, int64_t a, uint64_t range) {
+  __extension__ using Wide = unsigned __int128;
+  const uint64_t word = static_cast<uint64_t>(high) << 32 | low;
+  return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(Wide{word} * range >> 64));
+}
+
+// log(u) of a normal number u in (0, 1]: u = m * 2^e with m in [sqrt(1/2), sqrt(2)), log(m) = 2 artanh((m - 1) / (m + 1)).
+template <class T>
+LOOM_HOST_DEVICE T log_of(T u) {
+  constexpr bool narrow = std::is_same_v<T, float>;
+  using Bits = std::conditional_t<narrow, uint32_t, uint64_t>;
+  using Signed = std::conditional_t<narrow, int32_t, int64_t>;
+  constexpr int mantissa = narrow ? 23 : 52, terms = narrow ? 5 : 12;
+  constexpr Bits one = std::bit_cast<Bits>(T(1)), root = std::bit_cast<Bits>(T(0.70710678118654752440));
+  const Bits bits = std::bit_cast<Bits>(u) + (one - root);
+  const auto exponent = static_cast<Signed>(bits >> mantissa) - static_cast<Signed>(one >> mantissa);
+  const T m = std::bit_cast<T>((bits & ((Bits{1} << mantissa) - 1)) + root);
+  const T f = (m - T(1)) / (m + T(1)), s = f * f;
+  T y = T(1.0 / (2 * terms + 1));
+  for (int k = terms - 1; k >= 0; --k) y = y * s + T(1.0 / (2 * k + 1));
+  return static_cast<T>(exponent) * T(0.69314718055994530942) + T(2) * f * y;
+}
+
+// cos and sin of 2 pi u, u in [0, 1): a quarter turn at a time, the rest by Taylor's series.
+template <class T>
+LOOM_HOST_DEVICE void turn(T u, T& cosine, T& sine) {
+  constexpr int terms = std::is_same_v<T, float> ? 5 : 9;
+  const T quarters = u * T(4);
+  const auto q = static_cast<int32_t>(quarters + T(0.5));
+  const T angle = (quarters - static_cast<T>(q)) * T(1.57079632679489661923), s = angle * angle;
+  T c = T(1), d = T(1);
+  for (int k = terms; k >= 1; --k) {
+    c = T(1) - s * T(1.0 / ((2 * k - 1) * (2 * k))) * c;
+    d = T(1) - s * T(1.0 / ((2 * k) * (2 * k + 1))) * d;
+  }
+  d = d * angle;
+  const T along = (q & 1) != 0 ? d : c, across = (q & 1) != 0 ? c : d;
+  cosine = ((q + 1) & 2) != 0 ? -along : along;
+  sine = (q & 2) != 0 ? -across : across;
+}
+
+// Two independent standard normal numbers from two uniform ones (Box, Muller 1958).
+template <class T>
+LOOM_HOST_DEVICE void normal_pair(T u, T v, T& first, T& second) {
+  const T radius = std::sqrt(T(-2) * log_of(T(1) - u));
+  T cosine, sine;
+  turn(v, cosine, sine);
+  first = radius * cosine;
+  second = radius * sine;
+}
+
+}  // namespace loom::draw
