@@ -1,0 +1,192 @@
+#include <algorithm>
+
+#include <loom/distributed/mpi/group.h>
+
+namespace loom::mpi {
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+constexpr auto patience_with_own_error = 1s;     // for the others to leave too
+constexpr auto patience_with_others_error = 2s;  // for the rank at fault to say first what happened
+constexpr auto patience_for_answers = 500ms;
+
+MPI_Comm returning_errors(MPI_Comm comm) {
+  check_status(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  return comm;
+}
+
+std::vector<int> ranks_in_world(MPI_Comm comm) {
+  MPI_Group group = MPI_GROUP_NULL, world = MPI_GROUP_NULL;
+  check_status(MPI_Comm_group(comm, &group), "MPI_Comm_group");
+  check_status(MPI_Comm_group(MPI_COMM_WORLD, &world), "MPI_Comm_group");
+  int size = 0;
+  check_status(MPI_Group_size(group, &size), "MPI_Group_size");
+  std::vector<int> own(static_cast<size_t>(size)), out(own.size());
+  for (int r = 0; r < size; ++r) own[static_cast<size_t>(r)] = r;
+  check_status(MPI_Group_translate_ranks(group, size, own.data(), world, out.data()), "MPI_Group_translate_ranks");
+  MPI_Group_free(&group);
+  MPI_Group_free(&world);
+  return out;
+}
+
+double seconds(std::chrono::milliseconds t) { return static_cast<double>(t.count()) / 1000; }
+
+}  // namespace
+
+std::shared_ptr<Group> Group::make(MPI_Comm comm, const MpiOptions& options) {
+  auto group = std::make_shared<Group>(comm, options);
+  add(group, options.communicator.timeout);
+  return group;
+}
+
+Group::Group(MPI_Comm comm, const MpiOptions& options)
+    : options_(options),
+      many_threads_(many_threads()),
+      collectives_comm_(returning_errors(comm)),
+      messages_comm_(duplicate(comm)),
+      notes_comm_(duplicate(comm)),
+      world_ranks_(ranks_in_world(comm)),
+      transport_(comm, options.chunk_elements),
+      notes_(notes_comm_, recorder_),
+      messages_(std::make_shared<Messages>(messages_comm_, options.chunk_elements,
+                                           many_threads_ && options.mode == MpiMode::threaded)) {
+  if (options.mode == MpiMode::threaded) thread_ = std::make_unique<TaskThread>();
+}
+
+Work Group::submit(Collective c) {
+  if (c.between_two()) return messages_->post(c);
+  if (thread_) return thread_->push([this, c = std::move(c)] { run(c); });
+  run(c);
+  return {};
+}
+
+void Group::run(const Collective& c) {
+  check(!broken_, to_string(c), ": an earlier collective of this group failed");
+  recorder_.begin(fingerprint(c));
+  try {
+    transport_.run(c);
+  } catch (const std::exception& e) {
+    broken_ = true;
+    recorder_.end();
+    fail(to_string(c), ": ", e.what());
+  }
+  recorder_.end();
+}
+
+void Group::in_order(const std::function<void()>& f) {
+  if (thread_)
+    thread_->push(f).wait();
+  else
+    f();
+}
+
+void Group::leave(bool by_exception) {
+  if (released_ || !running()) return;
+  if (!by_exception && !broken_) {
+    if (thread_) thread_->wait_until_idle();
+    for (Backoff b; !messages_->idle(); b.pause()) messages_->progress();
+    say_goodbye();
+    return await_goodbyes();
+  }
+  notes_.tell_all(Note::goodbye, true);
+  for (const auto until = Clock::now() + patience_with_own_error; Clock::now() < until;) {
+    notes_.poll();
+    if (notes_.all_left() && idle()) return release();
+    std::this_thread::sleep_for(1ms);
+  }
+  remove(this);
+  if (thread_) thread_->detach();
+  abandon(shared_from_this());
+}
+
+void Group::say_goodbye() {
+  if (!released_ && !said_goodbye_.exchange(true)) notes_.tell_all(Note::goodbye);
+}
+
+void Group::await_goodbyes() {
+  if (released_) return;
+  const auto until = Clock::now() + options_.communicator.timeout;
+  for (Backoff b; !notes_.all_left() || !idle(); b.pause()) {
+    notes_.poll();
+    if (Clock::now() > until)
+      abort_job(str("timeout after ", seconds(options_.communicator.timeout),
+                    " s at the end: ", names_of(notes_.staying()), " has not come"),
+                42);
+  }
+  release();
+}
+
+// All ranks have said goodbye: nobody sends anything any more.
+void Group::release() {
+  const std::shared_ptr<Group> alive = shared_from_this();
+  released_ = true;
+  remove(this);
+  thread_.reset();
+  notes_.finish_sends();
+  messages_.reset();
+  for (MPI_Comm* comm : {&notes_comm_, &messages_comm_, &collectives_comm_}) free(*comm);
+}
+
+void Group::watch() {
+  if (!running()) return;
+  if (many_threads_) notes_.poll();
+  const FlightRecorder::Snapshot now = recorder_.snapshot();
+  if (now.running) watch_leavers(now);
+  const auto limit = Clock::now() - options_.communicator.timeout;
+  if (now.running && now.since < limit) time_out(now.current);
+  if (const auto oldest = messages_->oldest(); oldest && oldest->since < limit)
+    time_out(fingerprint(oldest->collective));
+}
+
+void Group::watch_leavers(const FlightRecorder::Snapshot& now) const {
+  for (int r = 0; r < notes_.size(); ++r) {
+    const auto left = notes_.goodbye_of(r);
+    if (!left || now.completed() < left->note.completed) continue;  // it took part in this one
+    if (left->note.failed != 0 && Clock::now() < left->when + patience_with_others_error) continue;
+    abort_job(str(names_of({r}), " has ended", left->note.failed != 0 ? " by an error" : "",
+                  ", this rank waits for it in ", to_string(now.current)));
+  }
+}
+
+void Group::time_out(const Fingerprint& f) {
+  const FlightRecorder::Snapshot own = recorder_.snapshot();
+  std::string text = str("timeout after ", seconds(options_.communicator.timeout), " s in ", to_string(f));
+  if (f.kind != Collective::send && f.kind != Collective::recv && many_threads_) text += who_is_missing(own);
+  abort_job(str(text, "\n  last collectives: ", recorder_.last()), 42);
+}
+
+// Asks the others' watchdogs, which answer whatever their ranks are doing.
+std::string Group::who_is_missing(const FlightRecorder::Snapshot& own) {
+  const std::vector<int> others = notes_.staying();
+  notes_.tell_all(Note::ask);
+  for (const auto until = Clock::now() + patience_for_answers; Clock::now() < until; std::this_thread::sleep_for(2ms)) {
+    notes_.poll();
+    if (std::ranges::all_of(others, [&](int r) { return notes_.answer_of(r).has_value(); })) break;
+  }
+  std::string out;
+  for (const int r : others) {
+    const auto answer = notes_.answer_of(r);
+    const std::string name = names_of({r});
+    if (!answer) {
+      out += str("; ", name, " does not answer");
+      continue;
+    }
+    const Note& note = answer->note;
+    const std::string current = to_string(note.current);
+    if (note.started < own.started) out += str("; ", name, " is missing");
+    if (note.started < own.started && note.started > 0)
+      out += str(note.running != 0 ? " (still in " : " (its last: ", current, ")");
+    if (note.started == own.started && note.current != own.current) out += str("; ", name, " is in ", current);
+  }
+  return out;
+}
+
+std::string Group::names_of(const std::vector<int>& ranks) const {
+  std::string out = ranks.size() == 1 ? "rank " : "ranks ";
+  for (size_t i = 0; i < ranks.size(); ++i) out += str(i == 0 ? "" : ", ", world_ranks_[static_cast<size_t>(ranks[i])]);
+  return out;
+}
+
+}  // namespace loom::mpi

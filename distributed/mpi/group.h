@@ -1,0 +1,61 @@
+// One group of ranks over MPI: three private communicators (collectives, messages, watchdogs' notes) and what runs on
+// them.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <loom/distributed/mpi.h>
+#include <loom/distributed/mpi/messages.h>
+#include <loom/distributed/mpi/notes.h>
+#include <loom/distributed/mpi/process.h>
+#include <loom/distributed/mpi/task_thread.h>
+#include <loom/distributed/mpi/transport.h>
+
+namespace loom::mpi {
+
+class Group : public Watched, public std::enable_shared_from_this<Group> {
+ public:
+  // Takes comm over. Collective. Threaded where options.mode says so; automatic must have been decided before.
+  static std::shared_ptr<Group> make(MPI_Comm comm, const MpiOptions& options);
+  Group(MPI_Comm comm, const MpiOptions& options);
+
+  MPI_Comm comm() const { return collectives_comm_; }
+  const MpiOptions& options() const { return options_; }
+  Work submit(Collective c);
+  // Runs f where the collectives run, after those issued before; returns when it has run.
+  void in_order(const std::function<void()>& f);
+  // Waits for what was issued and for the other ranks to leave too. With an exception on its way the others may never
+  // come: then this waits for a moment only.
+  void leave(bool by_exception);
+
+  void watch() override;
+  void say_goodbye() override;
+  void await_goodbyes() override;
+
+ private:
+  void run(const Collective& c);
+  bool idle() const { return messages_->idle() && (!thread_ || thread_->idle()); }
+  void release();
+  void watch_leavers(const FlightRecorder::Snapshot& now) const;
+  [[noreturn]] void time_out(const Fingerprint& f);
+  std::string who_is_missing(const FlightRecorder::Snapshot& own);
+  std::string names_of(const std::vector<int>& ranks) const;  // as ranks of the job
+
+  const MpiOptions options_;
+  const bool many_threads_;
+  MPI_Comm collectives_comm_, messages_comm_, notes_comm_;
+  std::vector<int> world_ranks_;
+  FlightRecorder recorder_;
+  Transport transport_;
+  Notes notes_;
+  std::shared_ptr<Messages> messages_;
+  std::unique_ptr<TaskThread> thread_;  // threaded mode
+  std::atomic<bool> broken_ = false;    // a collective failed in the middle
+  std::atomic<bool> said_goodbye_ = false, released_ = false;
+};
+
+}  // namespace loom::mpi

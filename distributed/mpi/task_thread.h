@@ -1,0 +1,89 @@
+// A thread that runs tasks in the order in which they were given.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <thread>
+
+#include <loom/distributed/pending.h>
+
+namespace loom::mpi {
+
+class TaskThread {
+ public:
+  TaskThread() : queue_(std::make_shared<Queue>()), thread_([q = queue_] { run(*q); }) {}
+  // Finishes all tasks first.
+  ~TaskThread() {
+    stop();
+    if (thread_.joinable()) thread_.join();
+  }
+  TaskThread(const TaskThread&) = delete;
+  TaskThread& operator=(const TaskThread&) = delete;
+
+  Work push(std::function<void()> task) {
+    auto work = std::make_shared<Pending>();
+    const std::lock_guard lock(queue_->mutex);
+    queue_->tasks.push_back({std::move(task), work});
+    queue_->changed.notify_all();
+    return Work(work);
+  }
+  bool idle() const {
+    const std::lock_guard lock(queue_->mutex);
+    return queue_->tasks.empty();
+  }
+  void wait_until_idle() const {
+    std::unique_lock lock(queue_->mutex);
+    queue_->changed.wait(lock, [&] { return queue_->tasks.empty(); });
+  }
+  // Leaves the thread to itself: its task will not end.
+  void detach() {
+    stop();
+    if (thread_.joinable()) thread_.detach();
+  }
+
+ private:
+  struct Task {
+    std::function<void()> run;
+    std::shared_ptr<Pending> work;
+  };
+  struct Queue {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::deque<Task> tasks;  // the first one is running
+    bool stopping = false;
+  };
+
+  void stop() {
+    const std::lock_guard lock(queue_->mutex);
+    queue_->stopping = true;
+    queue_->changed.notify_all();
+  }
+
+  static void run(Queue& queue) {
+    std::unique_lock lock(queue.mutex);
+    for (;;) {
+      queue.changed.wait(lock, [&] { return queue.stopping || !queue.tasks.empty(); });
+      if (queue.tasks.empty()) return;
+      Task& task = queue.tasks.front();  // a deque's elements stay where they are
+      lock.unlock();
+      std::string error;
+      try {
+        task.run();
+      } catch (const std::exception& e) {
+        error = e.what();
+        if (error.empty()) error = "an exception without a text";
+      }
+      const std::shared_ptr<Pending> work = task.work;
+      lock.lock();
+      queue.tasks.pop_front();
+      queue.changed.notify_all();
+      error.empty() ? work->finish() : work->fail(error);
+    }
+  }
+
+  std::shared_ptr<Queue> queue_;
+  std::thread thread_;
+};
+
+}  // namespace loom::mpi
