@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernel_test.h"
+
+using namespace kernel_test;
+
+namespace {
+
+// alpha * a @ b + beta * c + bias in double; c is read before the kernel runs.
+std::vector<double> reference(const Gemm& args) {
+  const int r = args.c.rank();
+  const int64_t m = args.c.shape[r - 2], n = args.c.shape[r - 1], k = args.a.shape[r - 1];
+  std::vector<double> out(static_cast<size_t>(args.c.numel()));
+  for (int64_t i = 0; i < args.c.numel(); ++i) {
+    const int64_t batch = i / (m * n), row = i / n % m, column = i % n;
+    double sum = 0;
+    for (int64_t p = 0; p < k; ++p)
+      sum += get(args.a, (batch * m + row) * k + p) * get(args.b, (batch * k + p) * n + column);
+    out[static_cast<size_t>(i)] = args.alpha * sum + (args.beta != 0 ? args.beta * get(args.c, i) : 0) +
+                                  (args.bias.data != nullptr ? get(args.bias, column) : 0);
+  }
+  return out;
+}
+
+void check_gemm(const Gemm& args) {
+  const std::vector<double> expected = reference(args);
+  cpu_accelerator().gemm(args);
+  const auto k = static_cast<double>(args.a.shape.back());
+  check_close(args.c, expected, epsilon(args.c.dtype) * (4 + 4 * std::sqrt(k)));
+}
+
+}  // namespace
+
+TEST_CASE("gemm: all dtypes, sizes and layouts") {
+  const Dims sizes[] = {{1, 1, 1}, {3, 5, 7}, {17, 1, 33}, {1, 19, 5}, {1, 1, 40}, {64, 10, 128}, {33, 65, 31}, {5, 3, 1}};
+  for (const DType t : floating)
+    for (const Dims& s : sizes)
+      for (const Layout a_layout : layouts)
+        for (const Layout b_layout : layouts)
+          for (const Layout c_layout : layouts) {
+            CAPTURE(to_string(t));
+            CAPTURE(to_string(s));
+            CAPTURE(static_cast<int>(a_layout) * 100 + static_cast<int>(b_layout) * 10 + static_cast<int>(c_layout));
+            const Array a = random(t, {s[0], s[2]}, a_layout), b = random(t, {s[2], s[1]}, b_layout);
+            const Array c(t, {s[0], s[1]}, c_layout);
+            check_gemm({.c = c, .a = a, .b = b, .bias = without()});
+          }
+}
+
+TEST_CASE("gemm: alpha, beta and bias") {
+  for (const DType t : floating)
+    for (const double alpha : {1.0, -0.5, 0.0})
+      for (const double beta : {0.0, 1.0, 0.25})
+        for (const bool with_bias : {false, true})
+          for (const Layout layout : layouts) {
+            const Array a = random(t, {9, 6}), b = random(t, {6, 11}), bias = random(t, {11}, Layout::sliced);
+            const Array c = beta == 0 ? Array(t, {9, 11}, layout) : random(t, {9, 11}, layout);
+            check_gemm({.c = c, .a = a, .b = b, .bias = with_bias ? bias.view : without(), .alpha = alpha, .beta = beta});
+          }
+}
+
+TEST_CASE("gemm: empty extents") {
+  for (const DType t : floating) {
+    const Array a(t, {4, 0}), b(t, {0, 3}), bias = random(t, {3}), c = random(t, {4, 3});
+    check_gemm({.c = c, .a = a, .b = b, .bias = bias, .beta = 0.5});  // K = 0: beta * c + bias
+    check_gemm({.c = c, .a = a, .b = b, .bias = without()});
+    check_gemm({.c = Array(t, {0, 3}), .a = Array(t, {0, 2}), .b = Array(t, {2, 3}), .bias = without()});
+    check_gemm({.c = Array(t, {2, 0, 3}), .a = Array(t, {2, 0, 2}), .b = Array(t, {2, 2, 3}), .bias = without()});
+    check_gemm({.c = Array(t, {0, 4, 3}), .a = Array(t, {0, 4, 2}), .b = Array(t, {0, 2, 3}), .bias = without()});
+  }
+}
+
+TEST_CASE("gemm: batches, broadcast by stride 0 and merged where they can be") {
+  const auto repeat = [](View x, int dim, int64_t extent) {
+    x.shape[dim] = extent;
+    x.strides[dim] = 0;
+    return x;
+  };
+  for (const DType t : floating)
+    for (const Layout layout : layouts) {
+      const Array a = random(t, {2, 3, 5, 4}, layout), b = random(t, {2, 3, 4, 6}, layout);
+      const Array bias = random(t, {6}), c(t, {2, 3, 5, 6}, layout);
+      check_gemm({.c = c, .a = a, .b = b, .bias = bias});
+      const Array shared = random(t, {1, 1, 4, 6}, layout), inner = random(t, {2, 1, 4, 6}, layout);
+      check_gemm({.c = c, .a = a, .b = repeat(repeat(shared, 0, 2), 1, 3), .bias = bias});
+      check_gemm({.c = c, .a = a, .b = repeat(inner, 1, 3), .bias = without()});
+      check_gemm({.c = c, .a = repeat(random(t, {1, 3, 5, 4}, layout), 0, 2), .b = b, .bias = without()});
+      const Array vectors = random(t, {7, 1, 4}, layout), out(t, {7, 1, 6}, layout);
+      check_gemm({.c = out, .a = vectors, .b = repeat(random(t, {1, 4, 6}, layout), 0, 7), .bias = bias});
+    }
+}
+
+TEST_CASE("gemm: a repeated row or element (stride 0 within the matrix)") {
+  for (const DType t : floating) {
+    const Array row = random(t, {1, 8}), one = random(t, {1, 1}), b = random(t, {8, 5});
+    View rows = row.view, all = one.view;
+    rows.shape[0] = 6;
+    rows.strides[0] = 0;
+    all.shape = {6, 8};
+    all.strides = {0, 0};
+    check_gemm({.c = Array(t, {6, 5}), .a = rows, .b = b, .bias = without()});
+    check_gemm({.c = Array(t, {6, 5}), .a = all, .b = b, .bias = without()});
+  }
+}
+
+TEST_CASE("gemm: slabs on several threads give the same product") {
+  for (const int threads : {1, 2, 3}) {
+    const Threads scope(threads);
+    for (const DType t : {DType::f32, DType::f64, DType::bf16}) {
+      for (const Dims& s : {Dims{150, 67, 90}, Dims{61, 201, 90}, Dims{1, 3001, 80}, Dims{3001, 1, 80}}) {
+        const Array a = random(t, {s[0], s[2]}, Layout::transposed), b = random(t, {s[2], s[1]}), bias = random(t, {s[1]});
+        check_gemm({.c = Array(t, {s[0], s[1]}), .a = a, .b = b, .bias = bias});
+      }
+      for (const int64_t batch : {2, 5, 40}) {
+        const Array a = random(t, {batch, 37, 50}), b = random(t, {batch, 50, 41}, Layout::transposed);
+        check_gemm({.c = Array(t, {batch, 37, 41}), .a = a, .b = b, .bias = random(t, {41})});
+      }
+    }
+  }
+}
+
+TEST_CASE("gemm: 16-bit products are summed in f32") {
+  // 4096 terms of 1 + 2^-10: a sum kept in f16 would stop growing at 2048.
+  const int64_t k = 4096;
+  const Array a = array(DType::f16, {1, k}, std::vector<double>(k, 1.0)), b = array(DType::f16, {k, 1}, std::vector<double>(k, 1.0));
+  const Array c(DType::f16, {1, 1});
+  cpu_accelerator().gemm({.c = c, .a = a, .b = b, .bias = without()});
+  CHECK(get(c, 0) == 4096);
+}
+
+TEST_CASE("gemm: NaN and infinity pass through") {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  const Array a = array(DType::f32, {2, 2}, {inf, 1, nan, 1}), b = array(DType::f32, {2, 1}, {1, 1}), c(DType::f32, {2, 1});
+  check_gemm({.c = c, .a = a, .b = b, .bias = without()});
+}
+
+TEST_CASE("gemm: refuses integers") {
+  const Array a(DType::i64, {2, 2}), b(DType::i64, {2, 2}), c(DType::i64, {2, 2});
+  CHECK_THROWS_WITH_AS(cpu_accelerator().gemm({.c = c, .a = a, .b = b, .bias = without()}),
+                       "gemm: expects a floating dtype, got i64", Error);
+}
