@@ -1,0 +1,187 @@
+#include <loom/nn/optim/optimizer.h>
+
+#include <unordered_set>
+
+#include <loom/tensor/raw.h>
+
+namespace loom::optim {
+
+namespace {
+
+DType state_dtype(DType of_parameter) { return of_parameter == f64 ? f64 : f32; }
+
+}  // namespace
+
+double Group::option(const std::string& name) const {
+  const auto found = options.find(name);
+  check(found != options.end(), "optimizer: a parameter group has no option '", name, "'");
+  return found->second;
+}
+
+const Tensor& ParameterState::tensor(const std::string& name, const Tensor& value, double initial) {
+  const DType dtype = state_dtype(value.dtype());
+  Tensor& x = tensors[name];
+  if (!x.defined()) x = full(value.shape(), initial, {dtype, value.device()});
+  if (x.dtype() != dtype) x = raw::cast(x, dtype);  // state follows its parameter
+  if (x.device() != value.device()) x = raw::to_device(x, value.device());
+  return x;
+}
+
+void Optimizer::require(bool ok, const char* what, double value) const {
+  check(ok, name_, ": invalid ", what, ": ", value);
+}
+
+void Optimizer::add_param_groups(std::vector<Group> groups) {
+  check(!groups.empty(), name_, ": got an empty parameter list");
+  for (Group& group : groups) add_param_group(std::move(group));
+}
+
+void Optimizer::add_param_group(Group group) {
+  check(!groups_.empty() || !group.parameters.empty(), name_, ": got an empty parameter list");
+  for (const auto& [option, value] : group.options)
+    check(defaults_.contains(option), name_, ": unknown option '", option, "' of a parameter group");
+  group.options.insert(defaults_.begin(), defaults_.end());
+  validate(group);
+  std::unordered_set<const void*> seen;
+  std::unordered_set<std::string> names;
+  for (const Group& other : groups_)
+    for (const auto& [name, tensor] : other.parameters) {
+      seen.insert(tensor.body_pointer().get());
+      names.insert(name);
+    }
+  for (auto& [name, tensor] : group.parameters) {
+    check(tensor.defined() && tensor.is_leaf(), name_, ": can't optimize a non-leaf tensor (", name, ")");
+    check(seen.insert(tensor.body_pointer().get()).second, name_, ": parameter ", name,
+          " appears in more than one parameter group, or twice in one");
+    // State is kept by name: parameters of two modules may share one.
+    if (name.empty()) name = str("parameter", names.size());
+    for (int copy = 2; !names.insert(name).second; ++copy) name = str(name.substr(0, name.find('#')), "#", copy);
+  }
+  groups_.push_back(std::move(group));
+}
+
+Piece Optimizer::piece(const NamedTensor& parameter) const {
+  return access_ ? access_(parameter) : Piece{parameter.tensor, parameter.tensor.grad()};
+}
+
+void Optimizer::step() {
+  const NoGrad no_grad;
+  for (const Group& group : groups_) {
+    std::vector<Item> items;
+    std::vector<Tensor> targets;
+    for (const NamedTensor& parameter : group.parameters) {
+      const auto [value, grad] = piece(parameter);
+      if (!grad.defined()) continue;
+      check(grad.shape() == value.shape() && grad.device() == value.device(), name_, ": the gradient of ",
+            parameter.name, " is ", grad.shape(), " on ", grad.device(), ", the parameter ", value.shape(), " on ",
+            value.device());
+      items.push_back({{raw::contiguous(value), raw::contiguous(grad)}, &state(parameter.tensor)});
+      targets.push_back(value);
+    }
+    update(group, items);
+    for (size_t i = 0; i < items.size(); ++i) {
+      if (items[i].piece.value.storage() == targets[i].storage())
+        targets[i].storage()->bump_version();
+      else
+        raw::copy_into(targets[i], items[i].piece.value);
+    }
+  }
+}
+
+void Optimizer::zero_grad(bool set_to_none) {
+  const NoGrad no_grad;
+  for (const Group& group : groups_)
+    for (const auto& [name, tensor] : group.parameters) {
+      if (!tensor.grad().defined()) continue;
+      if (set_to_none) {
+        tensor.set_grad({});
+      } else {
+        if (tensor.grad().requires_grad()) tensor.set_grad(tensor.grad().detach());
+        tensor.grad().zero_();
+      }
+    }
+}
+
+State Optimizer::state_dict() const {
+  State out;
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    for (const auto& [name, value] : groups_[i].options) out[str("groups.", i, ".", name)] = full({}, value, f64);
+    for (const auto& [name, tensor] : groups_[i].parameters) {
+      const auto found = states_.find(tensor.body_pointer().get());
+      if (found == states_.end()) continue;
+      const ParameterState& state = found->second;
+      if (counts_steps() && state.step > 0) out["step." + name] = full({}, static_cast<double>(state.step), i64);
+      for (const auto& [slot, x] : state.tensors) out[slot + "." + name] = x;
+    }
+  }
+  return out;
+}
+
+std::string Optimizer::mismatches(const State& values) const {
+  std::string missing, unexpected, shapes;
+  const auto add = [](std::string& list, const std::string& entry) { list += (list.empty() ? "" : ", ") + entry; };
+  std::unordered_set<std::string> known;
+  const auto expect = [&](const std::string& key, const Dims& shape, bool needed) {
+    known.insert(key);
+    const auto found = values.find(key);
+    if (found == values.end()) {
+      if (needed) add(missing, key);
+    } else if (found->second.shape() != shape) {
+      add(shapes, str(key, " is ", shape, " here and ", found->second.shape(), " in the values"));
+    }
+  };
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    Group group = groups_[i];  // with the options that would be loaded
+    const std::string prefix = str("groups.", i, ".");
+    for (const auto& [name, value] : defaults_) expect(prefix + name, {}, true);
+    for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at) {
+      known.insert(at->first);
+      group.options[at->first.substr(prefix.size())] = at->second.item<double>();
+    }
+    const std::vector<std::string> names = slots(group);
+    for (const NamedTensor& parameter : group.parameters) {
+      bool stepped = values.contains("step." + parameter.name);
+      for (const std::string& slot : names) stepped = stepped || values.contains(slot + "." + parameter.name);
+      if (counts_steps()) expect("step." + parameter.name, {}, stepped);
+      const Dims shape = piece(parameter).value.shape();
+      for (const std::string& slot : names) expect(slot + "." + parameter.name, shape, stepped);
+    }
+  }
+  for (const auto& [key, value] : values)
+    if (!known.contains(key)) add(unexpected, key);
+  std::string text;
+  for (const auto& [title, list] : {std::pair("missing keys: ", missing), std::pair("unexpected keys: ", unexpected),
+                                    std::pair("shapes differ: ", shapes)})
+    if (!list.empty()) text += (text.empty() ? "" : "; ") + (title + list);
+  return text;
+}
+
+void Optimizer::load_state_dict(const State& values) {
+  const std::string text = mismatches(values);
+  check(text.empty(), name_, "::load_state_dict: ", text);
+  std::vector<Group> groups = groups_;
+  std::unordered_map<const Tensor::Body*, ParameterState> states;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    Group& group = groups[i];
+    const std::string prefix = str("groups.", i, ".");
+    for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at)
+      group.options[at->first.substr(prefix.size())] = at->second.item<double>();
+    validate(group);
+    for (const NamedTensor& parameter : group.parameters) {
+      ParameterState state;
+      if (const auto step = values.find("step." + parameter.name); step != values.end())
+        state.step = step->second.item<int64_t>();
+      const Tensor value = piece(parameter).value;
+      for (const std::string& slot : slots(group))
+        if (const auto x = values.find(slot + "." + parameter.name); x != values.end()) {
+          const Tensor cast = raw::cast(raw::to_device(x->second, value.device()), state_dtype(value.dtype()));
+          state.tensors[slot] = raw::clone(cast);  // ours: steps write to it
+        }
+      if (state.step > 0 || !state.tensors.empty()) states[parameter.tensor.body_pointer().get()] = std::move(state);
+    }
+  }
+  groups_ = std::move(groups);
+  states_ = std::move(states);
+}
+
+}  // namespace loom::optim

@@ -1,0 +1,109 @@
+// Optimizers: torch.optim's algorithms, options, defaults and state.
+//
+//   optim::AdamW adamw(nn::parameters(net), {.lr = 1e-3});
+//   adamw.zero_grad();  loss.backward();  adamw.step();
+//
+// Parameters are held through their handles, so net.to() and loading stay visible; state is made when a parameter is
+// first stepped, so an optimizer may be built before placement or sharding.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include <loom/autograd/grad_mode.h>
+#include <loom/autograd/parameter.h>
+
+namespace loom::optim {
+
+// Everything that a checkpoint keeps of an optimizer or scheduler.
+using State = std::map<std::string, Tensor>;
+
+// Parameters with options of their own. Options are numbers by PyTorch's names (betas: beta1, beta2; flags: 0 or 1);
+// what a group leaves out is the optimizer's default.
+struct Group {
+  std::vector<NamedTensor> parameters;
+  std::map<std::string, double> options;
+
+  double option(const std::string& name) const;
+  double lr() const { return option("lr"); }
+  void set_lr(double lr) { options["lr"] = lr; }
+};
+
+// What a step reads and writes of a parameter: all of it, or under a sharding strategy this rank's piece.
+struct Piece {
+  Tensor value, grad;  // no grad: the parameter is skipped
+};
+
+// What an optimizer remembers of one parameter; tensors have the piece's shape, in f32 (f64 for f64).
+struct ParameterState {
+  int64_t step = 0;
+  std::map<std::string, Tensor> tensors;  // "exp_avg", ...
+
+  // The tensor of that name, at first filled with `initial`.
+  const Tensor& tensor(const std::string& name, const Tensor& value, double initial = 0);
+};
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+
+  void step();
+  // Runs closure, which computes the gradients and returns the loss, and steps.
+  template <class Closure>
+  auto step(Closure&& closure) {
+    const EnableGrad enable;
+    auto loss = closure();
+    step();
+    return loss;
+  }
+  void zero_grad(bool set_to_none = true);
+
+  std::vector<Group>& param_groups() { return groups_; }
+  const std::vector<Group>& param_groups() const { return groups_; }
+  void add_param_group(Group group);
+
+  // "exp_avg.fc1.weight" and "step.fc1.weight" per parameter that has been stepped, "groups.0.lr" per option.
+  State state_dict() const;
+  // Replaces state and options; checks all names and shapes first and changes nothing on error.
+  void load_state_dict(const State& values);
+
+  // Sharding: where pieces come from (default: whole parameters and their .grad), and the state to be sharded.
+  using Access = std::function<Piece(const NamedTensor&)>;
+  void set_access(Access access) { access_ = std::move(access); }
+  ParameterState& state(const Tensor& parameter) { return states_[parameter.body_pointer().get()]; }
+  // The names of a parameter's state tensors under a group's options.
+  virtual std::vector<std::string> slots(const Group& group) const = 0;
+  virtual bool counts_steps() const { return true; }
+  const char* name() const { return name_; }
+
+ protected:
+  struct Item {
+    Piece piece;  // dense
+    ParameterState* state;
+  };
+  Optimizer(const char* name, std::map<std::string, double> defaults) : name_(name), defaults_(std::move(defaults)) {}
+  void add_param_groups(std::vector<Group> groups);
+
+  // Throws unless a group's options are in range.
+  virtual void validate(const Group& group) const = 0;
+  // One step of a group's parameters. Gradients are off; versions are bumped by the caller.
+  virtual void update(const Group& group, std::span<const Item> items) = 0;
+  // Throws "SGD: invalid learning rate: -1" unless ok.
+  void require(bool ok, const char* what, double value) const;
+
+ private:
+  Piece piece(const NamedTensor& parameter) const;
+  std::string mismatches(const State& values) const;
+
+  const char* name_;
+  std::map<std::string, double> defaults_;
+  std::vector<Group> groups_;
+  std::unordered_map<const Tensor::Body*, ParameterState> states_;
+  Access access_;
+};
+
+}  // namespace loom::optim

@@ -1,0 +1,48 @@
+#include <loom/nn/optim/sgd.h>
+
+#include <loom/accelerators/accelerator.h>
+
+namespace loom::optim {
+
+SGD::SGD(std::vector<Group> groups, const SgdOptions& o)
+    : Optimizer("SGD", {{"lr", o.lr},
+                        {"momentum", o.momentum},
+                        {"dampening", o.dampening},
+                        {"weight_decay", o.weight_decay},
+                        {"nesterov", o.nesterov},
+                        {"maximize", o.maximize}}) {
+  add_param_groups(std::move(groups));
+}
+
+std::vector<std::string> SGD::slots(const Group& group) const {
+  if (group.option("momentum") == 0) return {};
+  return {"momentum_buffer"};
+}
+
+void SGD::validate(const Group& group) const {
+  require(group.lr() >= 0, "learning rate", group.lr());
+  require(group.option("momentum") >= 0, "momentum value", group.option("momentum"));
+  require(group.option("weight_decay") >= 0, "weight_decay value", group.option("weight_decay"));
+  check(group.option("nesterov") == 0 || (group.option("momentum") > 0 && group.option("dampening") == 0), name(),
+        ": Nesterov momentum requires a momentum and zero dampening");
+}
+
+void SGD::update(const Group& group, std::span<const Item> items) {
+  SgdStep step{.lr = group.lr(),
+               .momentum = group.option("momentum"),
+               .dampening = group.option("dampening"),
+               .weight_decay = group.option("weight_decay"),
+               .nesterov = group.option("nesterov") != 0,
+               .maximize = group.option("maximize") != 0,
+               .first = false};
+  for (const auto& [piece, state] : items) {
+    View momentum;
+    if (step.momentum != 0) {
+      step.first = !state->tensors.contains("momentum_buffer");
+      momentum = state->tensor("momentum_buffer", piece.value);
+    }
+    accelerator(piece.value.device()).sgd(piece.value, piece.grad, momentum, step);
+  }
+}
+
+}  // namespace loom::optim
