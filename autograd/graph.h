@@ -212,7 +212,7 @@ Tensor RuleNode<Rule>::relinked_output() {
 }
 
 template <class Rule>
-std::shared_ptr<RuleNode<Rule>> make_node(const Op& op, Rule&& rule, size_t outputs) {
+std::shared_ptr<RuleNode<std::decay_t<Rule>>> make_node(const Op& op, Rule&& rule, size_t outputs) {
   using Kind = RuleNode<std::decay_t<Rule>>;
   return std::shared_ptr<Kind>(new Kind(op, std::forward<Rule>(rule), outputs), [](Kind* node) { retire(node); });
 }

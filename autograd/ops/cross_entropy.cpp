@@ -1,0 +1,159 @@
+// Cross entropy and negative log-likelihood over rows [N, C]; other shapes are brought to rows.
+#include <loom/autograd/grad_mode.h>
+#include <loom/autograd/graph.h>
+#include <loom/autograd/ops.h>
+#include <loom/tensor/raw.h>
+
+namespace loom {
+
+using namespace autograd;
+
+namespace {
+
+DType wide_dtype(DType t) { return t == DType::f64 ? DType::f64 : DType::f32; }
+
+// x [C], [N, C] or [N, C, d1, ..] as rows [N d1 .., C].
+Tensor as_rows(const char* op, const Tensor& x) {
+  check(x.dim() >= 1, op, ": given a 0-dimensional input, expected [C], [N, C] or [N, C, d1, ..]");
+  if (x.dim() == 1) return unsqueeze(x, 0);
+  if (x.dim() == 2) return x;
+  const int64_t classes = x.size(1);
+  return reshape(movedim(x, 1, -1), {classes == 0 ? 0 : x.numel() / classes, classes});
+}
+
+// The shape of x without its classes: that of class indices, and of unreduced losses.
+Dims positions_shape(const Dims& x) {
+  Dims shape = x;
+  shape.erase(x.size() == 1 ? 0 : 1);
+  return shape;
+}
+
+void check_class_options(const char* op, const Tensor& x, const Tensor& target, const Tensor& weight) {
+  check(is_floating(x.dtype()), op, ": given an input of ", x.dtype(), ", expected a floating dtype");
+  if (weight.defined()) {
+    const int64_t classes = x.size(x.dim() == 1 ? 0 : 1);
+    check(weight.shape() == Dims{classes}, op, ": given weight of shape ", weight.shape(), ", expected [", classes,
+          "]");
+    check(weight.dtype() == wide_dtype(x.dtype()) || weight.dtype() == x.dtype(), op, ": given weight of ",
+          weight.dtype(), " for an input of ", x.dtype(), ", expected the same");
+    check(!requires_grad(weight), op, ": given a weight that requires grad, expected a constant; detach it");
+  }
+  if (is_floating(target.dtype())) return;
+  check(target.dtype() == DType::i64, op, ": given a target of ", target.dtype(), ", expected class indices (i64)",
+        op == std::string_view("cross_entropy") ? " or probabilities (floating)" : "");
+  check(target.shape() == positions_shape(x.shape()), op, ": given an input of shape ", x.shape(),
+        " and a target of shape ", target.shape(), ", expected a target of shape ", positions_shape(x.shape()));
+}
+
+// Class indices per row, what each row weighs (0: ignored), in the dtype that sums are made in.
+struct Rows {
+  Tensor target, counted, weights;
+  Rows(const Tensor& positions, const Tensor& weight, int64_t ignore_index, DType dtype)
+      : target(positions), counted(target != ignore_index) {
+    weights = weight.defined() ? masked_index(weight.to(dtype)) : counted.to(dtype);
+  }
+  // Class 0 stands in for what is ignored.
+  Tensor safe_target() const { return where(counted, target, zeros_like(target)); }
+
+ private:
+  Tensor masked_index(const Tensor& weight) const {
+    return index_select(weight, 0, safe_target()) * counted.to(weight.dtype());
+  }
+};
+
+// Mean over weights, sum, or back to the positions' shape.
+Tensor reduced(const Tensor& losses, const Tensor& weights, Reduction reduction, const Dims& shape) {
+  if (reduction == Reduction::none) return reshape(losses, shape);
+  const Tensor total = sum(losses.to(wide_dtype(losses.dtype())));
+  return (reduction == Reduction::sum ? total : total / sum(weights)).to(losses.dtype());
+}
+
+struct FusedCrossEntropy {
+  Tensor target, weight;
+  int64_t ignore_index;
+  double smoothing;
+
+  loom::CrossEntropy options() const { return {weight.defined() ? View(weight) : View(), ignore_index, smoothing}; }
+  Tensor fused(const Tensor& g, const Tensor& lse, const Tensor& logits) const;
+  Tensor composed(const Tensor& g, const Tensor& logits) const;
+};
+
+Tensor FusedCrossEntropy::fused(const Tensor& g, const Tensor& lse, const Tensor& logits) const {
+  const Tensor dx = empty(logits.shape(), {logits.dtype(), logits.device()});
+  if (dx.numel() > 0) accelerator(dx.device()).cross_entropy_grad(dx, g, lse, logits, target, options());
+  return dx;
+}
+
+// g * (p * (a + s / C * sum w) - s / C * w - a * one_hot(t)), a = (1 - s) * w[t]; 0 in rows that do not count.
+Tensor FusedCrossEntropy::composed(const Tensor& g, const Tensor& logits) const {
+  const DType wide = wide_dtype(logits.dtype());
+  const int64_t classes = logits.size(1);
+  const Rows rows(target, weight, ignore_index, wide);
+  const double share = smoothing / static_cast<double>(classes);
+  const Tensor w = weight.defined() ? weight.to(wide) : ones({classes}, {wide, logits.device()});
+  const Tensor a = unsqueeze(rows.weights * (1 - smoothing), 1);
+  const Tensor of_p = softmax(logits.to(wide), 1) * (a + sum(w) * share);
+  const Tensor hit = a * one_hot(rows.safe_target(), classes).to(wide);
+  return unsqueeze(g.to(wide) * rows.counted.to(wide), 1) * (of_p - w * share - hit);
+}
+
+// Losses [N] of logits [N, C].
+Tensor row_losses(const Tensor& input, const Tensor& target, const CrossEntropyOptions& options) {
+  const auto [logits] = enter(ops::cross_entropy, input);
+  const FusedCrossEntropy loss{target, options.weight, options.ignore_index, options.label_smoothing};
+  const Dims shape{logits.size(0)};
+  const Tensor losses = empty(shape, {logits.dtype(), logits.device()});
+  const Tensor lse = empty(shape, {wide_dtype(logits.dtype()), logits.device()});
+  if (losses.numel() > 0) accelerator(logits.device()).cross_entropy(losses, lse, logits, target, loss.options());
+  return record(ops::cross_entropy, losses, {logits}, [loss, lse, logits = save(logits)](const Tensor& g) -> Grads {
+    return {context().grad_mode ? loss.composed(g, logits()) : loss.fused(g, lse, logits())};
+  });
+}
+
+Tensor of_probabilities(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options) {
+  check(target.shape() == logits.shape(), "cross_entropy: given an input of shape ", logits.shape(),
+        " and probabilities of shape ", target.shape(), ", expected equal shapes");
+  check(options.ignore_index < 0, "cross_entropy: given ignore_index ", options.ignore_index,
+        " and probabilities, expected class indices with it");
+  const int64_t classes = logits.size(logits.dim() == 1 ? 0 : 1);
+  const double s = options.label_smoothing;
+  Tensor p = as_rows("cross_entropy", target);
+  if (s != 0) p = p * (1 - s) + s / static_cast<double>(classes);
+  if (options.weight.defined()) p = p * options.weight;
+  const Tensor losses = -sum(log_softmax(as_rows("cross_entropy", logits), 1) * p, {1});
+  if (options.reduction == Reduction::mean) return mean(losses);
+  return options.reduction == Reduction::sum ? sum(losses) : reshape(losses, positions_shape(logits.shape()));
+}
+
+}  // namespace
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options) {
+  check(logits.dim() >= 1, "cross_entropy: given a 0-dimensional input, expected [C], [N, C] or [N, C, d1, ..]");
+  check_class_options("cross_entropy", logits, target, options.weight);
+  check(options.label_smoothing >= 0 && options.label_smoothing <= 1, "cross_entropy: given label_smoothing ",
+        options.label_smoothing, ", expected a number in [0, 1]");
+  if (is_floating(target.dtype())) return of_probabilities(logits, target, options);
+  const Tensor input = as_rows("cross_entropy", logits), positions = reshape(target, {input.size(0)});
+  const Tensor losses = row_losses(input, positions, options);
+  const auto weights = [&] {
+    const NoGrad off;
+    return Rows(positions, options.weight, options.ignore_index, wide_dtype(losses.dtype())).weights;
+  };
+  return reduced(losses, options.reduction == Reduction::mean ? weights() : Tensor(), options.reduction,
+                 positions_shape(logits.shape()));
+}
+
+Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, const NllOptions& options) {
+  const Tensor& x = log_probabilities;
+  check(x.dim() >= 1, "nll_loss: given a 0-dimensional input, expected [C], [N, C] or [N, C, d1, ..]");
+  check(!is_floating(target.dtype()), "nll_loss: given a target of ", target.dtype(), ", expected class indices (i64)");
+  check_class_options("nll_loss", x, target, options.weight);
+  const Tensor input = as_rows("nll_loss", x), positions = reshape(target, {input.size(0)});
+  const Rows rows(positions, options.weight, options.ignore_index, wide_dtype(x.dtype()));
+  const Tensor chosen = squeeze(gather(input, 1, unsqueeze(rows.safe_target(), 1)), 1);
+  // where, not a product: -inf in a row that does not count must not become NaN.
+  const Tensor losses = where(rows.counted, -chosen * rows.weights.to(x.dtype()), zeros_like(chosen));
+  return reduced(losses, rows.weights, options.reduction, positions_shape(x.shape()));
+}
+
+}  // namespace loom
