@@ -1,0 +1,112 @@
+#include <doctest/doctest.h>
+
+#include "array.h"
+
+using namespace loom;
+using namespace loom::testing;
+
+namespace {
+
+// What `value` is in dtype t.
+double as(DType t, double value) {
+  Array one(t, {1});
+  one.set(0, t == u8 ? static_cast<double>(static_cast<uint8_t>(static_cast<int32_t>(value))) : value);
+  return one[0];
+}
+
+}  // namespace
+
+TEST_CASE("copy: every dtype to every dtype, every layout") {
+  for (const DType from : all_dtypes)
+    for (const DType to : all_dtypes)
+      for (const int64_t rows : {1, 5, 33})
+        for (const int64_t columns : {1, 7, 129})
+          for (const Dims& x_strides : layouts(rows, columns))
+            for (const Dims& y_strides : layouts(rows, columns)) {
+              const Array x(from, {rows, columns}, x_strides, scrambled);
+              Array y(to, {rows, columns}, y_strides);
+              cpu().copy(y, x);
+              bool same = true;
+              for (int64_t i = 0; i < x.numel(); ++i) same &= y[i] == as(to, x[i]);
+              REQUIRE_MESSAGE(same, to_string(from), " to ", to_string(to), " ", rows, " x ", columns);
+            }
+}
+
+TEST_CASE("copy: permuted, broadcast, empty, scalar") {
+  for (const DType t : {f32, bf16, u8}) {
+    const Array x(t, {9, 4, 40, 5}, {800, 200, 5, 1}, scrambled);
+    Array y(t, {9, 4, 40, 5}, {800, 1, 4, 160});  // channels last, and back
+    cpu().copy(y, x);
+    CHECK(y.values() == x.values());
+    Array z(t, {9, 4, 40, 5});
+    cpu().copy(z, y);
+    CHECK(z.values() == x.values());
+  }
+  const Array row(f32, {3, 5}, {0, 1}, [](int64_t i) { return i % 5; });
+  Array y(f64, {3, 5});
+  cpu().copy(y, row);
+  CHECK(y.values() == row.values());
+  const Array column(f32, {6, 8}, {1, 0}, [](int64_t i) { return i / 8; });
+  Array wide(f32, {6, 8});
+  cpu().copy(wide, column);
+  CHECK(wide.values() == column.values());
+  Array empty(f32, {3, 0});
+  cpu().copy(empty, Array(i32, {3, 0}));
+  Array scalar(f32, Dims{}), source(i64, Dims{});
+  source.set(0, 42);
+  cpu().copy(scalar, source);
+  CHECK(scalar[0] == 42);
+}
+
+TEST_CASE("copy: large arrays run in parallel") {
+  const Array x(f32, {700, 600}, scrambled);
+  Array dense(f32, {700, 600}), turned(f32, {700, 600}, {1, 700}), half(f16, {700, 600}, {1, 700});
+  cpu().copy(dense, x);
+  cpu().copy(turned, x);
+  cpu().copy(half, x);
+  CHECK(dense.values() == x.values());
+  CHECK(turned.values() == x.values());
+  CHECK(half.values() == x.values());
+}
+
+TEST_CASE("copy: not a number is true, numbers out of an integer's range do not trap") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const List x(f32, {nan, 0.0, -0.0, 1e30});
+  Array truth(boolean, {4}), whole(i32, {4});
+  cpu().copy(truth, x);
+  cpu().copy(whole, x);
+  CHECK(truth.values() == std::vector<double>{1, 0, 0, 1});
+  CHECK(whole[1] == 0);
+}
+
+TEST_CASE("fill: both kinds of number, all dtypes and layouts") {
+  for (const DType t : all_dtypes)
+    for (const int64_t n : odd_sizes)
+      for (const Dims& strides : layouts(n, 3)) {
+        Array y(t, {n, 3}, strides);
+        cpu().fill(y, 2.75);
+        CHECK(y.values() == std::vector<double>(static_cast<size_t>(3 * n), as(t, 2.75)));
+        cpu().fill(y, int64_t{1});
+        CHECK(y.values() == std::vector<double>(static_cast<size_t>(3 * n), 1));
+      }
+  Array large(i64, {1});
+  cpu().fill(large, (int64_t{1} << 53) + 1);
+  CHECK(*large.view().as<int64_t>() == (int64_t{1} << 53) + 1);
+  Array empty(f32, {0});
+  cpu().fill(empty, 1.0);
+}
+
+TEST_CASE("arange") {
+  for (const DType t : {f64, f32, f16, bf16, i64, i32, u8})
+    for (const int64_t n : {0, 1, 5, 33, 100}) {
+      Array y(t, {n}, {2});
+      cpu().arange(y, 3, 2);
+      for (int64_t i = 0; i < n; ++i) CHECK(y[i] == as(t, 3.0 + 2.0 * static_cast<double>(i)));
+    }
+  Array y(f64, {2000});
+  cpu().arange(y, -1, 0.25);
+  CHECK(y[1999] == -1 + 0.25 * 1999);
+  Array whole(i64, {3});
+  cpu().arange(whole, 0.5, 0.75);
+  CHECK(whole.values() == std::vector<double>{0, 1, 2});
+}

@@ -1,0 +1,93 @@
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <limits>
+#include <thread>
+#include <vector>
+
+#include "array.h"
+
+using namespace loom;
+using testing::cpu;
+
+TEST_CASE("memory: blocks are aligned, large ones to huge pages, and all of a block is usable") {
+  for (const size_t bytes : {1ul, 63ul, 64ul, 65ul, 1000ul, 4096ul, 100'000ul, (1ul << 20) + 1, 2ul << 20, (5ul << 20) + 7}) {
+    void* const block = cpu().allocate(bytes);
+    CHECK(reinterpret_cast<size_t>(block) % 64 == 0);
+    if (bytes >= 2ul << 20) CHECK(reinterpret_cast<size_t>(block) % (2ul << 20) == 0);
+    std::memset(block, 1, bytes);
+    cpu().release(block);
+  }
+}
+
+TEST_CASE("memory: no bytes, no block") {
+  CHECK(cpu().allocate(0) == nullptr);
+  cpu().release(nullptr);
+}
+
+TEST_CASE("memory: a released block is handed out again and counted") {
+  cpu().empty_cache();
+  const MemoryStats start = memory_stats();
+  CHECK(start.cached == 0);
+  void* const first = cpu().allocate(1 << 20);
+  CHECK(memory_stats().allocated == start.allocated + (1 << 20));
+  cpu().release(first);
+  CHECK(memory_stats().cached == 1 << 20);
+  void* const second = cpu().allocate((1 << 20) - 100);
+  CHECK(second == first);
+  CHECK(memory_stats().cached == 0);
+  CHECK(memory_stats().cache_hits == start.cache_hits + 1);
+  CHECK(memory_stats().allocations == start.allocations + 2);
+  cpu().release(second);
+  empty_cache();
+  CHECK(memory_stats().cached == 0);
+  CHECK(memory_stats().allocated == start.allocated);
+}
+
+TEST_CASE("memory: the peak is the highest since its reset") {
+  reset_peak_memory_stats();
+  const int64_t before = memory_stats().allocated;
+  CHECK(memory_stats().peak_allocated == before);
+  void* const block = cpu().allocate(3 << 20);
+  cpu().release(block);
+  CHECK(memory_stats().allocated == before);
+  CHECK(memory_stats().peak_allocated == before + (3 << 20));
+}
+
+TEST_CASE("memory: size classes waste at most a quarter, large ones a sixteenth") {
+  for (size_t bytes = 64; bytes < 64ul << 20; bytes += bytes / 7 + 1) {
+    const int64_t before = memory_stats().allocated;
+    void* const block = cpu().allocate(bytes);
+    const auto taken = static_cast<double>(memory_stats().allocated - before);
+    CHECK(taken >= static_cast<double>(bytes));
+    CHECK(taken <= static_cast<double>(bytes) * (bytes >= 1ul << 20 ? 1.0625 : 1.25) + 64);
+    cpu().release(block);
+  }
+}
+
+TEST_CASE("memory: what the machine does not have is an error that says how much") {
+  const std::string text = testing::error_of([] { cpu().allocate(std::numeric_limits<size_t>::max() / 2); });
+  CHECK(text.starts_with("out of memory: requested 9223372036854775807 bytes, in use "));
+  CHECK(text.find(", cached ") != std::string::npos);
+}
+
+TEST_CASE("memory: threads allocate and release, each other's blocks too") {
+  const int64_t before = memory_stats().allocated;
+  std::vector<std::vector<void*>> blocks(4);
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < 4; ++t)
+    threads.emplace_back([&blocks, t] {
+      for (size_t i = 0; i < 1000; ++i) {
+        blocks[t].push_back(cpu().allocate(1 + i * 37 % 5000));
+        std::memset(blocks[t].back(), static_cast<int>(t), 1);
+        if (i % 3 == 0) {
+          cpu().release(blocks[t].back());
+          blocks[t].pop_back();
+        }
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  for (const auto& list : blocks)
+    for (void* const block : list) cpu().release(block);
+  CHECK(memory_stats().allocated == before);
+}
