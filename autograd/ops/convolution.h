@@ -31,7 +31,7 @@ struct ConvTranspose2dOptions {
   int64_t groups = 1;
 };
 struct PoolOptions {
-  std::optional<Pair> stride;  // default: the kernel's size
+  std::optional<Pair> stride{};  // default: the kernel's size
   Pair padding = 0, dilation = 1;
   bool ceil_mode = false;
   bool count_include_pad = true;  // averages

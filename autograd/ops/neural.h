@@ -31,10 +31,10 @@ Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& run
 Tensor dropout(const Tensor& x, double p = 0.5, bool training = true);
 
 struct AttentionOptions {
-  Tensor mask;             // boolean (true: attend) or added to the scores; broadcasts to [.., Tq, Tk]; undefined: none
+  Tensor mask{};           // boolean (true: attend) or added to the scores; broadcasts to [.., Tq, Tk]; undefined: none
   double dropout = 0;      // on the attention weights
   bool is_causal = false;  // position i attends to j <= i; not together with a mask
-  std::optional<double> scale;  // default 1 / sqrt(d)
+  std::optional<double> scale{};  // default 1 / sqrt(d)
 };
 // softmax(q k^T * scale + mask) v; q [.., Tq, d], k [.., Tk, d], v [.., Tk, dv] (Vaswani et al. 2017).
 Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v,
@@ -43,7 +43,7 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
 enum class Reduction : uint8_t { mean, sum, none };
 
 struct CrossEntropyOptions {
-  Tensor weight;  // [C], per class; undefined: 1
+  Tensor weight{};              // [C], per class; undefined: 1
   int64_t ignore_index = -100;
   Reduction reduction = Reduction::mean;
   double label_smoothing = 0;
@@ -52,7 +52,7 @@ struct CrossEntropyOptions {
 // logits' shape. Mean over weights of the classes that count, as torch.nn.functional.cross_entropy.
 Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options = {});
 struct NllOptions {
-  Tensor weight;
+  Tensor weight{};
   int64_t ignore_index = -100;
   Reduction reduction = Reduction::mean;
 };
