@@ -35,7 +35,8 @@ struct Tiles {
 struct Tile {
   int64_t image, first, last;  // output rows
   Tile(const Tiles& tiles, const ConvShape& s, int64_t item)
-      : image(item / tiles.count), first(item % tiles.count * tiles.rows),
+      : image(item / tiles.count),
+        first(item % tiles.count * tiles.rows),
         last(std::min(s.out_height, first + tiles.rows)) {}
 };
 
@@ -61,7 +62,8 @@ class Conv {
   }
 
   void grad_input(T* dx, const T* dy, const T* w) const {
-    const int64_t channels = s.group_channels * s.plane();  // tiles of an image overlap in dx: one thread takes them all
+    const int64_t channels =
+        s.group_channels * s.plane();  // tiles of an image overlap in dx: one thread takes them all
     parallel_for(s.images * s.groups, grain(), [&](int64_t begin, int64_t end) {
       const Scratch<T> column = columns();
       for (int64_t i = begin; i < end; ++i) {
@@ -153,8 +155,10 @@ void Cpu::conv2d(const View& y, const View& x, const View& w, const View& bias, 
     const ConvShape s(x.shape, w.shape, y.shape, g);
     const DenseInput<T> in(x), weight(w), b(bias);
     const DenseOutput<T> out(y);
-    if (s.depthwise()) depthwise_forward(s, out.data(), in.data(), weight.data(), b.data());
-    else Conv<T>(s, true).forward(out.data(), in.data(), weight.data(), b.data());
+    if (s.depthwise())
+      depthwise_forward(s, out.data(), in.data(), weight.data(), b.data());
+    else
+      Conv<T>(s, true).forward(out.data(), in.data(), weight.data(), b.data());
     out.store();
   });
 }
@@ -166,8 +170,10 @@ void Cpu::conv2d_grad_input(const View& dx, const View& dy, const View& w, const
     const ConvShape s(dx.shape, w.shape, dy.shape, g);
     const DenseInput<T> gradient(dy), weight(w);
     const DenseOutput<T> out(dx);
-    if (s.depthwise()) depthwise_grad_input(s, out.data(), gradient.data(), weight.data());
-    else Conv<T>(s, false).grad_input(out.data(), gradient.data(), weight.data());
+    if (s.depthwise())
+      depthwise_grad_input(s, out.data(), gradient.data(), weight.data());
+    else
+      Conv<T>(s, false).grad_input(out.data(), gradient.data(), weight.data());
     out.store();
   });
 }
@@ -179,8 +185,10 @@ void Cpu::conv2d_grad_weight(const View& dw, const View& dy, const View& x, cons
     const ConvShape s(x.shape, dw.shape, dy.shape, g);
     const DenseInput<T> gradient(dy), in(x);
     const DenseOutput<T> out(dw);
-    if (s.depthwise()) depthwise_grad_weight(s, out.data(), gradient.data(), in.data());
-    else Conv<T>(s, true).grad_weight(out.data(), gradient.data(), in.data());
+    if (s.depthwise())
+      depthwise_grad_weight(s, out.data(), gradient.data(), in.data());
+    else
+      Conv<T>(s, true).grad_weight(out.data(), gradient.data(), in.data());
     out.store();
   });
 }

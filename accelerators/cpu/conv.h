@@ -13,16 +13,26 @@ struct ConvRange {
 };
 
 struct ConvShape {
-  int64_t images, channels, height, width;      // x [images, channels, height, width]
-  int64_t outputs, out_height, out_width;       // y [images, outputs, out_height, out_width]
-  int64_t group_channels, kernel_h, kernel_w;   // w [outputs, group_channels, kernel_h, kernel_w]
+  int64_t images, channels, height, width;     // x [images, channels, height, width]
+  int64_t outputs, out_height, out_width;      // y [images, outputs, out_height, out_width]
+  int64_t group_channels, kernel_h, kernel_w;  // w [outputs, group_channels, kernel_h, kernel_w]
   int64_t groups, group_outputs;
   ConvGeometry g;
 
   ConvShape(const Dims& x, const Dims& w, const Dims& y, const ConvGeometry& geometry)
-      : images(x[0]), channels(x[1]), height(x[2]), width(x[3]), outputs(w[0]), out_height(y[2]), out_width(y[3]),
-        group_channels(w[1]), kernel_h(w[2]), kernel_w(w[3]), groups(geometry.groups),
-        group_outputs(outputs / geometry.groups), g(geometry) {}
+      : images(x[0]),
+        channels(x[1]),
+        height(x[2]),
+        width(x[3]),
+        outputs(w[0]),
+        out_height(y[2]),
+        out_width(y[3]),
+        group_channels(w[1]),
+        kernel_h(w[2]),
+        kernel_w(w[3]),
+        groups(geometry.groups),
+        group_outputs(outputs / geometry.groups),
+        g(geometry) {}
 
   int64_t plane() const { return height * width; }
   int64_t out_plane() const { return out_height * out_width; }

@@ -36,9 +36,8 @@ struct Row {
   T loss(T lse) const {
     const T nll = target_weight() * (lse - x[target]);
     if (smoothing == T(0)) return nll;
-    const double all = blocked_sum<T>(classes, [=, x = x, w = weight](int64_t c) {
-      return w != nullptr ? w[c] * (lse - x[c]) : lse - x[c];
-    });
+    const double all = blocked_sum<T>(
+        classes, [=, x = x, w = weight](int64_t c) { return w != nullptr ? w[c] * (lse - x[c]) : lse - x[c]; });
     return (T(1) - smoothing) * nll + smoothing * static_cast<T>(all / static_cast<double>(classes));
   }
   // d loss / d x[c] = p[c] * (a + s / C * sum w) - s / C * w[c], less a at the target; a = (1 - s) * w[t]
@@ -91,14 +90,16 @@ void Cpu::cross_entropy_grad(const View& dlogits, const View& g, const View& lse
     const DenseInput<T> x(logits), weight(options.weight), g_in(g), lse_in(lse);
     const DenseOutput<T> out(dlogits);
     const T* w = weight.data();
-    const auto weight_sum =
-        w == nullptr ? static_cast<T>(classes) : static_cast<T>(blocked_sum<T>(classes, [=](int64_t c) { return w[c]; }));
+    const auto weight_sum = w == nullptr ? static_cast<T>(classes)
+                                         : static_cast<T>(blocked_sum<T>(classes, [=](int64_t c) { return w[c]; }));
     parallel_for(rows, grain_of(classes * 4), [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
         T* dx = out.data() + n * classes;
         const Row<T> row{x.data() + n * classes, classes, t.data()[n], w, static_cast<T>(options.label_smoothing)};
-        if (row.target == options.ignore_index) std::fill_n(dx, classes, T(0));
-        else row.gradient(dx, g_in.data()[n], lse_in.data()[n], weight_sum);
+        if (row.target == options.ignore_index)
+          std::fill_n(dx, classes, T(0));
+        else
+          row.gradient(dx, g_in.data()[n], lse_in.data()[n], weight_sum);
       }
     });
     out.store();

@@ -8,7 +8,8 @@
 namespace loom::cpu {
 namespace {
 
-// Calls f(y offset of the row's first column, x offset that pairs with it, columns, tap) for all valid rows of all taps.
+// Calls f(y offset of the row's first column, x offset that pairs with it, columns, tap) for all valid rows of all
+// taps.
 template <class F>
 void for_each_row(const ConvShape& s, const F& f) {
   for (int64_t kh = 0; kh < s.kernel_h; ++kh)
@@ -81,8 +82,12 @@ void depthwise_grad_weight(const ConvShape& s, T* dw, const T* dy, const T* x) {
         const T* const from = x + (n * s.channels + o / s.group_outputs) * s.plane();
         for_each_row(s, [&](int64_t out, int64_t in, int64_t count, int64_t tap) {
           T row = 0;
+          if (step == 1) {
 #pragma omp simd reduction(+ : row)
-          for (int64_t j = 0; j < count; ++j) row += g[out + j] * from[in + j * step];
+            for (int64_t j = 0; j < count; ++j) row += g[out + j] * from[in + j];
+          } else {
+            for (int64_t j = 0; j < count; ++j) row += g[out + j] * from[in + j * step];
+          }
           sum[tap] += static_cast<double>(row);
         });
       }

@@ -44,8 +44,10 @@ struct Operand {
 
   explicit Operand(const View& x) : data(x.as<const T>()), strides(x.strides) {
     const int row = x.rank() - 2, column = x.rank() - 1;
-    if (x.shape[column] == 1) strides[column] = 1;
-    else if (x.shape[row] == 1) strides[row] = 1;
+    if (x.shape[column] == 1)
+      strides[column] = 1;
+    else if (x.shape[row] == 1)
+      strides[row] = 1;
     if (x.dtype == dtype_of<T>() && (strides[row] == 1 || strides[column] == 1)) return;
     View distinct = x;  // matrices repeated by broadcasting are packed once
     for (int d = 0; d < row; ++d)
@@ -102,8 +104,10 @@ void prepare(const MatrixRef<T>& c, const T* bias, T beta) {
   for (int64_t i = 0; i < c.rows; ++i) {
     T* row = c.data + i * c.row_stride;
     if (beta == T(0)) {
-      if (bias != nullptr) std::copy_n(bias, c.columns, row);
-      else std::fill_n(row, c.columns, T(0));
+      if (bias != nullptr)
+        std::copy_n(bias, c.columns, row);
+      else
+        std::fill_n(row, c.columns, T(0));
     } else {
       for (int64_t j = 0; j < c.columns; ++j) row[j] = beta * row[j] + (bias != nullptr ? bias[j] : T(0));
     }

@@ -50,7 +50,8 @@ View spread(const View& index, const View& like, int dim) {
   return out;
 }
 
-// Looks at every index before any work, in order, so that the message does not depend on timing and nothing is half done.
+// Looks at every index before any work, in order, so that the message does not depend on timing and nothing is half
+// done.
 void check_indices(const char* op, const View& index, int dim, int64_t extent) {
   View distinct = index;
   for (int d = 0; d < index.rank(); ++d)
@@ -66,7 +67,8 @@ void check_indices(const char* op, const View& index, int dim, int64_t extent) {
 }
 
 // Calls f(table offset, list offset, index offset, width) for independent pieces: `width` neighbours of the last dim (1
-// where dim is the last) with everything along dim. No two pieces touch the same element, and each goes along dim in order.
+// where dim is the last) with everything along dim. No two pieces touch the same element, and each goes along dim in
+// order.
 template <class F>
 void for_each_piece(const Plan& p, const F& f) {
   constexpr int64_t block = 128;
@@ -125,10 +127,14 @@ void for_each_pair(const Plan& p, T* table, T* list, const int64_t* index, const
 template <class F>
 void with_bits(DType t, const F& f) {
   switch (item_size(t)) {
-    case 1: return f.template operator()<uint8_t>();
-    case 2: return f.template operator()<uint16_t>();
-    case 4: return f.template operator()<uint32_t>();
-    default: return f.template operator()<uint64_t>();
+    case 1:
+      return f.template operator()<uint8_t>();
+    case 2:
+      return f.template operator()<uint16_t>();
+    case 4:
+      return f.template operator()<uint32_t>();
+    default:
+      return f.template operator()<uint64_t>();
   }
 }
 
@@ -188,8 +194,10 @@ void Cpu::gather(const View& y, const View& x, const View& index, int dim) {
 void Cpu::scatter(Scatter mode, const View& y, const View& x, const View& index, int dim) {
   const char* const op = mode == Scatter::add ? "scatter_add" : "scatter";
   check_indices(op, index, dim, extent_of(y, dim));
-  if (mode == Scatter::add) put_sum(op, y, x, index, dim);
-  else put(y, x, index, dim);
+  if (mode == Scatter::add)
+    put_sum(op, y, x, index, dim);
+  else
+    put(y, x, index, dim);
 }
 
 }  // namespace loom

@@ -1,6 +1,8 @@
 // Max and average pooling over planes: dense [N * C, H, W].
 #include <algorithm>
+#include <array>
 #include <limits>
+#include <vector>
 
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/threads.h>
@@ -24,8 +26,9 @@ struct Planes {
   }
 };
 
-// The positions begin, begin + step, ... < end of one window along one side that lie in the input; `span` counts the
-// window's extent within input and padding, which is what count_include_pad divides by.
+// What one window covers along one side: the positions begin, begin + step, ... < end of one window along one side that
+// lie in the input; `span` counts the window's extent within input and padding, which is what count_include_pad divides
+// by.
 struct Window {
   int64_t begin, end, span;
   Window(const PoolGeometry& g, int side, int64_t out, int64_t extent) {
@@ -39,6 +42,15 @@ struct Window {
   int64_t inside() const { return std::max<int64_t>(end - begin, 0); }
 };
 
+// The windows of all outputs along each side, which every plane shares.
+struct Windows {
+  std::vector<Window> rows, columns;
+  Windows(const Planes& p, const PoolGeometry& g) {
+    for (int64_t oh = 0; oh < p.out_height; ++oh) rows.emplace_back(g, 0, oh, p.height);
+    for (int64_t ow = 0; ow < p.out_width; ++ow) columns.emplace_back(g, 1, ow, p.width);
+  }
+};
+
 // As torch: the first of equals, but a later NaN takes over.
 template <class T>
 bool wins(T value, T best) {
@@ -46,20 +58,21 @@ bool wins(T value, T best) {
 }
 
 template <class T>
-void max_plane(T* y, int64_t* index, const T* x, const Planes& p, const PoolGeometry& g) {
-  for (int64_t oh = 0; oh < p.out_height; ++oh) {
-    const Window rows(g, 0, oh, p.height);
-    for (int64_t ow = 0; ow < p.out_width; ++ow) {
-      const Window columns(g, 1, ow, p.width);
+void max_plane(T* y, int64_t* index, const T* x, int64_t width, const Windows& windows, const PoolGeometry& g) {
+  for (const Window& rows : windows.rows)
+    for (const Window& columns : windows.columns) {
       T best = -std::numeric_limits<T>::infinity();
-      int64_t at = rows.begin < rows.end && columns.begin < columns.end ? rows.begin * p.width + columns.begin : 0;
+      int64_t at = rows.inside() > 0 && columns.inside() > 0 ? rows.begin * width + columns.begin : 0;
       for (int64_t h = rows.begin; h < rows.end; h += g.dilation[0])
-        for (int64_t w = columns.begin; w < columns.end; w += g.dilation[1])
-          if (wins(x[h * p.width + w], best)) best = x[at = h * p.width + w];
+        for (int64_t w = columns.begin; w < columns.end; w += g.dilation[1]) {
+          const T value = x[h * width + w];
+          const bool take = wins(value, best);
+          best = take ? value : best;
+          at = take ? h * width + w : at;
+        }
       *y++ = best;
       *index++ = at;
     }
-  }
 }
 
 // Kernel 2, stride 2, no padding: selects instead of loops and branches.
@@ -101,34 +114,27 @@ T average_divisor(const Window& rows, const Window& columns, const PoolGeometry&
 }
 
 template <class T>
-void average_plane(T* y, const T* x, const Planes& p, const PoolGeometry& g) {
-  for (int64_t oh = 0; oh < p.out_height; ++oh) {
-    const Window rows(g, 0, oh, p.height);
-    for (int64_t ow = 0; ow < p.out_width; ++ow) {
-      const Window columns(g, 1, ow, p.width);
+void average_plane(T* y, const T* x, int64_t width, const Windows& windows, const PoolGeometry& g) {
+  for (const Window& rows : windows.rows)
+    for (const Window& columns : windows.columns) {
       T sum = 0;
       for (int64_t h = rows.begin; h < rows.end; ++h) {
         T row = 0;
-        for (int64_t w = columns.begin; w < columns.end; ++w) row += x[h * p.width + w];
+        for (int64_t w = columns.begin; w < columns.end; ++w) row += x[h * width + w];
         sum += row;
       }
       *y++ = sum / average_divisor<T>(rows, columns, g);
     }
-  }
 }
 
 template <class T>
-void average_plane_grad(T* dx, const T* dy, const Planes& p, const PoolGeometry& g) {
-  std::fill_n(dx, p.size(), T(0));
-  for (int64_t oh = 0; oh < p.out_height; ++oh) {
-    const Window rows(g, 0, oh, p.height);
-    for (int64_t ow = 0; ow < p.out_width; ++ow) {
-      const Window columns(g, 1, ow, p.width);
+void average_plane_grad(T* dx, const T* dy, int64_t width, const Windows& windows, const PoolGeometry& g) {
+  for (const Window& rows : windows.rows)
+    for (const Window& columns : windows.columns) {
       const T share = *dy++ / average_divisor<T>(rows, columns, g);
       for (int64_t h = rows.begin; h < rows.end; ++h)
-        for (int64_t w = columns.begin; w < columns.end; ++w) dx[h * p.width + w] += share;
+        for (int64_t w = columns.begin; w < columns.end; ++w) dx[h * width + w] += share;
     }
-  }
 }
 
 }  // namespace
@@ -140,12 +146,15 @@ void Cpu::max_pool2d(const View& y, const View& index, const View& x, const Pool
     const DenseOutput<T> out(y);
     const DenseOutput<int64_t> at(index);
     const Planes p(x.shape, y.shape);
+    const Windows windows(p, g);
     const bool fast = is_2x2(g, p);
     p.for_each(g.kernel[0] * g.kernel[1], [&](int64_t i) {
       T* const to = out.data() + i * p.out_size();
       int64_t* const where = at.data() + i * p.out_size();
-      if (fast) max_plane_2x2(to, where, in.data() + i * p.size(), p);
-      else max_plane(to, where, in.data() + i * p.size(), p, g);
+      if (fast)
+        max_plane_2x2(to, where, in.data() + i * p.size(), p);
+      else
+        max_plane(to, where, in.data() + i * p.size(), p.width, windows, g);
     });
     out.store();
     at.store();
@@ -158,8 +167,10 @@ void Cpu::avg_pool2d(const View& y, const View& x, const PoolGeometry& g) {
     const DenseInput<T> in(x);
     const DenseOutput<T> out(y);
     const Planes p(x.shape, y.shape);
-    p.for_each(g.kernel[0] * g.kernel[1],
-               [&](int64_t i) { average_plane(out.data() + i * p.out_size(), in.data() + i * p.size(), p, g); });
+    const Windows windows(p, g);
+    p.for_each(g.kernel[0] * g.kernel[1], [&](int64_t i) {
+      average_plane(out.data() + i * p.out_size(), in.data() + i * p.size(), p.width, windows, g);
+    });
     out.store();
   });
 }
@@ -170,8 +181,11 @@ void Cpu::avg_pool2d_grad(const View& dx, const View& dy, const PoolGeometry& g)
     const DenseInput<T> in(dy);
     const DenseOutput<T> out(dx);
     const Planes p(dx.shape, dy.shape);
-    p.for_each(g.kernel[0] * g.kernel[1],
-               [&](int64_t i) { average_plane_grad(out.data() + i * p.size(), in.data() + i * p.out_size(), p, g); });
+    const Windows windows(p, g);
+    p.for_each(g.kernel[0] * g.kernel[1], [&](int64_t i) {
+      std::fill_n(out.data() + i * p.size(), p.size(), T(0));
+      average_plane_grad(out.data() + i * p.size(), in.data() + i * p.out_size(), p.width, windows, g);
+    });
     out.store();
   });
 }

@@ -29,8 +29,8 @@ class Scratch {
   T* data_ = nullptr;
 };
 
-// Any view read as a row-major array of T: the view's own memory where it is one, a converted copy elsewhere. So a kernel
-// is written for dense f32 and f64 only; a null view gives null.
+// Any view read as a row-major array of T: the view's own memory where it is one, a converted copy elsewhere. So a
+// kernel is written for dense f32 and f64 only; a null view gives null.
 template <class T>
 class DenseInput {
  public:
@@ -75,6 +75,8 @@ class DenseOutput {
 };
 
 // How many items of `cost` simple operations a thread should get at least: waking it costs about a microsecond.
-inline int64_t grain_of(int64_t cost, int64_t worth = 32768) { return cost >= worth ? 1 : worth / (cost < 1 ? 1 : cost); }
+inline int64_t grain_of(int64_t cost, int64_t worth = 32768) {
+  return cost >= worth ? 1 : worth / (cost < 1 ? 1 : cost);
+}
 
 }  // namespace loom::cpu

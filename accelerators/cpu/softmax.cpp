@@ -99,8 +99,10 @@ void Cpu::softmax(const View& y, const View& x, int dim, bool log) {
     const DenseOutput<T> out(y);
     const Extents e(x.shape, dim);
     for_each_line(e, [&](int64_t at, int64_t width) {
-      if (e.inner == 1) softmax_row(out.data() + at, in.data() + at, e.n, log);
-      else softmax_columns(out.data() + at, in.data() + at, e, width, log);
+      if (e.inner == 1)
+        softmax_row(out.data() + at, in.data() + at, e.n, log);
+      else
+        softmax_columns(out.data() + at, in.data() + at, e, width, log);
     });
     out.store();
   });
@@ -114,8 +116,10 @@ void Cpu::softmax_grad(const View& dx, const View& dy, const View& y, int dim, b
     const DenseOutput<T> out(dx);
     const Extents e(y.shape, dim);
     for_each_line(e, [&](int64_t at, int64_t width) {
-      if (e.inner == 1) grad_row(out.data() + at, g.data() + at, in.data() + at, e.n, log);
-      else grad_columns(out.data() + at, g.data() + at, in.data() + at, e, width, log);
+      if (e.inner == 1)
+        grad_row(out.data() + at, g.data() + at, in.data() + at, e.n, log);
+      else
+        grad_columns(out.data() + at, g.data() + at, in.data() + at, e, width, log);
     });
     out.store();
   });

@@ -18,9 +18,7 @@ void for_each_tap(const ConvShape& s, X* x, T* column, int64_t pitch, const F& f
 }
 
 // With stride 1 and y as wide as x, a tap is the whole plane shifted: one long run, wrong at the edge columns only.
-inline bool is_shift(const ConvShape& s) {
-  return s.g.stride[0] == 1 && s.g.stride[1] == 1 && s.out_width == s.width;
-}
+inline bool is_shift(const ConvShape& s) { return s.g.stride[0] == 1 && s.g.stride[1] == 1 && s.out_width == s.width; }
 
 struct Run {
   int64_t source, begin, end;  // column[p] pairs with x[source + p] for p in [begin, end)

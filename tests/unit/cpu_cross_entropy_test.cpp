@@ -63,7 +63,8 @@ TEST_CASE("cross_entropy: weights, smoothing, ignored rows, all dtypes and layou
             for (const int64_t ignore_index : {-100, 1000000}) {
               const Array weight = random(statistics_dtype(t), {classes}, Layout::dense, 0.1, 2);
               check_case(t, layout, classes,
-                         {.weight = weighted ? weight.view : without(), .ignore_index = ignore_index,
+                         {.weight = weighted ? weight.view : without(),
+                          .ignore_index = ignore_index,
                           .label_smoothing = smoothing});
             }
 }
@@ -84,7 +85,8 @@ TEST_CASE("cross_entropy: a gradient repeated by stride 0, an ignored class with
 }
 
 TEST_CASE("cross_entropy: large logits stay finite") {
-  const Array logits = array(DType::f32, {1, 3}, {1e4, -1e4, 9.9e3}), target = list({2}), g = array(DType::f32, {1}, {1});
+  const Array logits = array(DType::f32, {1, 3}, {1e4, -1e4, 9.9e3}), target = list({2}),
+              g = array(DType::f32, {1}, {1});
   const Array loss(DType::f32, {1}), lse(DType::f32, {1}), dlogits(DType::f32, {1, 3});
   cpu_accelerator().cross_entropy(loss, lse, logits, target, {});
   cpu_accelerator().cross_entropy_grad(dlogits, g, lse, logits, target, {});

@@ -31,7 +31,8 @@ void check_gemm(const Gemm& args) {
 }  // namespace
 
 TEST_CASE("gemm: all dtypes, sizes and layouts") {
-  const Dims sizes[] = {{1, 1, 1}, {3, 5, 7}, {17, 1, 33}, {1, 19, 5}, {1, 1, 40}, {64, 10, 128}, {33, 65, 31}, {5, 3, 1}};
+  const Dims sizes[] = {{1, 1, 1},  {3, 5, 7},     {17, 1, 33},  {1, 19, 5},
+                        {1, 1, 40}, {64, 10, 128}, {33, 65, 31}, {5, 3, 1}};
   for (const DType t : floating)
     for (const Dims& s : sizes)
       for (const Layout a_layout : layouts)
@@ -54,7 +55,8 @@ TEST_CASE("gemm: alpha, beta and bias") {
           for (const Layout layout : layouts) {
             const Array a = random(t, {9, 6}), b = random(t, {6, 11}), bias = random(t, {11}, Layout::sliced);
             const Array c = beta == 0 ? Array(t, {9, 11}, layout) : random(t, {9, 11}, layout);
-            check_gemm({.c = c, .a = a, .b = b, .bias = with_bias ? bias.view : without(), .alpha = alpha, .beta = beta});
+            check_gemm(
+                {.c = c, .a = a, .b = b, .bias = with_bias ? bias.view : without(), .alpha = alpha, .beta = beta});
           }
 }
 
@@ -107,7 +109,8 @@ TEST_CASE("gemm: slabs on several threads give the same product") {
     const Threads scope(threads);
     for (const DType t : {DType::f32, DType::f64, DType::bf16}) {
       for (const Dims& s : {Dims{150, 67, 90}, Dims{61, 201, 90}, Dims{1, 3001, 80}, Dims{3001, 1, 80}}) {
-        const Array a = random(t, {s[0], s[2]}, Layout::transposed), b = random(t, {s[2], s[1]}), bias = random(t, {s[1]});
+        const Array a = random(t, {s[0], s[2]}, Layout::transposed), b = random(t, {s[2], s[1]}),
+                    bias = random(t, {s[1]});
         check_gemm({.c = Array(t, {s[0], s[1]}), .a = a, .b = b, .bias = bias});
       }
       for (const int64_t batch : {2, 5, 40}) {
@@ -121,7 +124,8 @@ TEST_CASE("gemm: slabs on several threads give the same product") {
 TEST_CASE("gemm: 16-bit products are summed in f32") {
   // 4096 terms of 1 + 2^-10: a sum kept in f16 would stop growing at 2048.
   const int64_t k = 4096;
-  const Array a = array(DType::f16, {1, k}, std::vector<double>(k, 1.0)), b = array(DType::f16, {k, 1}, std::vector<double>(k, 1.0));
+  const Array a = array(DType::f16, {1, k}, std::vector<double>(k, 1.0)),
+              b = array(DType::f16, {k, 1}, std::vector<double>(k, 1.0));
   const Array c(DType::f16, {1, 1});
   cpu_accelerator().gemm({.c = c, .a = a, .b = b, .bias = without()});
   CHECK(get(c, 0) == 4096);
@@ -129,7 +133,8 @@ TEST_CASE("gemm: 16-bit products are summed in f32") {
 
 TEST_CASE("gemm: NaN and infinity pass through") {
   const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
-  const Array a = array(DType::f32, {2, 2}, {inf, 1, nan, 1}), b = array(DType::f32, {2, 1}, {1, 1}), c(DType::f32, {2, 1});
+  const Array a = array(DType::f32, {2, 2}, {inf, 1, nan, 1}), b = array(DType::f32, {2, 1}, {1, 1}),
+              c(DType::f32, {2, 1});
   check_gemm({.c = c, .a = a, .b = b, .bias = without()});
 }
 

@@ -6,7 +6,7 @@ using namespace kernel_test;
 namespace {
 
 constexpr DType every_dtype[] = {DType::f64, DType::f32, DType::f16, DType::bf16,
-                                 DType::i64, DType::i32, DType::u8, DType::boolean};
+                                 DType::i64, DType::i32, DType::u8,  DType::boolean};
 
 // The row-major position of `index` in `from`'s shape, moved to position `value` along dim of `to`'s shape.
 size_t moved(int64_t index, const Dims& from, const Dims& to, int dim, int64_t value) {
@@ -57,7 +57,8 @@ TEST_CASE("index_select and index_add: every dim, dtype and layout") {
             const Array total = random_for(t, shape, layout), terms = random_for(t, out, layout);
             std::vector<double> sums = values(total);
             for (int64_t i = 0; i < out.numel(); ++i)
-              sums[moved(i, out, shape, dim, static_cast<int64_t>(get(index, coordinate(i, out, dim))))] += get(terms, i);
+              sums[moved(i, out, shape, dim, static_cast<int64_t>(get(index, coordinate(i, out, dim))))] +=
+                  get(terms, i);
             if (t == DType::u8)
               for (double& v : sums) v = std::fmod(v, 256);
             cpu_accelerator().index_add(total, terms, index, dim);
@@ -76,7 +77,8 @@ TEST_CASE("gather and scatter: every dim, dtype and layout") {
           Dims out = shape;  // an index may be shorter than the table in the other dims
           out[dim] = 6;
           if (dim != 0) out[0] -= 1;
-          const Array x = random_for(t, shape, layout), index = random_index(out, shape[dim], layout), y(t, out, layout);
+          const Array x = random_for(t, shape, layout), index = random_index(out, shape[dim], layout),
+                      y(t, out, layout);
           const auto target = [&](int64_t i) { return moved(i, out, shape, dim, static_cast<int64_t>(get(index, i))); };
           cpu_accelerator().gather(y, x, index, dim);
           std::vector<double> expected;
@@ -149,19 +151,25 @@ TEST_CASE("index: out of range") {
   const Array x = random(DType::f32, {5, 2}), y(DType::f32, {3, 2}), high = list({0, 7, 9}), low = list({0, -1, 2});
   Cpu& cpu = cpu_accelerator();
   const std::vector<double> before = values(x);
-  CHECK_THROWS_WITH_AS(cpu.index_select(y, x, high, 0), "index_select: index 7 is out of range for dimension 0 of size 5", Error);
-  CHECK_THROWS_WITH_AS(cpu.index_select(y, x, low, 0), "index_select: index -1 is out of range for dimension 0 of size 5", Error);
-  CHECK_THROWS_WITH_AS(cpu.index_add(x, y, high, 0), "index_add: index 7 is out of range for dimension 0 of size 5", Error);
+  CHECK_THROWS_WITH_AS(cpu.index_select(y, x, high, 0),
+                       "index_select: index 7 is out of range for dimension 0 of size 5", Error);
+  CHECK_THROWS_WITH_AS(cpu.index_select(y, x, low, 0),
+                       "index_select: index -1 is out of range for dimension 0 of size 5", Error);
+  CHECK_THROWS_WITH_AS(cpu.index_add(x, y, high, 0), "index_add: index 7 is out of range for dimension 0 of size 5",
+                       Error);
   const Array wide = array(DType::i64, {3, 2}, {0, 1, 0, 2, -3, 0});
   CHECK_THROWS_WITH_AS(cpu.gather(y, x, wide, 1), "gather: index 2 is out of range for dimension 1 of size 2", Error);
-  CHECK_THROWS_WITH_AS(cpu.scatter(Scatter::assign, x, y, wide, 1), "scatter: index 2 is out of range for dimension 1 of size 2", Error);
-  CHECK_THROWS_WITH_AS(cpu.scatter(Scatter::add, x, y, wide, 0), "scatter_add: index -3 is out of range for dimension 0 of size 5", Error);
+  CHECK_THROWS_WITH_AS(cpu.scatter(Scatter::assign, x, y, wide, 1),
+                       "scatter: index 2 is out of range for dimension 1 of size 2", Error);
+  CHECK_THROWS_WITH_AS(cpu.scatter(Scatter::add, x, y, wide, 0),
+                       "scatter_add: index -3 is out of range for dimension 0 of size 5", Error);
   CHECK(values(x) == before);  // nothing half done
 }
 
 TEST_CASE("index: sums of booleans are refused") {
   const Array x(DType::boolean, {2, 2}), index = list({0, 1}), wide = array(DType::i64, {2, 2}, {0, 0, 0, 0});
-  CHECK_THROWS_WITH_AS(cpu_accelerator().index_add(x, x, index, 0), "index_add: not implemented for boolean on cpu", Error);
+  CHECK_THROWS_WITH_AS(cpu_accelerator().index_add(x, x, index, 0), "index_add: not implemented for boolean on cpu",
+                       Error);
   CHECK_THROWS_WITH_AS(cpu_accelerator().scatter(Scatter::add, x, x, wide, 0),
                        "scatter_add: not implemented for boolean on cpu", Error);
 }

@@ -16,7 +16,8 @@ struct Normalised {
 };
 template <class Group, class Parameter>
 Normalised reference(const View& x, const View& dy, const View& w, const View& b, double eps, bool rms, int64_t groups,
-                     int64_t parameters, const Group& group_of, const Parameter& parameter_of, const Normalised* given) {
+                     int64_t parameters, const Group& group_of, const Parameter& parameter_of,
+                     const Normalised* given) {
   const int64_t n = x.numel();
   Normalised out;
   Values sum_h(static_cast<size_t>(groups), 0.0), sum_hx = sum_h, count = sum_h;
@@ -57,7 +58,8 @@ void check_layer_norm(DType t, int64_t rows, int64_t n, bool affine, bool rms, L
   const Normalised expected = reference(
       x, dy, w, b, 1e-5, rms, rows, n, [=](int64_t i) { return i / n; }, [=](int64_t i) { return i % n; }, nullptr);
   const DType s = statistics_dtype(t);
-  const Array y(t, {rows, n}, layout), mean(s, {rows}), rstd(s, {rows}), dx(t, {rows, n}, layout), dw(t, {n}), db(t, {n});
+  const Array y(t, {rows, n}, layout), mean(s, {rows}), rstd(s, {rows}), dx(t, {rows, n}, layout), dw(t, {n}),
+      db(t, {n});
   cpu_accelerator().layer_norm(y, rms ? without() : mean.view, rstd, x, w, b, 1e-5, rms);
   Values scales;
   for (const double v : expected.var) scales.push_back(1 / std::sqrt(v + 1e-5));
@@ -83,7 +85,8 @@ void check_batch_norm(DType t, const Dims& shape, bool affine, bool training, La
   CAPTURE(training);
   const int64_t c = shape[1], l = shape[2];
   const DType s = statistics_dtype(t);
-  const Array x = random(t, shape, layout, -1, 3), dy = random(t, shape, layout), weight = random(s, {c}), bias = random(s, {c});
+  const Array x = random(t, shape, layout, -1, 3), dy = random(t, shape, layout), weight = random(s, {c}),
+              bias = random(s, {c});
   const Array mean(s, {c}), var(s, {c}), y(t, shape, layout), dx(t, shape, layout), dw(s, {c}), db(s, {c});
   const View w = affine ? weight.view : without(), b = affine ? bias.view : without();
   const auto channel = [=](int64_t i) { return i / l % c; };
@@ -150,14 +153,16 @@ TEST_CASE("layer_norm: gradients have the same bits on any number of threads") {
 TEST_CASE("batch_norm: statistics, forward and gradients, training and evaluation") {
   for (const DType t : floating)
     for (const Layout layout : layouts)
-      for (const Dims& s : {Dims{1, 1, 1}, Dims{6, 5, 1}, Dims{4, 3, 5}, Dims{3, 4, 49}, Dims{2, 70, 20}, Dims{100, 33, 1}})
+      for (const Dims& s :
+           {Dims{1, 1, 1}, Dims{6, 5, 1}, Dims{4, 3, 5}, Dims{3, 4, 49}, Dims{2, 70, 20}, Dims{100, 33, 1}})
         for (const bool affine : {false, true})
           for (const bool training : {false, true}) check_batch_norm(t, s, affine, training, layout);
 }
 
 TEST_CASE("batch_statistics: a mean of 1e4 leaves the variance whole") {
   for (const Dims& shape : {Dims{8, 3, 700}, Dims{4000, 3, 1}}) {
-    const Array x = random(DType::f32, shape, Layout::dense, 1e4 - 1, 1e4 + 1), mean(DType::f32, {3}), var(DType::f32, {3});
+    const Array x = random(DType::f32, shape, Layout::dense, 1e4 - 1, 1e4 + 1), mean(DType::f32, {3}),
+                var(DType::f32, {3});
     cpu_accelerator().batch_statistics(mean, var, x);
     const View none = without();
     const int64_t l = shape[2];
@@ -171,8 +176,9 @@ TEST_CASE("batch_statistics: a mean of 1e4 leaves the variance whole") {
 TEST_CASE("norms: refuse integers") {
   const Array x(DType::i64, {2, 2}), s(DType::f32, {2}), x3(DType::i64, {2, 2, 1});
   Cpu& cpu = cpu_accelerator();
-  const char *const layer = "layer_norm: expects a floating dtype, got i64", *const rms = "rms_norm: expects a floating dtype, got i64",
-             *const batch = "batch_norm: expects a floating dtype, got i64";
+  const char *const layer = "layer_norm: expects a floating dtype, got i64",
+                    *const rms = "rms_norm: expects a floating dtype, got i64",
+                    *const batch = "batch_norm: expects a floating dtype, got i64";
   CHECK_THROWS_WITH_AS(cpu.layer_norm(x, s, s, x, without(), without(), 1e-5, false), layer, Error);
   CHECK_THROWS_WITH_AS(cpu.layer_norm(x, s, s, x, without(), without(), 1e-5, true), rms, Error);
   CHECK_THROWS_WITH_AS(cpu.layer_norm_grad(x, s, s, x, x, without(), s, s, false), layer, Error);

@@ -44,7 +44,8 @@ void check_softmax(DType t, const Dims& shape, int dim, Layout layout, double ra
   CAPTURE(to_string(t));
   CAPTURE(to_string(shape));
   CAPTURE(dim);
-  const double tolerance = 8 * epsilon(t) * (t == DType::f32 || t == DType::f64 ? std::sqrt(static_cast<double>(shape.numel())) : 1);
+  const double tolerance =
+      8 * epsilon(t) * (t == DType::f32 || t == DType::f64 ? std::sqrt(static_cast<double>(shape.numel())) : 1);
   for (const bool log : {false, true}) {
     const Array x = random(t, shape, layout, -range, range), y(t, shape, layout);
     cpu_accelerator().softmax(y, x, dim, log);
@@ -60,7 +61,8 @@ void check_softmax(DType t, const Dims& shape, int dim, Layout layout, double ra
 TEST_CASE("softmax: every dim, dtype and layout, with gradients") {
   for (const DType t : floating)
     for (const Layout layout : layouts) {
-      for (const Dims& shape : {Dims{7}, Dims{1}, Dims{3, 33}, Dims{2, 1, 5}, Dims{4, 3, 70}, Dims{2, 3, 4, 5}, Dims{2, 1500}})
+      for (const Dims& shape :
+           {Dims{7}, Dims{1}, Dims{3, 33}, Dims{2, 1, 5}, Dims{4, 3, 70}, Dims{2, 3, 4, 5}, Dims{2, 1500}})
         for (int dim = 0; dim < shape.size(); ++dim)
           for (const double range : {1.0, 30.0}) check_softmax(t, shape, dim, layout, range);
       check_softmax(t, {}, 0, Layout::dense, 1);
@@ -114,7 +116,8 @@ TEST_CASE("softmax: the same bits on any number of threads") {
 TEST_CASE("softmax: refuses integers") {
   const Array x(DType::i64, {2, 2});
   CHECK_THROWS_WITH_AS(cpu_accelerator().softmax(x, x, 0, false), "softmax: expects a floating dtype, got i64", Error);
-  CHECK_THROWS_WITH_AS(cpu_accelerator().softmax(x, x, 0, true), "log_softmax: expects a floating dtype, got i64", Error);
+  CHECK_THROWS_WITH_AS(cpu_accelerator().softmax(x, x, 0, true), "log_softmax: expects a floating dtype, got i64",
+                       Error);
   CHECK_THROWS_WITH_AS(cpu_accelerator().softmax_grad(x, x, x, 0, false), "softmax: expects a floating dtype, got i64",
                        Error);
 }

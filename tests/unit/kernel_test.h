@@ -23,10 +23,14 @@ inline constexpr DType floating[] = {DType::f64, DType::f32, DType::f16, DType::
 
 inline double epsilon(DType t) {
   switch (t) {
-    case DType::f64: return 0x1p-52;
-    case DType::f16: return 0x1p-10;
-    case DType::bf16: return 0x1p-7;
-    default: return 0x1p-23;
+    case DType::f64:
+      return 0x1p-52;
+    case DType::f16:
+      return 0x1p-10;
+    case DType::bf16:
+      return 0x1p-7;
+    default:
+      return 0x1p-23;
   }
 }
 
@@ -123,8 +127,8 @@ inline void check_close(const View& got, const std::vector<double>& expected, do
   }
   if (wrong == 0) return;
   FAIL_CHECK(wrong << " of " << got.numel() << " elements differ (" << to_string(got.dtype) << "); element " << first
-                   << " is " << get(got, first) << ", expected " << expected[static_cast<size_t>(first)]
-                   << " within " << tolerance);
+                   << " is " << get(got, first) << ", expected " << expected[static_cast<size_t>(first)] << " within "
+                   << tolerance);
 }
 
 // Sets the number of threads for a scope.
