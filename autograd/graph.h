@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <loom/autograd/op.h>
+#include <loom/autograd/recompute.h>
 #include <loom/tensor/tensor.h>
 
 namespace loom::autograd {
@@ -132,12 +133,18 @@ void retire(Node* node) noexcept;
 // The op whose rule is running, for messages.
 const char* current_op();
 
-// A tensor kept for backward. Unpacking checks that nobody wrote to it meanwhile.
+// A tensor kept for backward. Unpacking checks that nobody wrote to it meanwhile. In a region that is computed again at
+// backward (checkpoint.h) only its number is kept.
 class Saved {
  public:
   Saved() = default;
-  explicit Saved(const Tensor& x) : tensor_(x), version_(x.defined() ? x.version() : 0) {}
+  explicit Saved(const Tensor& x) : tensor_(x), version_(x.defined() ? x.version() : 0) {
+    if (region_scope && x.defined()) [[unlikely]]
+      if ((recomputed_ = note_saved(x))) tensor_ = Tensor();
+  }
   const Tensor& operator()() const {
+    if (recomputed_) [[unlikely]]
+      return recomputed_value(*recomputed_);
     if (tensor_.defined() && tensor_.version() != version_) [[unlikely]]
       report_modified();
     return tensor_;
@@ -147,6 +154,7 @@ class Saved {
   [[noreturn]] void report_modified() const;
   Tensor tensor_;
   uint64_t version_ = 0;
+  std::shared_ptr<Recomputed> recomputed_;
 };
 inline Saved save(const Tensor& x) { return Saved(x); }
 

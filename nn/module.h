@@ -29,6 +29,7 @@
 
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/parameter.h>
+#include <loom/autograd/recompute.h>
 
 // Lists a module's members, once.
 #define LOOM_MEMBERS(...)                                                                \
@@ -46,7 +47,7 @@ namespace loom::nn {
 // Whether a module behaves as in training (Dropout, BatchNorm); listed as a member, set by train() and eval().
 class Training {
  public:
-  operator bool() const { return value_; }  // NOLINT: it is a flag
+  operator bool() const { return autograd::as_at_forward(value_); }  // NOLINT: it is a flag
   void set(bool value) { value_ = value; }
 
  private:
