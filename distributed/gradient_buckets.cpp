@@ -1,0 +1,105 @@
+#include <loom/distributed/gradient_buckets.h>
+
+#include <algorithm>
+#include <utility>
+
+#include <loom/autograd/engine.h>
+#include <loom/tensor/raw.h>
+
+namespace loom {
+
+namespace {
+
+// The parameter's own strides where it fills its memory without gaps (a transposed or channels-last one), so that
+// gradient and parameter are walked alike; else row-major ones.
+Dims dense_strides(const Tensor& x) {
+  std::vector<std::pair<int64_t, int64_t>> extents;  // stride, size
+  for (int d = 0; d < x.dim(); ++d)
+    if (x.shape()[d] != 1) extents.emplace_back(x.strides()[d], x.shape()[d]);
+  std::ranges::sort(extents);
+  int64_t expected = 1;
+  for (const auto& [stride, size] : extents) {
+    if (stride != expected) return row_major_strides(x.shape());
+    expected *= size;
+  }
+  return x.strides();
+}
+
+bool same_place(const Tensor& a, const Tensor& b) {
+  return a.is_same(b) || (a.storage() == b.storage() && a.storage_offset() == b.storage_offset() &&
+                          a.dtype() == b.dtype() && a.strides() == b.strides());
+}
+
+}  // namespace
+
+GradientBuckets::GradientBuckets(std::span<const NamedTensor> parameters, std::vector<std::vector<int>> assignment,
+                                 bool as_views)
+    : parameters_(parameters), views_(parameters.size()), place_of_(parameters.size()), as_views_(as_views) {
+  for (std::vector<int>& members : assignment) {
+    const Tensor& first = parameters[static_cast<size_t>(members.front())].tensor;
+    int64_t total = 0;
+    for (const int i : members) total += parameters[static_cast<size_t>(i)].tensor.numel();
+    const Tensor flat = zeros({total}, {first.dtype(), first.device()});
+    int64_t offset = 0;
+    for (const int i : members) {
+      const auto at = static_cast<size_t>(i);
+      const Tensor& p = parameters[at].tensor;
+      views_[at] = raw::as_strided(flat, p.shape(), dense_strides(p), offset);
+      place_of_[at] = static_cast<int>(buckets.size());
+      offset += p.numel();
+    }
+    buckets.push_back({flat, std::move(members), 0, {}});
+  }
+  if (!as_views) return;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const Tensor& p = parameters[i].tensor;
+    set_grad_buffer(p, views_[i]);
+    if (!p.grad().defined()) continue;
+    raw::copy_into(views_[i], p.grad());
+    p.set_grad(views_[i]);
+  }
+}
+
+GradientBuckets::~GradientBuckets() {
+  if (!as_views_) return;
+  for (const auto& p : parameters_)
+    if (p.tensor.requires_grad()) set_grad_buffer(p.tensor, {});
+}
+
+void GradientBuckets::fill(int parameter, bool used) const {
+  const Tensor& p = parameters_[static_cast<size_t>(parameter)].tensor;
+  const Tensor& view = views_[static_cast<size_t>(parameter)];
+  if (!p.grad().defined())
+    view.zero_();
+  else if (!same_place(p.grad(), view))
+    raw::copy_into(view, p.grad());
+  else if (!used)
+    p.set_grad(raw::clone(view));
+}
+
+void GradientBuckets::publish(int parameter) const {
+  const Tensor& p = parameters_[static_cast<size_t>(parameter)].tensor;
+  const Tensor& view = views_[static_cast<size_t>(parameter)];
+  if (as_views_) {
+    if (!p.grad().defined() || !p.grad().is_same(view)) p.set_grad(view);
+  } else if (p.grad().defined()) {
+    raw::copy_into(p.grad(), view);
+  } else {
+    p.set_grad(raw::clone(view));
+  }
+}
+
+std::vector<std::vector<int>> GradientBuckets::assignment() const {
+  std::vector<std::vector<int>> out;
+  for (const GradientBucket& b : buckets) out.push_back(b.parameters);
+  return out;
+}
+
+std::vector<int64_t> GradientBuckets::sizes() const {
+  std::vector<int64_t> out;
+  for (const GradientBucket& b : buckets)
+    out.push_back(b.flat.numel() * static_cast<int64_t>(item_size(b.flat.dtype())));
+  return out;
+}
+
+}  // namespace loom

@@ -1,0 +1,34 @@
+#include <loom/distributed/work_keeper.h>
+
+#include <mutex>
+#include <vector>
+
+namespace loom {
+
+namespace {
+
+struct Kept {
+  Tensor tensor;
+  Work work;
+};
+
+// Never destroyed: a communicator's thread may be at work when the process ends.
+struct Keeper {
+  std::mutex mutex;
+  std::vector<Kept> kept;
+};
+Keeper& keeper() {
+  static Keeper* const instance = new Keeper;
+  return *instance;
+}
+
+}  // namespace
+
+void keep_until_done(const Tensor& tensor, const Work& work) {
+  if (!tensor.defined() || work.done()) return;
+  const std::lock_guard lock(keeper().mutex);
+  std::erase_if(keeper().kept, [](const Kept& k) { return k.work.done(); });
+  keeper().kept.push_back({tensor, work});
+}
+
+}  // namespace loom
