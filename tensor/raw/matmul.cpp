@@ -1,4 +1,6 @@
 // Matrix products by torch.matmul's rules, and the linear layer as one product.
+#include <utility>
+
 #include <loom/tensor/raw/operand.h>
 
 namespace loom::raw {
@@ -29,11 +31,15 @@ Dims with_matrix(Dims batch, int64_t rows, int64_t columns) {
   return batch;
 }
 
-// a [.., K] times b [K, N] as one product of all rows; `a` is copied where its rows do not lie evenly.
-void multiply_rows(const Tensor& y, const Tensor& a, const Tensor& b, const View& bias) {
-  const int64_t k = b.shape()[0], n = b.shape()[1], rows = n > 0 ? y.numel() / n : 0;
+// a [.., K] times b [K, N] as one product of all rows; `a` is copied where its rows do not lie evenly. y is dense.
+void multiply_rows(const Tensor& y, const Tensor& a, const View& b, const View& bias) {
   if (y.numel() == 0) return;
-  multiply(*try_view(y, {rows, n}), reshape(a, {rows, k}), b, bias);
+  const int64_t k = b.shape[0], n = b.shape[1], rows = y.numel() / n;
+  const View out = view_over(View(y).data, y.dtype(), {rows, n}, y.device());
+  if (a.is_contiguous())
+    multiply(out, view_over(View(a).data, a.dtype(), {rows, k}, a.device()), b, bias);
+  else
+    multiply(out, reshape(a, {rows, k}), b, bias);
 }
 
 void check_inner(const Tensor& a, const Tensor& b) {
@@ -61,7 +67,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   if (b.dim() > 1) shape.push_back(columns);
   Tensor y = uninitialized("matmul", shape, a.dtype(), a.device());
   if (right.dim() == 2 && left.dim() > 2) {
-    multiply_rows(view_of(y, full, row_major_strides(full), 0), left, right, {});
+    multiply_rows(y, left, right, {});
     return y;
   }
   View out = y;
@@ -89,7 +95,10 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   Dims shape = x.shape();
   shape.back() = out;
   Tensor y = uninitialized("linear", shape, x.dtype(), x.device());
-  multiply_rows(y, x, transpose(weight, 0, 1), bias.defined() ? View(bias) : View());
+  View turned = weight;
+  std::swap(turned.shape[0], turned.shape[1]);
+  std::swap(turned.strides[0], turned.strides[1]);
+  multiply_rows(y, x, turned, bias.defined() ? View(bias) : View());
   return y;
 }
 
