@@ -28,9 +28,34 @@ LOOM_HOST_DEVICE inline int64_t integer(uint32_t low, uint32_t high, int64_t a, 
   return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(Wide{word} * range >> 64));
 }
 
-// log(u) of a normal number u in (0, 1]: u = m * 2^e with m in [sqrt(1/2), sqrt(2)), log(m) = 2 artanh((m - 1) / (m + 1)).
+// Taylor's series of cos(x) and sin(x) / x, s = x * x, nested from term k to the last.
+template <class T, int k, int last>
+LOOM_HOST_DEVICE T cosine_series(T s) {
+  if constexpr (k > last)
+    return T(1);
+  else
+    return T(1) - s * T(1.0 / ((2 * k - 1) * (2 * k))) * cosine_series<T, k + 1, last>(s);
+}
+template <class T, int k, int last>
+LOOM_HOST_DEVICE T sine_series(T s) {
+  if constexpr (k > last)
+    return T(1);
+  else
+    return T(1) - s * T(1.0 / ((2 * k) * (2 * k + 1))) * sine_series<T, k + 1, last>(s);
+}
+// 1 + s / 3 + s^2 / 5 + ..., which is artanh(x) / x.
+template <class T, int k, int last>
+LOOM_HOST_DEVICE T artanh_series(T s) {
+  if constexpr (k == last)
+    return T(1.0 / (2 * k + 1));
+  else
+    return artanh_series<T, k + 1, last>(s) * s + T(1.0 / (2 * k + 1));
+}
+
+// log(u) of a normal number u in (0, 1]: u = m * 2^e with m in [sqrt(1/2), sqrt(2)), log(m) = 2 artanh((m - 1) / (m +
+// 1)).
 template <class T>
-LOOM_HOST_DEVICE T log_of(T u) {
+[[gnu::always_inline]] inline LOOM_HOST_DEVICE T log_of(T u) {
   constexpr bool narrow = std::is_same_v<T, float>;
   using Bits = std::conditional_t<narrow, uint32_t, uint64_t>;
   using Signed = std::conditional_t<narrow, int32_t, int64_t>;
@@ -39,38 +64,34 @@ LOOM_HOST_DEVICE T log_of(T u) {
   const Bits bits = std::bit_cast<Bits>(u) + (one - root);
   const auto exponent = static_cast<Signed>(bits >> mantissa) - static_cast<Signed>(one >> mantissa);
   const T m = std::bit_cast<T>((bits & ((Bits{1} << mantissa) - 1)) + root);
-  const T f = (m - T(1)) / (m + T(1)), s = f * f;
-  T y = T(1.0 / (2 * terms + 1));
-  for (int k = terms - 1; k >= 0; --k) y = y * s + T(1.0 / (2 * k + 1));
-  return static_cast<T>(exponent) * T(0.69314718055994530942) + T(2) * f * y;
+  const T f = (m - T(1)) / (m + T(1));
+  const T twice = T(2) * f * artanh_series<T, 0, terms>(f * f);
+  return static_cast<T>(exponent) * T(0.69314718055994530942) + twice;
 }
 
-// cos and sin of 2 pi u, u in [0, 1): a quarter turn at a time, the rest by Taylor's series.
 template <class T>
-LOOM_HOST_DEVICE void turn(T u, T& cosine, T& sine) {
+struct Pair {
+  T first, second;
+};
+
+// cos and sin of 2 pi u, u in [0, 1): whole quarter turns, and a rest of at most an eighth either way.
+template <class T>
+[[gnu::always_inline]] inline LOOM_HOST_DEVICE Pair<T> turn(T u) {
   constexpr int terms = std::is_same_v<T, float> ? 5 : 9;
   const T quarters = u * T(4);
   const auto q = static_cast<int32_t>(quarters + T(0.5));
   const T angle = (quarters - static_cast<T>(q)) * T(1.57079632679489661923), s = angle * angle;
-  T c = T(1), d = T(1);
-  for (int k = terms; k >= 1; --k) {
-    c = T(1) - s * T(1.0 / ((2 * k - 1) * (2 * k))) * c;
-    d = T(1) - s * T(1.0 / ((2 * k) * (2 * k + 1))) * d;
-  }
-  d = d * angle;
+  const T c = cosine_series<T, 1, terms>(s), d = angle * sine_series<T, 1, terms>(s);
   const T along = (q & 1) != 0 ? d : c, across = (q & 1) != 0 ? c : d;
-  cosine = ((q + 1) & 2) != 0 ? -along : along;
-  sine = (q & 2) != 0 ? -across : across;
+  return {((q + 1) & 2) != 0 ? -along : along, (q & 2) != 0 ? -across : across};
 }
 
 // Two independent standard normal numbers from two uniform ones (Box, Muller 1958).
 template <class T>
-LOOM_HOST_DEVICE void normal_pair(T u, T v, T& first, T& second) {
+[[gnu::always_inline]] inline LOOM_HOST_DEVICE Pair<T> normal_pair(T u, T v) {
   const T radius = std::sqrt(T(-2) * log_of(T(1) - u));
-  T cosine, sine;
-  turn(v, cosine, sine);
-  first = radius * cosine;
-  second = radius * sine;
+  const Pair<T> direction = turn(v);
+  return {radius * direction.first, radius * direction.second};
 }
 
 }  // namespace loom::draw

@@ -103,58 +103,70 @@ void cumulative(const View& y, const View& x, int dim) {
   const int64_t length = x.shape[dim], xs = byte_stride(x, dim), ys = byte_stride(y, dim);
   const int64_t x_across = loop.inner_stride(0), y_across = loop.inner_stride(1);
   const bool side_by_side = loop.dense(0, item_size(x.dtype)) && loop.inner_extent() >= 8;
-  parallel_for(loop.numel(), std::max<int64_t>(1, grain / std::max<int64_t>(length, 1)), [&](int64_t begin, int64_t end) {
-    cpu::Reader read(x.dtype, dtype_of<T>());
-    cpu::Writer write(y.dtype, dtype_of<T>());
-    const auto one_line = [&](char* x_line, char* y_line) {
-      T sum = op == Cumulative::sum ? T(0) : T(1);
-      for (int64_t i = 0; i < length; i += block) {
-        const int64_t n = std::min(block, length - i);
-        const T* const in = static_cast<const T*>(read(x_line + i * xs, xs, n));
-        T* const out = static_cast<T*>(write.target(y_line + i * ys, ys));
-        for (int64_t j = 0; j < n; ++j) out[j] = sum = accumulate<op, T>(sum, in[j]);
-        write.commit(y_line + i * ys, ys, n);
-      }
-    };
-    const auto lines_together = [&](char* x_line, char* y_line, int64_t width) {
-      alignas(64) T sum[block];
-      std::fill_n(sum, width, op == Cumulative::sum ? T(0) : T(1));
-      for (int64_t i = 0; i < length; ++i) {
-        const T* const in = static_cast<const T*>(read(x_line + i * xs, x_across, width));
-        T* const out = static_cast<T*>(write.target(y_line + i * ys, y_across));
-        for (int64_t j = 0; j < width; ++j) out[j] = sum[j] = accumulate<op, T>(sum[j], in[j]);
-        write.commit(y_line + i * ys, y_across, width);
-      }
-    };
-    loop.walk(begin, end, [&](const auto& p, int64_t lines) {
-      const int64_t step = side_by_side ? block : 1;
-      for (int64_t j = 0; j < lines; j += step) {
-        if (side_by_side) lines_together(p[0] + j * x_across, p[1] + j * y_across, std::min(step, lines - j));
-        else one_line(p[0] + j * x_across, p[1] + j * y_across);
-      }
-    });
-  });
+  parallel_for(loop.numel(), std::max<int64_t>(1, grain / std::max<int64_t>(length, 1)),
+               [&](int64_t begin, int64_t end) {
+                 cpu::Reader read(x.dtype, dtype_of<T>());
+                 cpu::Writer write(y.dtype, dtype_of<T>());
+                 const auto one_line = [&](char* x_line, char* y_line) {
+                   T sum = op == Cumulative::sum ? T(0) : T(1);
+                   for (int64_t i = 0; i < length; i += block) {
+                     const int64_t n = std::min(block, length - i);
+                     const T* const in = static_cast<const T*>(read(x_line + i * xs, xs, n));
+                     T* const out = static_cast<T*>(write.target(y_line + i * ys, ys));
+                     for (int64_t j = 0; j < n; ++j) out[j] = sum = accumulate<op, T>(sum, in[j]);
+                     write.commit(y_line + i * ys, ys, n);
+                   }
+                 };
+                 const auto lines_together = [&](char* x_line, char* y_line, int64_t width) {
+                   alignas(64) T sum[block];
+                   std::fill_n(sum, width, op == Cumulative::sum ? T(0) : T(1));
+                   for (int64_t i = 0; i < length; ++i) {
+                     const T* const in = static_cast<const T*>(read(x_line + i * xs, x_across, width));
+                     T* const out = static_cast<T*>(write.target(y_line + i * ys, y_across));
+                     for (int64_t j = 0; j < width; ++j) out[j] = sum[j] = accumulate<op, T>(sum[j], in[j]);
+                     write.commit(y_line + i * ys, y_across, width);
+                   }
+                 };
+                 loop.walk(begin, end, [&](const auto& p, int64_t lines) {
+                   const int64_t step = side_by_side ? block : 1;
+                   for (int64_t j = 0; j < lines; j += step) {
+                     if (side_by_side)
+                       lines_together(p[0] + j * x_across, p[1] + j * y_across, std::min(step, lines - j));
+                     else
+                       one_line(p[0] + j * x_across, p[1] + j * y_across);
+                   }
+                 });
+               });
 }
 
 }  // namespace
 
 void Cpu::arg_reduce(ArgReduce op, const View& values, const View& index, const View& x, int dim) {
   const auto run = [&]<class T>() {
-    if (op == ArgReduce::max) loom::arg_reduce<ArgReduce::max, T>(values, index, x, dim);
-    else loom::arg_reduce<ArgReduce::min, T>(values, index, x, dim);
+    if (op == ArgReduce::max)
+      loom::arg_reduce<ArgReduce::max, T>(values, index, x, dim);
+    else
+      loom::arg_reduce<ArgReduce::min, T>(values, index, x, dim);
   };
-  if (is_integral(x.dtype)) run.operator()<int64_t>();
-  else if (x.dtype == f64) run.operator()<double>();
-  else run.operator()<float>();
+  if (is_integral(x.dtype))
+    run.operator()<int64_t>();
+  else if (x.dtype == f64)
+    run.operator()<double>();
+  else
+    run.operator()<float>();
 }
 
 void Cpu::cumulative(Cumulative op, const View& y, const View& x, int dim) {
   const auto run = [&]<class T>() {
-    if (op == Cumulative::sum) loom::cumulative<Cumulative::sum, T>(y, x, dim);
-    else loom::cumulative<Cumulative::product, T>(y, x, dim);
+    if (op == Cumulative::sum)
+      loom::cumulative<Cumulative::sum, T>(y, x, dim);
+    else
+      loom::cumulative<Cumulative::product, T>(y, x, dim);
   };
-  if (is_integral(x.dtype)) run.operator()<int64_t>();
-  else run.operator()<double>();
+  if (is_integral(x.dtype))
+    run.operator()<int64_t>();
+  else
+    run.operator()<double>();
 }
 
 }  // namespace loom

@@ -2,30 +2,48 @@
 
 #include <array>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 namespace loom::cpu {
 
 namespace {
 
-// float to integer truncates (u8 by way of i32, so that negative numbers wrap alike everywhere).
+// Truncates; numbers out of range give the nearest in it, NaN gives 0.
+template <class To, class From>
+To truncate(From x) {
+  constexpr From low = static_cast<From>(std::numeric_limits<To>::min());
+  constexpr From high = static_cast<From>(std::numeric_limits<To>::max());  // may round up, to a power of two
+  const bool inside = x > low && x < high;
+  const To whole = static_cast<To>(inside ? x : From(0));
+  const To outside = x >= high ? std::numeric_limits<To>::max() : x <= low ? std::numeric_limits<To>::min() : To(0);
+  return inside ? whole : outside;
+}
+
+// Integers wrap; floating numbers go to u8 by way of i32, and wrap there.
 template <class To, class From>
 To cast(From x) {
-  if constexpr (std::is_same_v<To, bool>) return static_cast<compute_type<From>>(x) != compute_type<From>(0);
-  else if constexpr (std::is_same_v<To, Half> || std::is_same_v<To, BFloat16>) return To(static_cast<float>(x));
-  else if constexpr (std::is_same_v<To, uint8_t> && !std::is_integral_v<From>)
-    return static_cast<To>(static_cast<int32_t>(static_cast<compute_type<From>>(x)));
-  else return static_cast<To>(static_cast<compute_type<From>>(x));
+  constexpr bool truncates = std::is_integral_v<To> && !std::is_integral_v<From>;
+  using Number = compute_type<From>;
+  if constexpr (std::is_same_v<To, bool>)
+    return static_cast<Number>(x) != Number(0);
+  else if constexpr (std::is_same_v<To, Half> || std::is_same_v<To, BFloat16>)
+    return To(static_cast<float>(x));
+  else if constexpr (truncates && sizeof(To) == 1)
+    return static_cast<To>(truncate<int32_t, Number>(x));
+  else if constexpr (truncates)
+    return truncate<To, Number>(x);
+  else
+    return static_cast<To>(static_cast<Number>(x));
 }
 
 template <class To, class From>
-void convert(void* y_data, const void* x_data, int64_t n) {
+void convert(void* __restrict y_data, const void* __restrict x_data, int64_t n) {
   To* const y = static_cast<To*>(y_data);
   const From* const x = static_cast<const From*>(x_data);
   if constexpr (std::is_same_v<To, From>) {
     std::memcpy(y, x, static_cast<size_t>(n) * sizeof(To));
   } else {
-#pragma omp simd
     for (int64_t i = 0; i < n; ++i) y[i] = cast<To>(x[i]);
   }
 }
@@ -57,20 +75,28 @@ Convert converter(DType to, DType from) { return converters[static_cast<size_t>(
 void gather_run(void* y, const char* x, int64_t stride, int64_t n, size_t item) {
   char* const out = static_cast<char*>(y);
   switch (item) {
-    case 1: return gather_items<1>(out, x, stride, n);
-    case 2: return gather_items<2>(out, x, stride, n);
-    case 4: return gather_items<4>(out, x, stride, n);
-    default: return gather_items<8>(out, x, stride, n);
+    case 1:
+      return gather_items<1>(out, x, stride, n);
+    case 2:
+      return gather_items<2>(out, x, stride, n);
+    case 4:
+      return gather_items<4>(out, x, stride, n);
+    default:
+      return gather_items<8>(out, x, stride, n);
   }
 }
 
 void scatter_run(char* y, int64_t stride, const void* x, int64_t n, size_t item) {
   const char* const in = static_cast<const char*>(x);
   switch (item) {
-    case 1: return scatter_items<1>(y, stride, in, n);
-    case 2: return scatter_items<2>(y, stride, in, n);
-    case 4: return scatter_items<4>(y, stride, in, n);
-    default: return scatter_items<8>(y, stride, in, n);
+    case 1:
+      return scatter_items<1>(y, stride, in, n);
+    case 2:
+      return scatter_items<2>(y, stride, in, n);
+    case 4:
+      return scatter_items<4>(y, stride, in, n);
+    default:
+      return scatter_items<8>(y, stride, in, n);
   }
 }
 

@@ -29,18 +29,54 @@ void transpose_tile(char* y, int64_t y_stride, const char* x, int64_t x_stride, 
   for (int64_t c = 0; c < columns; ++c) {
     char* const out = y + c * y_stride;
     const char* const in = x + c * static_cast<int64_t>(sizeof(Bits));
-    for (int64_t r = 0; r < rows; ++r) std::memcpy(out + r * static_cast<int64_t>(sizeof(Bits)), in + r * x_stride, sizeof(Bits));
+    for (int64_t r = 0; r < rows; ++r)
+      std::memcpy(out + r * static_cast<int64_t>(sizeof(Bits)), in + r * x_stride, sizeof(Bits));
   }
+}
+
+using Four = uint32_t __attribute__((vector_size(16)));
+
+Four load_four(const char* x) {
+  Four v;
+  std::memcpy(&v, x, sizeof(v));
+  return v;
+}
+
+// 4 x 4 elements of 4 bytes in registers.
+void transpose_four(char* y, int64_t y_stride, const char* x, int64_t x_stride) {
+  const Four a = load_four(x), b = load_four(x + x_stride), c = load_four(x + 2 * x_stride),
+             d = load_four(x + 3 * x_stride);
+  const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const Four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  const Four out[4] = {__builtin_shufflevector(ab, cd, 0, 1, 4, 5), __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
+                       __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5), __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7)};
+  for (int i = 0; i < 4; ++i) std::memcpy(y + i * y_stride, &out[i], sizeof(Four));
+}
+
+template <>
+void transpose_tile<uint32_t>(char* y, int64_t y_stride, const char* x, int64_t x_stride, int64_t rows,
+                              int64_t columns) {
+  const auto one = [&](int64_t c, int64_t r) { std::memcpy(y + c * y_stride + r * 4, x + r * x_stride + c * 4, 4); };
+  const int64_t whole_rows = rows & ~int64_t{3}, whole_columns = columns & ~int64_t{3};
+  for (int64_t c = 0; c < whole_columns; c += 4)
+    for (int64_t r = 0; r < whole_rows; r += 4)
+      transpose_four(y + c * y_stride + r * 4, y_stride, x + r * x_stride + c * 4, x_stride);
+  for (int64_t c = 0; c < columns; ++c)
+    for (int64_t r = c < whole_columns ? whole_rows : 0; r < rows; ++r) one(c, r);
 }
 
 using TransposeTile = void (*)(char*, int64_t, const char*, int64_t, int64_t, int64_t);
 
 TransposeTile transpose_of(size_t item) {
   switch (item) {
-    case 1: return transpose_tile<uint8_t>;
-    case 2: return transpose_tile<uint16_t>;
-    case 4: return transpose_tile<uint32_t>;
-    default: return transpose_tile<uint64_t>;
+    case 1:
+      return transpose_tile<uint8_t>;
+    case 2:
+      return transpose_tile<uint16_t>;
+    case 4:
+      return transpose_tile<uint32_t>;
+    default:
+      return transpose_tile<uint64_t>;
   }
 }
 
@@ -88,13 +124,15 @@ void copy_transposed(const cpu::Loop<2>& loop, int across, const View& y, const 
 void copy_dense(void* y, const void* x, int64_t n, size_t item) {
   parallel_for(n, 4 * grain, [&](int64_t begin, int64_t end) {
     std::memcpy(static_cast<char*>(y) + static_cast<size_t>(begin) * item,
-                static_cast<const char*>(x) + static_cast<size_t>(begin) * item, static_cast<size_t>(end - begin) * item);
+                static_cast<const char*>(x) + static_cast<size_t>(begin) * item,
+                static_cast<size_t>(end - begin) * item);
   });
 }
 
 // Fills y with one element of its dtype.
 void fill_with(const View& y, const void* value) {
-  const View source{const_cast<void*>(value), y.dtype, y.device, y.shape, Dims::filled(y.rank(), 0)};  // NOLINT: read only
+  const View source{const_cast<void*>(value), y.dtype, y.device, y.shape,
+                    Dims::filled(y.rank(), 0)};  // NOLINT: read only
   cpu::staged<2>({&y, &source}, {y.dtype, y.dtype}, grain, [&](void* out, const auto& in, int64_t n) {
     std::memcpy(out, in[0], static_cast<size_t>(n) * item_size(y.dtype));
   });

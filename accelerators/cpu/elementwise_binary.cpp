@@ -34,8 +34,10 @@ T apply_integral(T a, T b) {
 
 template <Binary op, class T>
 auto apply(T a, T b) {
-  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) return apply_integral<op, T>(a, b);
-  else return elementwise::BinaryFunction<op>{}(a, b);
+  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>)
+    return apply_integral<op, T>(a, b);
+  else
+    return elementwise::BinaryFunction<op>{}(a, b);
 }
 
 // The output may be an input in spite of __restrict: a loop that reads and writes element i only cannot tell.
@@ -65,11 +67,16 @@ constexpr bool takes_boolean(Binary op) {
 template <Binary op, Kind kind, class T>
 constexpr Kernel kernel() {
   constexpr bool is_bool = std::is_same_v<T, bool>;
-  if constexpr (kind == Kind::predicate) return compare<op, T>;
-  else if constexpr (kind == Kind::real && std::is_integral_v<T>) return nullptr;
-  else if constexpr (kind == Kind::bitwise && !std::is_integral_v<T>) return nullptr;
-  else if constexpr (kind == Kind::numeric && is_bool && !takes_boolean(op)) return nullptr;
-  else return map<op, T>;
+  if constexpr (kind == Kind::predicate)
+    return compare<op, T>;
+  else if constexpr (kind == Kind::real && std::is_integral_v<T>)
+    return nullptr;
+  else if constexpr (kind == Kind::bitwise && !std::is_integral_v<T>)
+    return nullptr;
+  else if constexpr (kind == Kind::numeric && is_bool && !takes_boolean(op))
+    return nullptr;
+  else
+    return map<op, T>;
 }
 
 template <class T>
@@ -83,23 +90,29 @@ constexpr std::array kernels = {
 Kernel find_kernel(Binary op, DType compute) {
   const auto i = static_cast<size_t>(op);
   switch (compute) {
-    case f64: return kernels<double>[i];
-    case i64: return kernels<int64_t>[i];
-    case i32: return kernels<int32_t>[i];
-    case u8: return kernels<uint8_t>[i];
-    case boolean: return kernels<bool>[i];
-    default: return kernels<float>[i];
+    case f64:
+      return kernels<double>[i];
+    case i64:
+      return kernels<int64_t>[i];
+    case i32:
+      return kernels<int32_t>[i];
+    case u8:
+      return kernels<uint8_t>[i];
+    case boolean:
+      return kernels<bool>[i];
+    default:
+      return kernels<float>[i];
   }
 }
 
 // Only the size of an element matters.
 template <class Bits>
-void select(void* y_data, const void* condition, const void* a_data, const void* b_data, int64_t n) {
+void select(void* __restrict y_data, const void* __restrict condition, const void* __restrict a_data,
+            const void* __restrict b_data, int64_t n) {
   Bits* const y = static_cast<Bits*>(y_data);
   const uint8_t* const c = static_cast<const uint8_t*>(condition);
   const Bits* const a = static_cast<const Bits*>(a_data);
   const Bits* const b = static_cast<const Bits*>(b_data);
-#pragma omp simd
   for (int64_t i = 0; i < n; ++i) y[i] = c[i] != 0 ? a[i] : b[i];
 }
 
@@ -119,7 +132,7 @@ void Cpu::binary(Binary op, const View& y, const View& a, const View& b) {
 
 void Cpu::where(const View& y, const View& condition, const View& a, const View& b) {
   const size_t item = item_size(y.dtype);
-  const auto kernel = item == 1 ? select<uint8_t>
+  const auto kernel = item == 1   ? select<uint8_t>
                       : item == 2 ? select<uint16_t>
                       : item == 4 ? select<uint32_t>
                                   : select<uint64_t>;

@@ -18,26 +18,42 @@ using Kernel = void (*)(void* y, const void* x, int64_t n, double p, double q);
 template <Unary op>
 float in_vectors(float x, [[maybe_unused]] float p, [[maybe_unused]] float q) {
   using enum Unary;
-  if constexpr (op == exp) return vm::exp(x);
-  else if constexpr (op == expm1) return vm::expm1(x);
-  else if constexpr (op == log) return vm::log(x);
-  else if constexpr (op == log1p) return vm::log1p(x);
-  else if constexpr (op == tanh) return vm::tanh(x);
-  else if constexpr (op == erf) return vm::erf(x);
-  else if constexpr (op == sigmoid) return vm::sigmoid(x);
-  else if constexpr (op == logsigmoid) return (x < 0.0f ? x : 0.0f) - vm::log1p(vm::exp(x < 0.0f ? x : -x));
-  else if constexpr (op == silu) return x / (1.0f + vm::exp(-x));
-  else if constexpr (op == gelu) return 0.5f * x * (1.0f + vm::erf(x * 0.70710678118654752440f));
+  if constexpr (op == exp)
+    return vm::exp(x);
+  else if constexpr (op == expm1)
+    return vm::expm1(x);
+  else if constexpr (op == log)
+    return vm::log(x);
+  else if constexpr (op == log1p)
+    return vm::log1p(x);
+  else if constexpr (op == tanh)
+    return vm::tanh(x);
+  else if constexpr (op == erf)
+    return vm::erf(x);
+  else if constexpr (op == sigmoid)
+    return vm::sigmoid(x);
+  else if constexpr (op == logsigmoid)
+    return -vm::softplus(-x);
+  else if constexpr (op == silu)
+    return x / (1.0f + vm::exp(-x));
+  else if constexpr (op == gelu)
+    return 0.5f * x * (1.0f + vm::erf(x * 0.70710678118654752440f));
   else if constexpr (op == gelu_tanh)
     return 0.5f * x * (1.0f + vm::tanh(0.79788456080286535588f * (x + 0.044715f * x * x * x)));
-  else if constexpr (op == mish) return x * vm::tanh(x > 20.0f ? x : vm::log1p(vm::exp(x)));
-  else if constexpr (op == tanhshrink) return x - vm::tanh(x);
+  else if constexpr (op == mish)
+    return x * vm::tanh(vm::softplus(x));
+  else if constexpr (op == tanhshrink)
+    return x - vm::tanh(x);
   else if constexpr (op == selu)
     return 1.0507009873554804934f * (x > 0.0f ? x : 1.6732632423543772848f * vm::expm1(x));
-  else if constexpr (op == elu) return x > 0.0f ? x : p * vm::expm1(x);
-  else if constexpr (op == celu) return x > 0.0f ? x : p * vm::expm1(x / p);
-  else if constexpr (op == softplus) return x * p > q ? x : vm::log1p(vm::exp(x * p)) / p;
-  else return elementwise::UnaryFunction<op>{}(x, p, q);
+  else if constexpr (op == elu)
+    return x > 0.0f ? x : p * vm::expm1(x);
+  else if constexpr (op == celu)
+    return x > 0.0f ? x : p * vm::expm1(x / p);
+  else if constexpr (op == softplus)
+    return x * p > q ? x : vm::softplus(x * p) / p;
+  else
+    return elementwise::UnaryFunction<op>{}(x, p, q);
 }
 
 constexpr bool rounds(Unary op) {
@@ -48,20 +64,27 @@ constexpr bool rounds(Unary op) {
 // Integers wrap: negation and squares are done unsigned, where overflow is defined.
 template <Unary op, class T>
 auto apply(T x, T p, T q) {
-  if constexpr (std::is_same_v<T, float>) return in_vectors<op>(x, p, q);
-  else if constexpr (std::is_same_v<T, bool> || (std::is_integral_v<T> && rounds(op))) return x;
+  if constexpr (std::is_same_v<T, float>)
+    return in_vectors<op>(x, p, q);
+  else if constexpr (std::is_same_v<T, bool> || (std::is_integral_v<T> && rounds(op)))
+    return x;
   else if constexpr (std::is_integral_v<T> && (op == Unary::neg || op == Unary::square))
     return static_cast<T>(elementwise::UnaryFunction<op>{}(static_cast<uint64_t>(x), uint64_t{0}, uint64_t{0}));
-  else return elementwise::UnaryFunction<op>{}(x, p, q);
+  else
+    return elementwise::UnaryFunction<op>{}(x, p, q);
 }
 
 // Parameters may lie outside T: clamp's default bounds are infinite.
 template <class T>
 T parameter(double value) {
-  if constexpr (!std::is_integral_v<T>) return static_cast<T>(value);
-  else if (value <= static_cast<double>(std::numeric_limits<T>::min())) return std::numeric_limits<T>::min();
-  else if (value >= static_cast<double>(std::numeric_limits<T>::max())) return std::numeric_limits<T>::max();
-  else return static_cast<T>(value);
+  if constexpr (!std::is_integral_v<T>)
+    return static_cast<T>(value);
+  else if (value <= static_cast<double>(std::numeric_limits<T>::min()))
+    return std::numeric_limits<T>::min();
+  else if (value >= static_cast<double>(std::numeric_limits<T>::max()))
+    return std::numeric_limits<T>::max();
+  else
+    return static_cast<T>(value);
 }
 
 // x and y may be one array in spite of __restrict: a loop that reads and writes element i only cannot tell.
@@ -78,9 +101,12 @@ void test(void* __restrict y_data, const void* __restrict x_data, int64_t n, dou
   bool* const y = static_cast<bool*>(y_data);
   const T* const x = static_cast<const T*>(x_data);
   for (int64_t i = 0; i < n; ++i) {
-    if constexpr (op == Unary::logical_not) y[i] = x[i] == T(0);
-    else if constexpr (std::is_integral_v<T>) y[i] = op == Unary::isfinite;
-    else y[i] = elementwise::UnaryFunction<op>{}(x[i], T(0), T(0));
+    if constexpr (op == Unary::logical_not)
+      y[i] = x[i] == T(0);
+    else if constexpr (std::is_integral_v<T>)
+      y[i] = op == Unary::isfinite;
+    else
+      y[i] = elementwise::UnaryFunction<op>{}(x[i], T(0), T(0));
   }
 }
 
@@ -93,10 +119,14 @@ constexpr bool takes_boolean(Unary op) {
 // Null: there is no such kernel.
 template <Unary op, Kind kind, class T>
 constexpr Kernel kernel() {
-  if constexpr (kind == Kind::predicate) return test<op, T>;
-  else if constexpr (std::is_floating_point_v<T>) return map<op, T>;
-  else if constexpr (kind == Kind::real || (std::is_same_v<T, bool> && !takes_boolean(op))) return nullptr;
-  else return map<op, T>;
+  if constexpr (kind == Kind::predicate)
+    return test<op, T>;
+  else if constexpr (std::is_floating_point_v<T>)
+    return map<op, T>;
+  else if constexpr (kind == Kind::real || (std::is_same_v<T, bool> && !takes_boolean(op)))
+    return nullptr;
+  else
+    return map<op, T>;
 }
 
 template <class T>
@@ -111,12 +141,18 @@ constexpr std::array kernels = {
 Kernel find_kernel(Unary op, DType compute) {
   const auto i = static_cast<size_t>(op);
   switch (compute) {
-    case f64: return kernels<double>[i];
-    case i64: return kernels<int64_t>[i];
-    case i32: return kernels<int32_t>[i];
-    case u8: return kernels<uint8_t>[i];
-    case boolean: return kernels<bool>[i];
-    default: return kernels<float>[i];
+    case f64:
+      return kernels<double>[i];
+    case i64:
+      return kernels<int64_t>[i];
+    case i32:
+      return kernels<int32_t>[i];
+    case u8:
+      return kernels<uint8_t>[i];
+    case boolean:
+      return kernels<bool>[i];
+    default:
+      return kernels<float>[i];
   }
 }
 

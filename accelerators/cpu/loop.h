@@ -1,4 +1,5 @@
-// Walking several views of one shape together: dimensions are collapsed first, then visited as runs along the inner one.
+// Walking several views of one shape together: dimensions are collapsed first, then visited as runs along the inner
+// one.
 #pragma once
 
 #include <algorithm>

@@ -90,7 +90,8 @@ void to_system(Block* block) noexcept {
 
 size_t cache_limit() {
   const char* const text = std::getenv("LOOM_CACHE_LIMIT");
-  if (text == nullptr) return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) / 4 * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  if (text == nullptr)
+    return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) / 4 * static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const std::string_view view(text);
   size_t bytes = 0;
   const auto [end, status] = std::from_chars(view.data(), view.data() + view.size(), bytes);

@@ -41,19 +41,19 @@ class State {
   alignas(64) T scratch_[block];
 };
 
-// Calls update(p, g, s, n) for blocks of all elements; s are the runs of the states.
+// Calls update(p, g, states..., n) with runs of all elements, a block at a time.
 template <class T, size_t N, class Update>
 void for_each_block(const View& p, const View& g, const std::array<const View*, N>& states, const Update& update) {
   parallel_for(p.numel(), cpu::grain / 4, [&](int64_t begin, int64_t end) {
     [&]<size_t... k>(std::index_sequence<k...>) {
       State<T> parameter(p);
       cpu::Reader gradient(g.dtype, dtype_of<T>());
-      std::array<State<T>, N> state = {State<T>(*states[k])...};
+      [[maybe_unused]] std::array<State<T>, N> state = {State<T>(*states[k])...};
       const auto g_item = static_cast<int64_t>(item_size(g.dtype));
       for (int64_t i = begin; i < end; i += block) {
         const int64_t n = std::min(block, end - i);
-        T* const runs[N + 1] = {parameter.begin(i, n), state[k].begin(i, n)...};
-        update(runs[0], static_cast<const T*>(gradient(g.as<char>() + i * g_item, g_item, n)), runs + 1, n);
+        update(parameter.begin(i, n), static_cast<const T*>(gradient(g.as<char>() + i * g_item, g_item, n)),
+               state[k].begin(i, n)..., n);
         parameter.end(i, n);
         (state[k].end(i, n), ...);
       }
@@ -65,8 +65,10 @@ void for_each_block(const View& p, const View& g, const std::array<const View*, 
 template <class F>
 void with_compute(const char* op, const View& p, const View& state, const F& f) {
   check(is_floating(p.dtype), op, ": expects a floating dtype, got ", p.dtype);
-  if (p.dtype == f64 || (state.data != nullptr && state.dtype == f64)) f.template operator()<double>();
-  else f.template operator()<float>();
+  if (p.dtype == f64 || (state.data != nullptr && state.dtype == f64))
+    f.template operator()<double>();
+  else
+    f.template operator()<float>();
 }
 
 }  // namespace
@@ -74,19 +76,21 @@ void with_compute(const char* op, const View& p, const View& state, const F& f) 
 void Cpu::sgd(const View& p, const View& g, const View& momentum, const SgdStep& s) {
   with_compute("sgd", p, momentum, [&]<class T>() {
     const T lr = static_cast<T>(s.lr), decay = static_cast<T>(s.weight_decay), sign = s.maximize ? T(-1) : T(1);
-    const T keep = static_cast<T>(s.first ? 0.0 : s.momentum), add = static_cast<T>(s.first ? 1.0 : 1.0 - s.dampening);
-    const T ahead = static_cast<T>(s.momentum);
-    const bool with_momentum = s.momentum != 0, nesterov = s.nesterov, first = s.first;
-    for_each_block<T, 1>(p, g, {&momentum}, [=](T* x, const T* dx, T* const* state, int64_t n) {
-      T* const m = state[0];
-#pragma omp simd
+    if (s.momentum == 0) {
+      for_each_block<T, 0>(p, g, {}, [=](T* __restrict x, const T* __restrict dx, int64_t n) {
+        for (int64_t i = 0; i < n; ++i) x[i] = x[i] - lr * (sign * dx[i] + decay * x[i]);
+      });
+      return;
+    }
+    // The first gradient goes in whole; what the buffer holds before means nothing, and may be NaN.
+    const T keep = static_cast<T>(s.momentum), add = static_cast<T>(s.first ? 1.0 : 1.0 - s.dampening);
+    const bool nesterov = s.nesterov, first = s.first;
+    for_each_block<T, 1>(p, g, {&momentum}, [=](T* __restrict x, const T* __restrict dx, T* __restrict m, int64_t n) {
+      if (first) std::fill_n(m, n, T(0));
       for (int64_t i = 0; i < n; ++i) {
         const T d = sign * dx[i] + decay * x[i];
-        const T before = first ? T(0) : m[i];  // a first buffer's content means nothing, and may be NaN
-        const T buffer = keep * before + add * d;
-        m[i] = with_momentum ? buffer : m[i];
-        const T step = !with_momentum ? d : nesterov ? d + ahead * buffer : buffer;
-        x[i] = x[i] - lr * step;
+        m[i] = keep * m[i] + add * d;
+        x[i] = x[i] - lr * (nesterov ? d + keep * m[i] : m[i]);
       }
     });
   });
@@ -102,20 +106,19 @@ void Cpu::adam(const View& p, const View& g, const View& m, const View& v, const
     const T shrink = static_cast<T>(s.decoupled ? 1 - s.lr * s.weight_decay : 1.0);
     const T decay = static_cast<T>(s.decoupled ? 0.0 : s.weight_decay);
     const bool amsgrad = s.amsgrad;
-    for_each_block<T, 3>(p, g, {&m, &v, &v_max}, [=](T* x, const T* dx, T* const* state, int64_t n) {
-      T* const mean = state[0];
-      T* const square = state[1];
-      T* const highest = state[2];
-#pragma omp simd
-      for (int64_t i = 0; i < n; ++i) {
-        const T d = sign * dx[i] + decay * x[i];
-        mean[i] = beta1 * mean[i] + rest1 * d;
-        square[i] = beta2 * square[i] + rest2 * d * d;
-        if (amsgrad) highest[i] = square[i] > highest[i] || square[i] != square[i] ? square[i] : highest[i];
-        const T denominator = std::sqrt(amsgrad ? highest[i] : square[i]) / root + eps;
-        x[i] = shrink * x[i] - step * (mean[i] / denominator);
-      }
-    });
+    for_each_block<T, 3>(p, g, {&m, &v, &v_max},
+                         [=](T* __restrict x, const T* __restrict dx, T* __restrict mean, T* __restrict square,
+                             T* __restrict highest, int64_t n) {
+                           for (int64_t i = 0; i < n; ++i) {
+                             const T d = sign * dx[i] + decay * x[i];
+                             mean[i] = beta1 * mean[i] + rest1 * d;
+                             square[i] = beta2 * square[i] + rest2 * d * d;
+                             if (amsgrad)
+                               highest[i] = square[i] > highest[i] || square[i] != square[i] ? square[i] : highest[i];
+                             const T denominator = std::sqrt(amsgrad ? highest[i] : square[i]) / root + eps;
+                             x[i] = shrink * x[i] - step * (mean[i] / denominator);
+                           }
+                         });
   });
 }
 
@@ -123,9 +126,7 @@ void Cpu::adagrad(const View& p, const View& g, const View& sum, const AdagradSt
   with_compute("adagrad", p, sum, [&]<class T>() {
     const T lr = static_cast<T>(s.lr / (1 + static_cast<double>(s.step - 1) * s.lr_decay));
     const T decay = static_cast<T>(s.weight_decay), eps = static_cast<T>(s.eps), sign = s.maximize ? T(-1) : T(1);
-    for_each_block<T, 1>(p, g, {&sum}, [=](T* x, const T* dx, T* const* state, int64_t n) {
-      T* const total = state[0];
-#pragma omp simd
+    for_each_block<T, 1>(p, g, {&sum}, [=](T* __restrict x, const T* __restrict dx, T* __restrict total, int64_t n) {
       for (int64_t i = 0; i < n; ++i) {
         const T d = sign * dx[i] + decay * x[i];
         total[i] = total[i] + d * d;
@@ -142,21 +143,19 @@ void Cpu::rmsprop(const View& p, const View& g, const View& square_avg, const Vi
     const T decay = static_cast<T>(s.weight_decay), eps = static_cast<T>(s.eps), sign = s.maximize ? T(-1) : T(1);
     const T keep = static_cast<T>(s.momentum);
     const bool centered = s.centered, with_momentum = s.momentum > 0;
-    for_each_block<T, 3>(p, g, {&square_avg, &grad_avg, &momentum}, [=](T* x, const T* dx, T* const* state, int64_t n) {
-      T* const square = state[0];
-      T* const mean = state[1];
-      T* const buffer = state[2];
-#pragma omp simd
-      for (int64_t i = 0; i < n; ++i) {
-        const T d = sign * dx[i] + decay * x[i];
-        square[i] = alpha * square[i] + rest * d * d;
-        if (centered) mean[i] = alpha * mean[i] + rest * d;
-        const T variance = centered ? square[i] - mean[i] * mean[i] : square[i];
-        const T scaled = d / (std::sqrt(variance) + eps);
-        if (with_momentum) buffer[i] = keep * buffer[i] + scaled;
-        x[i] = x[i] - lr * (with_momentum ? buffer[i] : scaled);
-      }
-    });
+    for_each_block<T, 3>(p, g, {&square_avg, &grad_avg, &momentum},
+                         [=](T* __restrict x, const T* __restrict dx, T* __restrict square, T* __restrict mean,
+                             T* __restrict buffer, int64_t n) {
+                           for (int64_t i = 0; i < n; ++i) {
+                             const T d = sign * dx[i] + decay * x[i];
+                             square[i] = alpha * square[i] + rest * d * d;
+                             if (centered) mean[i] = alpha * mean[i] + rest * d;
+                             const T variance = centered ? square[i] - mean[i] * mean[i] : square[i];
+                             const T scaled = d / (std::sqrt(variance) + eps);
+                             if (with_momentum) buffer[i] = keep * buffer[i] + scaled;
+                             x[i] = x[i] - lr * (with_momentum ? buffer[i] : scaled);
+                           }
+                         });
   });
 }
 

@@ -15,17 +15,35 @@ namespace {
 constexpr int64_t words = cpu::block;  // drawn at a time
 using Words = std::array<uint32_t, words>;
 
-// Words of consecutive Philox blocks from `first` on. Side by side, so that the compiler runs blocks in vector lanes.
+// Words of consecutive blocks from `first` on: Philox::block, with the lanes of vectors over the blocks.
 void draw_words(Words& out, const Philox& state, int64_t first) {
-  constexpr int64_t lanes = 16;
-  std::array<std::array<uint32_t, lanes>, 4> w;
-  for (int64_t b = 0; b < words / 4; b += lanes) {
-    for (int64_t l = 0; l < lanes; ++l) {
-      const auto block = state.block(static_cast<uint64_t>(first + b + l));
-      for (size_t k = 0; k < 4; ++k) w[k][static_cast<size_t>(l)] = block[k];
+  constexpr size_t lanes = 16;
+  using Lanes = std::array<uint32_t, lanes>;
+  for (size_t b = 0; b < words / 4; b += lanes) {
+    Lanes c0, c1, c2, c3;
+    for (size_t l = 0; l < lanes; ++l) {
+      const uint64_t position = state.offset + static_cast<uint64_t>(first) + b + l;
+      c0[l] = static_cast<uint32_t>(position);
+      c1[l] = static_cast<uint32_t>(position >> 32);
+      c2[l] = static_cast<uint32_t>(state.stream);
+      c3[l] = static_cast<uint32_t>(state.stream >> 32);
     }
-    for (int64_t l = 0; l < lanes; ++l)
-      for (size_t k = 0; k < 4; ++k) out[static_cast<size_t>(4 * (b + l)) + k] = w[k][static_cast<size_t>(l)];
+    uint32_t k0 = static_cast<uint32_t>(state.seed), k1 = static_cast<uint32_t>(state.seed >> 32);
+    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+      for (size_t l = 0; l < lanes; ++l) {
+        const uint64_t p0 = uint64_t{0xD2511F53u} * c0[l], p1 = uint64_t{0xCD9E8D57u} * c2[l];
+        c0[l] = static_cast<uint32_t>(p1 >> 32) ^ c1[l] ^ k0;
+        c2[l] = static_cast<uint32_t>(p0 >> 32) ^ c3[l] ^ k1;
+        c1[l] = static_cast<uint32_t>(p1);
+        c3[l] = static_cast<uint32_t>(p0);
+      }
+    for (size_t l = 0; l < lanes; ++l) {
+      const size_t at = 4 * (b + l);
+      out[at] = c0[l];
+      out[at + 1] = c1[l];
+      out[at + 2] = c2[l];
+      out[at + 3] = c3[l];
+    }
   }
 }
 
@@ -33,8 +51,10 @@ void draw_words(Words& out, const Philox& state, int64_t first) {
 template <class T>
 T unit(const Words& w, int64_t i) {
   const auto at = static_cast<size_t>(i);
-  if constexpr (std::is_same_v<T, float>) return to_uniform(w[at]);
-  else return to_uniform(w[2 * at], w[2 * at + 1]);
+  if constexpr (std::is_same_v<T, float>)
+    return to_uniform(w[at]);
+  else
+    return to_uniform(w[2 * at], w[2 * at + 1]);
 }
 
 // The largest number below b of a 16-bit type.
@@ -85,14 +105,15 @@ void draw_floating(Random kind, const View& y, double a, double b, const Philox&
   if (kind == Random::uniform) {
     const T width = static_cast<T>(b - a), limit = largest_below<T>(y.dtype, b);
     draw<T>(y, state, [&](const Words& w, auto& run) {
-      for (int64_t i = 0; i < count(run); ++i) run[static_cast<size_t>(i)] = draw::uniform(unit<T>(w, i), first, width, limit);
+      for (int64_t i = 0; i < count(run); ++i)
+        run[static_cast<size_t>(i)] = draw::uniform(unit<T>(w, i), first, width, limit);
     });
   } else if (kind == Random::normal) {
     draw<T>(y, state, [&](const Words& w, auto& run) {
       for (int64_t i = 0; i < count(run); i += 2) {
-        T z[2];
-        draw::normal_pair(unit<T>(w, i), unit<T>(w, i + 1), z[0], z[1]);
-        for (size_t k = 0; k < 2; ++k) run[static_cast<size_t>(i) + k] = first + second * z[k];
+        const auto z = draw::normal_pair(unit<T>(w, i), unit<T>(w, i + 1));
+        run[static_cast<size_t>(i)] = first + second * z.first;
+        run[static_cast<size_t>(i) + 1] = first + second * z.second;
       }
     });
   } else {
@@ -115,9 +136,12 @@ void draw_integers(const View& y, double a, double b, const Philox& state) {
 void Cpu::random(Random kind, const View& y, double a, double b, const Philox& state) {
   if (kind == Random::integers) return draw_integers(y, a, b, state);
   if (kind != Random::bernoulli)
-    check(is_floating(y.dtype), kind == Random::uniform ? "uniform" : "normal", ": expects a floating dtype, got ", y.dtype);
-  if (y.dtype == f64) draw_floating<double>(kind, y, a, b, state);
-  else draw_floating<float>(kind, y, a, b, state);
+    check(is_floating(y.dtype), kind == Random::uniform ? "uniform" : "normal", ": expects a floating dtype, got ",
+          y.dtype);
+  if (y.dtype == f64)
+    draw_floating<double>(kind, y, a, b, state);
+  else
+    draw_floating<float>(kind, y, a, b, state);
 }
 
 }  // namespace loom

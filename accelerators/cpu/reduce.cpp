@@ -26,19 +26,27 @@ using Total = std::conditional_t<std::is_floating_point_v<T>, double, int64_t>;
 template <Reduce op, class T>
 constexpr T neutral() {
   using Limits = std::numeric_limits<T>;
-  if constexpr (op == Reduce::prod || op == Reduce::all) return T(1);
-  else if constexpr (op == Reduce::max) return Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
-  else if constexpr (op == Reduce::min) return Limits::has_infinity ? Limits::infinity() : Limits::max();
-  else return T(0);
+  if constexpr (op == Reduce::prod || op == Reduce::all)
+    return T(1);
+  else if constexpr (op == Reduce::max)
+    return Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
+  else if constexpr (op == Reduce::min)
+    return Limits::has_infinity ? Limits::infinity() : Limits::max();
+  else
+    return T(0);
 }
 
 // Sums and products of integers wrap.
 template <Reduce op, class T>
 T combine(T a, T b) {
-  if constexpr (op == Reduce::max) return b > a || b != b ? b : a;
-  else if constexpr (op == Reduce::min) return b < a || b != b ? b : a;
-  else if constexpr (op == Reduce::all) return static_cast<T>(a & b);
-  else if constexpr (op == Reduce::any) return static_cast<T>(a | b);
+  if constexpr (op == Reduce::max)
+    return b > a || b != b ? b : a;
+  else if constexpr (op == Reduce::min)
+    return b < a || b != b ? b : a;
+  else if constexpr (op == Reduce::all)
+    return static_cast<T>(a & b);
+  else if constexpr (op == Reduce::any)
+    return static_cast<T>(a | b);
   else if constexpr (std::is_integral_v<T>) {
     const auto u = static_cast<uint64_t>(a), v = static_cast<uint64_t>(b);
     return static_cast<T>(op == Reduce::prod ? u * v : u + v);
@@ -49,8 +57,10 @@ T combine(T a, T b) {
 
 template <Reduce op, class T>
 T lift(T x) {
-  if constexpr (op == Reduce::sum_of_squares) return x * x;
-  else return x;
+  if constexpr (op == Reduce::sum_of_squares)
+    return x * x;
+  else
+    return x;
 }
 
 // One block of a row: independent lanes hide the latency of addition, and make the sum a shallow tree.
@@ -88,8 +98,7 @@ constexpr Kernels<T> kernels() {
             for (int64_t i = 0; i < n; i += block)
               total = combine<op, A>(total, static_cast<A>(reduce_block<op, T>(x + i, std::min(block, n - i))));
           },
-          [](T* lanes, const T* x, int64_t n) {
-#pragma omp simd
+          [](T* __restrict lanes, const T* __restrict x, int64_t n) {
             for (int64_t j = 0; j < n; ++j) lanes[j] = combine<op, T>(lanes[j], lift<op, T>(x[j]));
           },
           [](A* totals, T* lanes, int64_t n) {
@@ -111,11 +120,16 @@ Kernels<T> kernels_of(Reduce op) {
     return op == Reduce::all ? kernels<Reduce::all, T>() : kernels<Reduce::any, T>();
   } else {
     switch (op) {
-      case Reduce::prod: return kernels<Reduce::prod, T>();
-      case Reduce::max: return kernels<Reduce::max, T>();
-      case Reduce::min: return kernels<Reduce::min, T>();
-      case Reduce::sum_of_squares: return kernels<Reduce::sum_of_squares, T>();
-      default: return kernels<Reduce::sum, T>();
+      case Reduce::prod:
+        return kernels<Reduce::prod, T>();
+      case Reduce::max:
+        return kernels<Reduce::max, T>();
+      case Reduce::min:
+        return kernels<Reduce::min, T>();
+      case Reduce::sum_of_squares:
+        return kernels<Reduce::sum_of_squares, T>();
+      default:
+        return kernels<Reduce::sum, T>();
     }
   }
 }
@@ -135,16 +149,26 @@ template <class T>
 class Reduction {
  public:
   Reduction(const Kernels<T>& kernels, const View& y, const View& x, bool mean)
-      : k_(kernels), y_(y), x_(x), mean_(mean), kept_x_(part_of(x, x, y, false)), kept_y_(part_of(y, x, y, false)),
-        gone_x_(part_of(x, x, y, true)), kept_({&kept_x_, &kept_y_}), gone_({&gone_x_}) {}
+      : k_(kernels),
+        y_(y),
+        x_(x),
+        mean_(mean),
+        kept_x_(part_of(x, x, y, false)),
+        kept_y_(part_of(y, x, y, false)),
+        gone_x_(part_of(x, x, y, true)),
+        kept_({&kept_x_, &kept_y_}),
+        gone_({&gone_x_}) {}
 
   void run() const {
     const size_t item = item_size(x_.dtype);
-    const bool columns = kept_.dense(0, item) && kept_.inner_extent() >= 8 &&
-                         gone_.inner_stride(0) != static_cast<int64_t>(item);
-    if (columns) reduce_columns();
-    else if (gone_.numel() <= grain) reduce_rows();
-    else reduce_long_rows();
+    const bool across = kept_.dense(0, item) && gone_.inner_stride(0) != static_cast<int64_t>(item);
+    const bool short_rows = gone_.numel() <= 32;  // many short rows cost less side by side, even if they are gathered
+    if ((across || short_rows) && kept_.inner_extent() >= 8)
+      reduce_columns();
+    else if (gone_.numel() <= grain)
+      reduce_rows();
+    else
+      reduce_long_rows();
   }
 
  private:
@@ -178,13 +202,14 @@ class Reduction {
 
   void reduce_rows() const {
     const int64_t length = gone_.numel();
-    parallel_for(kept_.numel(), std::max<int64_t>(1, grain / std::max<int64_t>(length, 1)), [&](int64_t begin, int64_t end) {
-      cpu::Reader read = reader();
-      kept_.walk(begin, end, [&](const auto& p, int64_t n) {
-        for (int64_t i = 0; i < n; ++i)
-          store(p[1] + i * kept_.inner_stride(1), total_of(read, p[0] + i * kept_.inner_stride(0), 0, length));
-      });
-    });
+    parallel_for(
+        kept_.numel(), std::max<int64_t>(1, grain / std::max<int64_t>(length, 1)), [&](int64_t begin, int64_t end) {
+          cpu::Reader read = reader();
+          kept_.walk(begin, end, [&](const auto& p, int64_t n) {
+            for (int64_t i = 0; i < n; ++i)
+              store(p[1] + i * kept_.inner_stride(1), total_of(read, p[0] + i * kept_.inner_stride(0), 0, length));
+          });
+        });
   }
 
   void reduce_long_rows() const {
@@ -274,8 +299,10 @@ double sum_of_exponentials(const T* x, int64_t n, T high) {
   for (int64_t i = 0; i < n; i += block) {
     const int64_t m = std::min(block, n - i);
     for (int64_t j = 0; j < m; ++j) {
-      if constexpr (std::is_same_v<T, float>) e[j] = cpu::vector_math::exp(x[i + j] - high);
-      else e[j] = std::exp(x[i + j] - high);
+      if constexpr (std::is_same_v<T, float>)
+        e[j] = cpu::vector_math::exp(x[i + j] - high);
+      else
+        e[j] = std::exp(x[i + j] - high);
     }
     total += static_cast<double>(reduce_block<Reduce::sum, T>(e, m));
   }
@@ -289,31 +316,32 @@ void logsumexp(const View& y, const View& x) {
   const cpu::Loop<2> kept({&kept_x, &kept_y});
   const cpu::Loop<1> gone({&gone_x});
   const int64_t stride = gone.inner_stride(0);
-  parallel_for(kept.numel(), std::max<int64_t>(1, grain / 4 / std::max<int64_t>(gone.numel(), 1)), [&](int64_t begin, int64_t end) {
-    cpu::Reader read(x.dtype, dtype_of<T>());
-    const auto each_run = [&](const char* row, const auto& f) {
-      gone.walk(0, gone.numel(), [&](const auto& p, int64_t length) {
-        for (int64_t i = 0; i < length; i += block) {
-          const int64_t n = std::min(block, length - i);
-          f(static_cast<const T*>(read(row + (p[0] - gone.data()[0]) + i * stride, stride, n)), n);
-        }
-      });
-    };
-    for (int64_t o = begin; o < end; ++o) {
-      const auto at = kept.at(o);
-      T high = neutral<Reduce::max, T>();
-      each_run(at[0], [&](const T* run, int64_t n) {
-        high = combine<Reduce::max, T>(high, reduce_block<Reduce::max, T>(run, n));
-      });
-      double result = static_cast<double>(high);
-      if (high - high == T(0)) {  // else infinite or NaN, and the result is that
-        double total = 0;
-        each_run(at[0], [&](const T* run, int64_t n) { total += sum_of_exponentials(run, n, high); });
-        result += std::log(total);
-      }
-      cpu::store_as(y.dtype, at[1], f64, &result);
-    }
-  });
+  parallel_for(kept.numel(), std::max<int64_t>(1, grain / 4 / std::max<int64_t>(gone.numel(), 1)),
+               [&](int64_t begin, int64_t end) {
+                 cpu::Reader read(x.dtype, dtype_of<T>());
+                 const auto each_run = [&](const char* row, const auto& f) {
+                   gone.walk(0, gone.numel(), [&](const auto& p, int64_t length) {
+                     for (int64_t i = 0; i < length; i += block) {
+                       const int64_t n = std::min(block, length - i);
+                       f(static_cast<const T*>(read(row + (p[0] - gone.data()[0]) + i * stride, stride, n)), n);
+                     }
+                   });
+                 };
+                 for (int64_t o = begin; o < end; ++o) {
+                   const auto at = kept.at(o);
+                   T high = neutral<Reduce::max, T>();
+                   each_run(at[0], [&](const T* run, int64_t n) {
+                     high = combine<Reduce::max, T>(high, reduce_block<Reduce::max, T>(run, n));
+                   });
+                   double result = static_cast<double>(high);
+                   if (high - high == T(0)) {  // else infinite or NaN, and the result is that
+                     double total = 0;
+                     each_run(at[0], [&](const T* run, int64_t n) { total += sum_of_exponentials(run, n, high); });
+                     result += std::log(total);
+                   }
+                   cpu::store_as(y.dtype, at[1], f64, &result);
+                 }
+               });
 }
 
 }  // namespace

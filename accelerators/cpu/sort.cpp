@@ -1,6 +1,7 @@
 // Sorting along one dimension. Elements become unsigned keys whose order is the wanted one; equal keys go by position,
 // which makes any algorithm stable.
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <limits>
 #include <vector>
@@ -43,8 +44,24 @@ struct Wide {
   bool operator<(const Wide& other) const { return key != other.key ? key < other.key : position < other.position; }
 };
 
+// Stable, 8 bits of the key at a time from the low end; bytes that all keys share cost no pass.
+void radix_sort(std::vector<Narrow>& entries) {
+  std::vector<Narrow> other(entries.size());
+  for (int shift = 32; shift < 64; shift += 8) {
+    std::array<size_t, 257> start{};
+    for (const Narrow& e : entries) ++start[(e.word >> shift & 255) + 1];
+    if (std::find(start.begin(), start.end(), entries.size()) != start.end()) continue;
+    for (size_t i = 1; i < start.size(); ++i) start[i] += start[i - 1];
+    for (const Narrow& e : entries) other[start[e.word >> shift & 255]++] = e;
+    entries.swap(other);
+  }
+}
+
 template <class Entry>
 void sort_first(std::vector<Entry>& entries, int64_t k) {
+  if constexpr (std::is_same_v<Entry, Narrow>) {
+    if (k * 16 >= static_cast<int64_t>(entries.size()) && entries.size() >= 1024) return radix_sort(entries);
+  }
   const auto middle = entries.begin() + k;
   if (k * 16 < static_cast<int64_t>(entries.size())) {
     std::partial_sort(entries.begin(), middle, entries.end());
@@ -68,7 +85,8 @@ class Sort {
       v.strides.erase(dim_);
     }
     const cpu::Loop<3> loop({&starts[0], &starts[1], &starts[2]});
-    const int64_t length = x_.shape[dim_], lines_per_part = std::max<int64_t>(1, cpu::grain / 16 / std::max<int64_t>(length, 1));
+    const int64_t length = x_.shape[dim_],
+                  lines_per_part = std::max<int64_t>(1, cpu::grain / 16 / std::max<int64_t>(length, 1));
     parallel_for(loop.numel(), lines_per_part, [&](int64_t begin, int64_t end) {
       std::vector<Entry> entries(static_cast<size_t>(length));
       cpu::Reader read(x_.dtype, dtype_of<T>());

@@ -9,8 +9,8 @@
 namespace loom::cpu::vector_math {
 
 struct ExpParts {
-  float excess;    // exp(r) - 1 of the reduced argument
-  int32_t power;   // exp(x) = (1 + excess) * 2^power
+  float excess;   // exp(r) - 1 of the reduced argument
+  int32_t power;  // exp(x) = (1 + excess) * 2^power
 };
 
 inline float power_of_two(int32_t n) { return std::bit_cast<float>(static_cast<uint32_t>(n + 127) << 23); }
@@ -47,11 +47,10 @@ inline float expm1(float x) {
   return x > 88.0f ? exp(x) : scale * e.excess + (scale - 1.0f);
 }
 
-inline float log(float x) {
-  const bool tiny = x < std::numeric_limits<float>::min();
-  const float normal = tiny ? x * 8388608.0f : x;
-  const uint32_t bits = std::bit_cast<uint32_t>(normal) + (0x3f800000u - 0x3f3504f3u);  // exponent rounds at sqrt(1/2)
-  const auto exponent = static_cast<float>(static_cast<int32_t>(bits >> 23) - (tiny ? 127 + 23 : 127));
+// log of x * 2^-shift for normal positive x; anything for other x.
+inline float log_of_normal(float x, int32_t shift = 0) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x) + (0x3f800000u - 0x3f3504f3u);  // exponent rounds at sqrt(1/2)
+  const auto exponent = static_cast<float>(static_cast<int32_t>(bits >> 23) - (127 + shift));
   const float f = std::bit_cast<float>((bits & 0x7fffffu) + 0x3f3504f3u) - 1.0f;
   float y = 7.0376836292e-2f;
   y = y * f + -1.1514610310e-1f;
@@ -64,7 +63,12 @@ inline float log(float x) {
   y = y * f + 3.3333331174e-1f;
   const float square = f * f;
   y = y * f * square + exponent * -2.12194440e-4f - 0.5f * square;
-  const float result = (f + y) + exponent * 0.693359375f;
+  return (f + y) + exponent * 0.693359375f;
+}
+
+inline float log(float x) {
+  const bool tiny = x < std::numeric_limits<float>::min();
+  const float result = log_of_normal(tiny ? x * 8388608.0f : x, tiny ? 23 : 0);
   constexpr float infinity = std::numeric_limits<float>::infinity();
   const float special = x == 0.0f ? -infinity : x == infinity ? infinity : std::numeric_limits<float>::quiet_NaN();
   return x > 0.0f && x < infinity ? result : special;
@@ -105,6 +109,12 @@ inline float erf(float x) {
   q = q * z + -1.42647390514189e-02f;
   const float inside = x * p / q;
   return x >= 3.92f ? 1.0f : x <= -3.92f ? -1.0f : inside;
+}
+
+// log(1 + exp(x)), from the side on which exp does not overflow. NaN comes through the correction.
+inline float softplus(float x) {
+  const float z = exp(x < 0.0f ? x : -x), u = 1.0f + z;
+  return (x < 0.0f ? 0.0f : x) + (log_of_normal(u) + (z - (u - 1.0f)) / u);
 }
 
 inline float sigmoid(float x) { return 1.0f / (1.0f + exp(-x)); }

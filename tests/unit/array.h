@@ -51,10 +51,14 @@ class Array {
   void set(int64_t i, double value) {
     with_type(view_.dtype, [&]<class T>() {
       T element;
-      if constexpr (std::is_same_v<T, bool>) element = value != 0;
-      else if constexpr (std::is_integral_v<T>) element = static_cast<T>(static_cast<int64_t>(value));
-      else if constexpr (std::is_floating_point_v<T>) element = static_cast<T>(value);
-      else element = T(static_cast<float>(value));
+      if constexpr (std::is_same_v<T, bool>)
+        element = value != 0;
+      else if constexpr (std::is_integral_v<T>)
+        element = static_cast<T>(static_cast<int64_t>(value));
+      else if constexpr (std::is_floating_point_v<T>)
+        element = static_cast<T>(value);
+      else
+        element = T(static_cast<float>(value));
       std::memcpy(address(i), &element, sizeof(T));
     });
   }
@@ -82,14 +86,17 @@ class Array {
 // A dense array of rank 1 with these elements.
 struct List : Array {
   List(DType dtype, const std::vector<double>& values)
-      : Array(dtype, {static_cast<int64_t>(values.size())}, [&](int64_t i) { return values[static_cast<size_t>(i)]; }) {}
+      : Array(dtype, {static_cast<int64_t>(values.size())}, [&](int64_t i) { return values[static_cast<size_t>(i)]; }) {
+  }
 };
 
 // Numbers that all dtypes can hold exactly, neither sorted nor regular.
 inline double scrambled(int64_t i) { return static_cast<double>((i * 7919 + 13) % 101 - 50) / 4; }
 
 // Relative precision of results in dtype t.
-inline double tolerance(DType t) { return t == f64 ? 1e-12 : t == f32 ? 2e-6 : t == f16 ? 2e-3 : t == bf16 ? 1.6e-2 : 0; }
+inline double tolerance(DType t) {
+  return t == f64 ? 1e-12 : t == f32 ? 2e-6 : t == f16 ? 2e-3 : t == bf16 ? 1.6e-2 : 0;
+}
 
 inline bool close(double got, double expected, double relative, double absolute = 0) {
   if (std::isnan(expected)) return std::isnan(got);

@@ -16,7 +16,12 @@ struct UnaryRow {
 // Every row of the table with its formula in double, and the interval that its tests draw from.
 const std::vector<UnaryRow> unary_rows = {
 #define ROW(name, p, q, low, high) \
-  {Unary::name, p, q, low, high, [](double x, double a, double b) { return double(elementwise::UnaryFunction<Unary::name>{}(x, a, b)); }},
+  {Unary::name,                    \
+   p,                              \
+   q,                              \
+   low,                            \
+   high,                           \
+   [](double x, double a, double b) { return double(elementwise::UnaryFunction<Unary::name>{}(x, a, b)); }},
 #define UNARY(name, kind, f, derivative, keeps, low, high, cast) ROW(name, 0, 0, low, high)
 #define UNARY_P(name, p, q, kind, f, derivative, keeps, low, high, cast) ROW(name, p, q, low, high)
 #define STEP(name, f, low, high) ROW(name, 0, 0, low, high)
@@ -32,7 +37,8 @@ struct BinaryRow {
 
 const std::vector<BinaryRow> binary_rows = {
 #define ROW2(name, low, high) \
-  {Binary::name, low, high, [](double a, double b) { return double(elementwise::BinaryFunction<Binary::name>{}(a, b)); }},
+  {Binary::name, low, high,   \
+   [](double a, double b) { return double(elementwise::BinaryFunction<Binary::name>{}(a, b)); }},
 #define BINARY(name, kind, f, da, db, keeps, low, high, cast) ROW2(name, low, high)
 #define COMPARE(name, f) ROW2(name, -2, 2)
 #include <loom/accelerators/elementwise.def>
@@ -102,16 +108,17 @@ TEST_CASE("unary: infinities, zeros and extremes") {
     for (int64_t i = 0; i < x.numel(); ++i) {
       const double exact = row.f(x[i], row.p, row.q), expected = static_cast<float>(exact);
       const bool agrees = std::isnan(exact) || close(y[i], expected, 4e-6);
-      CHECK_MESSAGE((agrees || (std::abs(x[i]) > 20 && !std::isfinite(y[i]))), name_of(row.op), " of ", x[i], ": ", y[i],
-                    ", expected ", expected);
+      CHECK_MESSAGE((agrees || (std::abs(x[i]) > 20 && !std::isfinite(y[i]))), name_of(row.op), " of ", x[i], ": ",
+                    y[i], ", expected ", expected);
     }
   }
 }
 
 TEST_CASE("unary: NaN stays NaN") {
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  for (const Unary op : {Unary::exp, Unary::expm1, Unary::log, Unary::log1p, Unary::tanh, Unary::erf, Unary::sigmoid,
-                         Unary::gelu, Unary::silu, Unary::relu, Unary::sign, Unary::abs, Unary::floor, Unary::softplus}) {
+  for (const Unary op :
+       {Unary::exp, Unary::expm1, Unary::log, Unary::log1p, Unary::tanh, Unary::erf, Unary::sigmoid, Unary::gelu,
+        Unary::silu, Unary::relu, Unary::sign, Unary::abs, Unary::floor, Unary::softplus}) {
     const Array x(f32, {33}, [&](int64_t) { return nan; });
     Array y(f32, {33});
     cpu().unary(op, y, x, 1, 20);
@@ -126,9 +133,9 @@ TEST_CASE("unary: accuracy of the vector functions in units of relative error") 
     double (*f)(double);
     double low, high, bound;
   };
-  const Case cases[] = {{Unary::exp, std::exp, -87, 88, 2e-7},         {Unary::expm1, std::expm1, -10, 20, 4e-7},
-                        {Unary::log, std::log, 1e-6, 1e3, 4e-7},       {Unary::log1p, std::log1p, -0.9, 50, 4e-7},
-                        {Unary::tanh, std::tanh, -8, 8, 3e-7},         {Unary::erf, std::erf, -4.5, 4.5, 5e-7}};
+  const Case cases[] = {{Unary::exp, std::exp, -87, 88, 2e-7},   {Unary::expm1, std::expm1, -10, 20, 4e-7},
+                        {Unary::log, std::log, 1e-6, 1e3, 4e-7}, {Unary::log1p, std::log1p, -0.9, 50, 4e-7},
+                        {Unary::tanh, std::tanh, -8, 8, 3e-7},   {Unary::erf, std::erf, -4.5, 4.5, 5e-7}};
   for (const Case& c : cases) {
     const int64_t n = 20011;
     const Array x(f32, {n}, [&](int64_t i) { return c.low + (c.high - c.low) * static_cast<double>(i) / n; });
@@ -181,8 +188,8 @@ TEST_CASE("binary: every op, floating dtype, layout and broadcast") {
               // Quotients are rounded before their floor is taken: a whole step may be lost in low precision.
               const bool step = row.op == Binary::fmod || row.op == Binary::remainder || row.op == Binary::floor_divide;
               if (step && t != f64) continue;
-              REQUIRE_MESSAGE(close(y[i], expected, tolerance(t)), name_of(row.op), " ", to_string(t), " of ", a[i], ", ",
-                              b[i], ": ", y[i], ", expected ", expected);
+              REQUIRE_MESSAGE(close(y[i], expected, tolerance(t)), name_of(row.op), " ", to_string(t), " of ", a[i],
+                              ", ", b[i], ": ", y[i], ", expected ", expected);
             }
           }
 }

@@ -10,8 +10,15 @@ namespace {
 // p, g and up to three states: as the kernel sees them, and as plain doubles.
 struct Problem {
   Problem(DType t, DType state, int64_t n)
-      : p(t, {n}, scrambled), g(t, {n}), s0(state, {n}, zero), s1(state, {n}, zero), s2(state, {n}, zero), x(p.values()),
-        a(p.values().size()), b(a), c(a) {}
+      : p(t, {n}, scrambled),
+        g(t, {n}),
+        s0(state, {n}, zero),
+        s1(state, {n}, zero),
+        s2(state, {n}, zero),
+        x(p.values()),
+        a(p.values().size()),
+        b(a),
+        c(a) {}
   static double zero(int64_t) { return 0; }
 
   // A new gradient, other at each step.
@@ -91,8 +98,10 @@ TEST_CASE("adam and adamw") {
               },
               [&](double& x, double g, double& m, double& v, double& highest, int64_t step) {
                 if (maximize) g = -g;
-                if (decoupled) x *= 1 - options.lr * decay;
-                else g += decay * x;
+                if (decoupled)
+                  x *= 1 - options.lr * decay;
+                else
+                  g += decay * x;
                 m = 0.9 * m + (1 - 0.9) * g;
                 v = 0.99 * v + (1 - 0.99) * g * g;
                 highest = std::max(highest, v);

@@ -87,7 +87,8 @@ TEST_CASE("random: a longer draw begins like a shorter one") {
 
 TEST_CASE("random: uniform numbers lie in [a, b) in every dtype") {
   for (const DType t : floating_dtypes)
-    for (const auto& [a, b] : {std::pair{0.0, 1.0}, {-1.0, 0.0}, {-3.0, 1.5}, {1.0, 1.01}, {-0.5, 0.5}, {100.0, 101.0}}) {
+    for (const auto& [a, b] :
+         {std::pair{0.0, 1.0}, {-1.0, 0.0}, {-3.0, 1.5}, {1.0, 1.01}, {-0.5, 0.5}, {100.0, 101.0}}) {
       Array y(t, {50001});
       cpu().random(Random::uniform, y, a, b, state);
       double low = b, high = a;
@@ -160,5 +161,6 @@ TEST_CASE("random: certainty, empty, and dtypes that do not fit") {
   cpu().random(Random::bernoulli, y, 0, 0, state);
   CHECK(y.values() == std::vector<double>(1000, 0));
   cpu().random(Random::normal, empty, 0, 1, state);
-  CHECK(error_of([&] { cpu().random(Random::normal, whole, 0, 1, state); }) == "normal: expects a floating dtype, got i64");
+  CHECK(error_of([&] { cpu().random(Random::normal, whole, 0, 1, state); }) ==
+        "normal: expects a floating dtype, got i64");
 }

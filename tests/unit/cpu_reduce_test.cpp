@@ -24,15 +24,24 @@ double reduced(Reduce op, const std::vector<double>& values) {
     any = any || v != 0;
   }
   switch (op) {
-    case Reduce::sum: return sum;
-    case Reduce::mean: return sum / static_cast<double>(values.size());
-    case Reduce::prod: return product;
-    case Reduce::max: return high;
-    case Reduce::min: return low;
-    case Reduce::all: return all;
-    case Reduce::any: return any;
-    case Reduce::sum_of_squares: return squares;
-    case Reduce::logsumexp: return std::log(exponentials);
+    case Reduce::sum:
+      return sum;
+    case Reduce::mean:
+      return sum / static_cast<double>(values.size());
+    case Reduce::prod:
+      return product;
+    case Reduce::max:
+      return high;
+    case Reduce::min:
+      return low;
+    case Reduce::all:
+      return all;
+    case Reduce::any:
+      return any;
+    case Reduce::sum_of_squares:
+      return squares;
+    case Reduce::logsumexp:
+      return std::log(exponentials);
   }
   return 0;
 }
@@ -80,8 +89,9 @@ void check_reduce(Reduce op, const Array& x, unsigned dims) {
   for (int64_t i = 0; i < y.numel(); ++i) {
     const double e = expected[static_cast<size_t>(i)];
     const bool rounds_to_infinity = t == f16 && std::abs(e) > 65000;
-    REQUIRE_MESSAGE((rounds_to_infinity || close(y[i], e, tolerance(t) * 4, 1e-5)), "op ", static_cast<int>(op), " ", to_string(t), " ",
-                    to_string(x.view().shape), " dims ", dims, " at ", i, ": ", y[i], ", expected ", e);
+    REQUIRE_MESSAGE((rounds_to_infinity || close(y[i], e, tolerance(t) * 4, 1e-5)), "op ", static_cast<int>(op), " ",
+                    to_string(t), " ", to_string(x.view().shape), " dims ", dims, " at ", i, ": ", y[i], ", expected ",
+                    e);
   }
 }
 

@@ -57,7 +57,9 @@ TEST_CASE("sort: every dtype, size, dim, layout and k") {
 TEST_CASE("sort: NaN is largest, zeros of both signs are equal, infinities are in place") {
   const double nan = std::numeric_limits<double>::quiet_NaN(), inf = std::numeric_limits<double>::infinity();
   for (const DType t : floating_dtypes) {
-    const Array x(t, {1, 9}, [&](int64_t i) { return std::vector{0.0, nan, -inf, -0.0, inf, nan, -1.5, 0.0, 2.0}[static_cast<size_t>(i)]; });
+    const Array x(t, {1, 9}, [&](int64_t i) {
+      return std::vector{0.0, nan, -inf, -0.0, inf, nan, -1.5, 0.0, 2.0}[static_cast<size_t>(i)];
+    });
     for (const bool descending : {false, true})
       for (const int64_t k : {1, 4, 9}) check_sort(x, 1, k, descending);
   }

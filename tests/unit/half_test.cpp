@@ -68,8 +68,10 @@ TEST_CASE("half: agrees with the compiler") {
     const _Float16 theirs = static_cast<_Float16>(x);
     uint16_t bits;
     std::memcpy(&bits, &theirs, 2);
-    if (std::isnan(x)) REQUIRE(std::isnan(static_cast<float>(Half(x))));
-    else REQUIRE(Half(x).bits == bits);
+    if (std::isnan(x))
+      REQUIRE(std::isnan(static_cast<float>(Half(x))));
+    else
+      REQUIRE(Half(x).bits == bits);
   }
 }
 #endif

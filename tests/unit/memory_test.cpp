@@ -11,7 +11,8 @@ using namespace loom;
 using testing::cpu;
 
 TEST_CASE("memory: blocks are aligned, large ones to huge pages, and all of a block is usable") {
-  for (const size_t bytes : {1ul, 63ul, 64ul, 65ul, 1000ul, 4096ul, 100'000ul, (1ul << 20) + 1, 2ul << 20, (5ul << 20) + 7}) {
+  for (const size_t bytes :
+       {1ul, 63ul, 64ul, 65ul, 1000ul, 4096ul, 100'000ul, (1ul << 20) + 1, 2ul << 20, (5ul << 20) + 7}) {
     void* const block = cpu().allocate(bytes);
     CHECK(reinterpret_cast<size_t>(block) % 64 == 0);
     if (bytes >= 2ul << 20) CHECK(reinterpret_cast<size_t>(block) % (2ul << 20) == 0);
