@@ -125,11 +125,13 @@ void visit_leaves(const std::string& path, T& member, const F& f) {
   } else if constexpr (detail::Tuple<T>) {
     size_t i = 0;
     std::apply([&](auto&... parts) { (visit_leaves(join(path, std::to_string(i++)), parts, f), ...); }, member);
+  } else if constexpr (std::is_invocable_v<Plain&, const Tensor&>) {
+    // A function in a Sequential, which has no state.
   } else if constexpr (detail::Pointer<T>) {
     if (member) visit_leaves(path, *member, f);
-  } else if constexpr (!std::is_invocable_v<Plain&, const Tensor&>) {
+  } else {
     static_assert(detail::unsupported<T>, "not a module, a leaf or a container of them: leave it out of LOOM_MEMBERS");
-  }  // else: a function in a Sequential, which has no state
+  }
 }
 
 template <Module M, class F>
