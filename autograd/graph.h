@@ -7,6 +7,7 @@
 
 #include <array>
 #include <atomic>
+#include <concepts>
 #include <functional>
 #include <initializer_list>
 #include <memory>
@@ -48,7 +49,7 @@ class Grads {
  public:
   Grads() = default;
   template <class... T>
-    requires(sizeof...(T) > 0 && (std::is_convertible_v<T&&, Tensor> && ...))
+    requires(sizeof...(T) > 0 && (std::derived_from<std::remove_cvref_t<T>, Tensor> && ...))
   Grads(T&&... grads) {  // NOLINT: rules return {da, db}
     (push_back(std::forward<T>(grads)), ...);
   }
