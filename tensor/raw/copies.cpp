@@ -6,14 +6,14 @@ namespace loom::raw {
 Tensor contiguous(const Tensor& x) { return x.is_contiguous() ? x : clone(x); }
 
 Tensor clone(const Tensor& x) {
-  const Tensor y = uninitialized("clone", x.shape(), x.dtype(), x.device());
+  Tensor y = uninitialized("clone", x.shape(), x.dtype(), x.device());
   if (y.numel() > 0) accelerator(x.device()).copy(y, x);
   return y;
 }
 
 Tensor cast(const Tensor& x, DType dtype) {
   if (x.dtype() == dtype) return x;
-  const Tensor y = uninitialized("to", x.shape(), dtype, x.device());
+  Tensor y = uninitialized("to", x.shape(), dtype, x.device());
   if (y.numel() > 0) accelerator(x.device()).copy(y, x);
   return y;
 }
@@ -29,7 +29,7 @@ void transfer(const View& y, const View& x) {
 
 Tensor to_device(const Tensor& x, Device device) {
   if (x.device() == device) return x;
-  const Tensor y = uninitialized("to", x.shape(), x.dtype(), device);
+  Tensor y = uninitialized("to", x.shape(), x.dtype(), device);
   if (y.numel() > 0) transfer(y, contiguous(x));
   return y;
 }

@@ -138,7 +138,7 @@ void run(const BinaryPlan& plan, const View& y, const Tensor& a, const Tensor& b
 Tensor unary(Unary op, const Tensor& x, double p, double q) {
   const UnaryPlan plan = raw::plan(op, x.dtype(), p, q);
   if (plan.identity) return clone(x);
-  const Tensor y = uninitialized(name_of(op), x.shape(), plan.result, x.device());
+  Tensor y = uninitialized(name_of(op), x.shape(), plan.result, x.device());
   if (y.numel() == 0) return y;
   const Operand input(x, plan.dtype, x.device());
   accelerator(x.device()).unary(op, y, input.view(), plan.p, plan.q);
@@ -148,7 +148,7 @@ Tensor unary(Unary op, const Tensor& x, double p, double q) {
 Tensor binary(Binary op, const Tensor& a, const Tensor& b) {
   const BinaryPlan plan = raw::plan(op, a, b);
   const Device device = common_device(name_of(op), a, b);
-  const Tensor y = uninitialized(name_of(op), broadcast_shapes(name_of(op), a.shape(), b.shape()), plan.result, device);
+  Tensor y = uninitialized(name_of(op), broadcast_shapes(name_of(op), a.shape(), b.shape()), plan.result, device);
   if (y.numel() > 0) run(plan, y, a, b);
   return y;
 }
@@ -196,7 +196,7 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
     check(x->device() == device || (x->dim() == 0 && x->device().kind == Device::cpu), "where: tensors are on ", device,
           " and ", x->device());
   const Dims shape = broadcast_shapes("where", condition.shape(), broadcast_shapes("where", a.shape(), b.shape()));
-  const Tensor y = uninitialized("where", shape, dtype, device);
+  Tensor y = uninitialized("where", shape, dtype, device);
   if (y.numel() == 0) return y;
   const Operand mask(condition, DType::boolean, device), left(a, dtype, device), right(b, dtype, device);
   accelerator(device).where(y, broadcast(mask.view(), shape), broadcast(left.view(), shape),

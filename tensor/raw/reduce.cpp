@@ -78,7 +78,7 @@ Tensor reduce(Reduce op, const Tensor& x, const Dims& dims, bool keepdim) {
     for (int i = 0; i < x.dim(); ++i)
       check(!which.reduced[i] || x.shape()[i] > 0, name_of(op), ": dimension ", i, " of shape ", x.shape(),
             " is empty and has no ", name_of(op));
-  const Tensor y = uninitialized(name_of(op), which.shape(x.shape(), keepdim), plan.result, x.device());
+  Tensor y = uninitialized(name_of(op), which.shape(x.shape(), keepdim), plan.result, x.device());
   reduce_into(plan, y, which.shape(x.shape(), true), x);
   return y;
 }
@@ -91,7 +91,7 @@ Tensor sum_to(const Tensor& x, const Dims& shape) {
   Dims kept = Dims::filled(x.dim(), 1);
   for (int i = 0; i < shape.size(); ++i) kept[i + lead] = shape[i];
   const ReducePlan plan = raw::plan(Reduce::sum, x.dtype());
-  const Tensor y = uninitialized("sum_to", shape, plan.result, x.device());
+  Tensor y = uninitialized("sum_to", shape, plan.result, x.device());
   reduce_into(plan, y, kept, x);
   return y;
 }
@@ -117,7 +117,7 @@ Tensor cumulative(Cumulative op, const Tensor& x, int dim) {
   const char* name = op == Cumulative::sum ? "cumsum" : "cumprod";
   const int d = normalize_dim(name, dim, x.dim() > 0 ? x.dim() : 1);
   const Tensor input = at_least_1d(cast(x, is_integral(x.dtype()) ? DType::i64 : x.dtype()));
-  const Tensor y = uninitialized(name, x.shape(), input.dtype(), x.device());
+  Tensor y = uninitialized(name, x.shape(), input.dtype(), x.device());
   if (y.numel() > 0) accelerator(x.device()).cumulative(op, at_least_1d(y), input, d);
   return y;
 }
@@ -129,8 +129,8 @@ std::pair<Tensor, Tensor> sort(std::string_view op, const Tensor& given, int dim
   check(k >= 0 && k <= size, op, ": k ", k, " is out of range for dimension ", d, " of size ", size);
   Dims shape = given.shape();
   if (given.dim() > 0) shape[d] = k;
-  const Tensor values = uninitialized(op, shape, x.dtype(), x.device());
-  const Tensor index = uninitialized(op, shape, DType::i64, x.device());
+  Tensor values = uninitialized(op, shape, x.dtype(), x.device());
+  Tensor index = uninitialized(op, shape, DType::i64, x.device());
   if (values.numel() > 0) accelerator(x.device()).sort(at_least_1d(values), at_least_1d(index), x, d, descending);
   return {cast(values, given.dtype()), index};
 }
