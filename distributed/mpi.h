@@ -7,10 +7,10 @@
 
 namespace loom {
 
-// threaded: one communication thread runs blocking collectives in issue order on its own duplicated communicator, so
-// that they overlap with compute (MPI_Iallreduce makes no progress by itself in Open MPI 4.1). inline_mode: collectives
-// run in the calling thread: best where no core is free. automatic: LOOM_MPI_MODE=threaded|inline, else threaded when
-// this rank may run on more cores than it has compute threads.
+// threaded: a communication thread per group runs blocking collectives in issue order on its own duplicated
+// communicator, so that they overlap with compute (MPI_Iallreduce makes no progress by itself in Open MPI 4.1).
+// inline_mode: collectives run in the calling thread: best where no core is free. automatic:
+// LOOM_MPI_MODE=threaded|inline, else threaded when this rank may run on more cores than it has compute threads.
 enum class MpiMode { automatic, threaded, inline_mode };
 
 struct MpiOptions {

@@ -73,13 +73,13 @@ class ThreadCommunicator : public Communicator {
 
 std::unique_ptr<Communicator> ThreadCommunicator::split(int color, int key) {
   int64_t own[2] = {color, key};
-  std::vector<int64_t> all(static_cast<size_t>(2 * size()));
+  std::vector<int64_t> all(2 * static_cast<size_t>(size()));
   all_gather(view_over(all.data(), DType::i64, {2 * size()}), view_over(own, DType::i64, {2})).wait();
   ++splits_;
   if (color < 0) return nullptr;
   std::vector<std::pair<int64_t, int>> members;  // key, rank
-  for (int r = 0; r < size(); ++r)
-    if (all[static_cast<size_t>(2 * r)] == color) members.emplace_back(all[static_cast<size_t>(2 * r + 1)], r);
+  for (size_t r = 0; 2 * r < all.size(); ++r)
+    if (all[2 * r] == color) members.emplace_back(all[2 * r + 1], static_cast<int>(r));
   std::ranges::sort(members);
   const auto place = std::ranges::find(members, rank(), &std::pair<int64_t, int>::second) - members.begin();
   const int count = static_cast<int>(members.size());
@@ -116,6 +116,7 @@ void run_threads(int n, const std::function<void(Communicator&)>& f, const Threa
   ThreadWorld world(options);
   std::vector<std::exception_ptr> errors(static_cast<size_t>(n));
   std::vector<std::thread> threads;
+  threads.reserve(errors.size());
   for (int rank = 0; rank < n; ++rank)
     threads.emplace_back([&, rank] {
       std::unique_ptr<Communicator> communicator;  // outlives the handler: its end must not come before the abort

@@ -39,12 +39,16 @@ Process& process() {
   return *p;
 }
 
+std::atomic<bool> aborting = false;
+
 // A rank that goes on to MPI_Finalize while others wait for it would hang: all say goodbye first.
 void finish() {
   Process& p = process();
-  if (!running()) return;
+  if (!running() || aborting) return;
+  std::unique_lock lock(p.groups_mutex);
   if (!p.abandoned.empty()) abort_job("ended by an error while the other ranks were at work");
   const auto groups = p.groups;
+  lock.unlock();
   for (const auto& g : groups) g->say_goodbye();
   for (const auto& g : groups) g->await_goodbyes();
   MPI_Finalize();
@@ -146,8 +150,7 @@ void abandon(std::shared_ptr<Watched> group) {
 }  // namespace mpi
 
 void abort_job(const std::string& reason, int exit_code) {
-  static std::atomic_flag said;
-  if (said.test_and_set())
+  if (mpi::aborting.exchange(true))
     for (;;) std::this_thread::sleep_for(std::chrono::hours(1));  // another thread is ending the job
   int rank = 0;
   const bool running = mpi::running();

@@ -141,8 +141,8 @@ void Transport::all_reduce_small(const Collective& c) {
   const MPI_Datatype type = type_of_size(item_size(c.out.dtype));
   const Bytes all = scratch(small_bytes);
   check_status(MPI_Allgather(c.out.data, n, type, all, n, type, comm_), "MPI_Allgather");
-  std::vector<const void*> inputs;
-  for (int r = 0; r < size_; ++r) inputs.push_back(all + c.out.bytes() * static_cast<size_t>(r));
+  std::vector<const void*> inputs(static_cast<size_t>(size_));
+  for (size_t r = 0; r < inputs.size(); ++r) inputs[r] = all + c.out.bytes() * r;
   void* const output = c.out.data;
   reduce_in_rank_order(c.op, c.out.dtype, n, inputs, {&output, 1});
 }

@@ -32,6 +32,7 @@ T combine(ReduceOp op, T a, T b) {
 // What the ranks' elements [begin, begin + count) come to, one by one in rank order.
 Buffer reference(ReduceOp op, DType dtype, int ranks, int64_t count, int64_t begin = 0) {
   std::vector<Buffer> in;
+  in.reserve(static_cast<size_t>(ranks));
   for (int r = 0; r < ranks; ++r) in.push_back(test_values(dtype, r, count, begin));
   Buffer out(dtype, count);
   with_type(dtype, [&]<class T> {
@@ -159,8 +160,8 @@ TEST_CASE("a part may lie in the whole") {
 TEST_CASE("ragged all_gather") {
   for_each_world([](Communicator& comm) {
     for (const int64_t unit : {int64_t{1}, int64_t{1000}}) {
-      std::vector<int64_t> counts;
-      for (int r = 0; r < comm.size(); ++r) counts.push_back(((r + 1) % 3) * unit);  // 1, 2, 0, 1
+      std::vector<int64_t> counts(static_cast<size_t>(comm.size()));
+      for (size_t r = 0; r < counts.size(); ++r) counts[r] = static_cast<int64_t>((r + 1) % 3) * unit;  // 1, 2, 0, 1
       const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
       Buffer own = test_values(bf16, comm.rank(), counts[static_cast<size_t>(comm.rank())]), out(bf16, total);
       comm.all_gather(out.view(), own.view(), counts).wait();
@@ -181,8 +182,10 @@ TEST_CASE("ragged all_gather") {
 TEST_CASE("many collectives under way, waited for in any order") {
   for_each_world([](Communicator& comm) {
     std::vector<Buffer> data;
+    data.reserve(50);
     for (int i = 0; i < 50; ++i) data.push_back(test_values(f32, comm.rank(), 100 + 37 * i));
     std::vector<Work> works;
+    works.reserve(data.size());
     for (Buffer& b : data) works.push_back(comm.all_reduce(b.view()));
     for (size_t i = works.size(); i-- > 0;) works[i].wait();
     for (const Work& w : works) {

@@ -146,6 +146,18 @@ TEST_CASE("options from the environment") {
   CHECK(error_of([] { CommunicatorOptions::from_environment(); }) == "LOOM_CHECK: expected 0 or 1, got 'yes'");
 }
 
+TEST_CASE("the mode from the environment") {
+  if (!under_mpirun()) return;
+  {
+    const Variable mode("LOOM_MPI_MODE", "fast");
+    CHECK(error_of([] { mpi_communicator(); }) == "LOOM_MPI_MODE: expected threaded, inline or automatic, got 'fast'");
+  }
+  for (const char* name : {"threaded", "inline", "automatic"}) {
+    const Variable mode("LOOM_MPI_MODE", name);
+    mpi_communicator()->barrier().wait();
+  }
+}
+
 TEST_CASE("the group of one") {
   const auto comm = self_communicator();
   CHECK(comm->size() == 1);

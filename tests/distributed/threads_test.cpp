@@ -130,21 +130,18 @@ TEST_CASE("a mismatch is an error without checked mode too") {
 
 TEST_CASE("an injected delay overlaps with what the ranks do meanwhile") {
   if (under_mpirun()) return;
-  const ThreadsOptions options{.delay = 100ms};
-  const double time = seconds([&] {
-    run_threads(
-        2,
-        [](Communicator& comm) {
-          float x = 1;
-          const Work work = comm.all_reduce(view_over(&x, f32, {1}));
-          std::this_thread::sleep_for(100ms);
-          work.wait();
-          CHECK(x == 2);
-        },
-        options);
-  });
-  CHECK(time >= 0.1);
-  CHECK(time < 0.19);
+  const auto overlapped = [](Communicator& comm) {
+    float x = 1;
+    const Work work = comm.all_reduce(view_over(&x, f32, {1}));
+    std::this_thread::sleep_for(100ms);
+    work.wait();
+    CHECK(x == 2);
+  };
+  double best = 1e9;  // of three: a busy machine wakes threads late
+  for (int i = 0; i < 3; ++i)
+    best = std::min(best, seconds([&] { run_threads(2, overlapped, ThreadsOptions{.delay = 100ms}); }));
+  CHECK(best >= 0.1);
+  CHECK(best < 0.19);
 }
 
 TEST_CASE("ranks in disorder: many collectives in two groups, with messages between") {

@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Ends ranks in the wrong way and looks at what becomes of the job: over within seconds, the first cause printed.
+
+usage: faults.py MPIEXEC PROGRAMS_FOLDER [CASE...]
+"""
+import re
+import subprocess
+import sys
+import time
+
+# case: (ranks, exit status or None for any but 0, pattern that the output must contain, seconds it may take)
+FAULTS = {
+    "clean": (2, 0, r"^$", 10),
+    "kill": (2, None, r"rank 1 .* exited on signal 9", 5),
+    "segfault": (2, None, r"rank 1 .* exited on signal 11", 5),
+    "throw": (3, 1, r"\[rank 1\] disk full", 5),
+    "caught": (3, 1, r"caught: disk full", 6),
+    "throw_in_group": (3, 1, r"\[rank 1\] not a number", 5),
+    "caught_in_group": (3, 1, r"caught: not a number", 7),
+    "all": (3, 1, r"(caught: rank 1: no such file\s+){3}", 6),
+    "abort": (3, 1, r"\[rank 1\] no space left", 5),
+    "early": (3, 1, r"\[rank \d\] rank 1 has ended, this rank waits for it in all_reduce #3 f32\[1000\] sum", 5),
+    "exit": (3, 1, r"\[rank \d\] rank 1 has ended, this rank waits for it in all_reduce #3 f32\[1000\] sum", 5),
+    "late": (3, 42, r"\[rank \d\] timeout after 1 s in all_reduce #3 f32\[1000\] sum; rank 1 is missing "
+                    r"\(its last: all_reduce #2 f32\[1000\] sum\)\s+last collectives: all_reduce #0", 6),
+}
+GUESTS = {
+    "single": (2, 0, r"threaded mode needs MPI_THREAD_MULTIPLE, this program has MPI_THREAD_SINGLE", 10),
+    "multiple": (4, 0, r"rank 3: 6 4", 10),
+}
+
+
+def run(mpiexec, ranks, command):
+    start = time.monotonic()
+    job = subprocess.run([mpiexec, "-n", str(ranks), *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                         text=True, timeout=60, check=False)
+    return job.returncode, job.stdout, time.monotonic() - start
+
+
+def judge(name, expected, result):
+    _, status, pattern, limit = expected
+    code, output, seconds = result
+    wrong = []
+    if (code == 0) if status is None else (code != status):
+        wrong.append(f"exit status {code}, expected {'an error' if status is None else status}")
+    if not re.search(pattern, output):
+        wrong.append(f"no match for {pattern!r}")
+    if seconds > limit:
+        wrong.append(f"took more than {limit} s")
+    print(f"{'FAILED' if wrong else 'ok':7}{name:28}{seconds:5.1f} s  status {code}")
+    for line in wrong + (output.splitlines() if wrong else []):
+        print(f"         {line}")
+    return not wrong
+
+
+def main():
+    mpiexec, folder, *chosen = sys.argv[1:]
+    good = True
+    for mode in ("threaded", "inline"):
+        for case, expected in FAULTS.items():
+            if not chosen or case in chosen:
+                good &= judge(f"{case} {mode}", expected, run(mpiexec, expected[0], [f"{folder}/ranks_fault", case, mode]))
+    for case, expected in GUESTS.items():
+        if not chosen or case in chosen:
+            result = run(mpiexec, expected[0], [f"{folder}/ranks_guest", case])
+            good &= judge(f"guest {case}", expected, result)
+            good &= "MPI has been finalised" in result[1]
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ranks that end in every way but the right one. tests/distributed/faults.py starts this and judges what becomes of the
+// job.
+//   ranks_fault CASE threaded|inline
+#include <loom/distributed/mpi.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+using namespace loom;
+
+namespace {
+
+void sum(Communicator& comm, int times, int64_t count = 1000) {
+  std::vector<float> x(static_cast<size_t>(count), 1.0f);
+  for (int i = 0; i < times; ++i) comm.all_reduce(view_over(x.data(), f32, {count})).wait();
+}
+
+// What rank 1 does after three collectives, while the others go on.
+int last_rank(Communicator& comm, const std::string& what) {
+  if (what == "kill") std::raise(SIGKILL);
+  if (what == "segfault") std::raise(SIGSEGV);
+  if (what == "throw" || what == "caught") fail("disk full");
+  if (what == "abort") comm.abort("no space left");
+  if (what == "exit") std::exit(0);
+  if (what == "late") std::this_thread::sleep_for(std::chrono::seconds(30));
+  if (what == "other") comm.barrier().wait();
+  if (what == "throw_in_group" || what == "caught_in_group") {
+    const auto own = comm.split(0, 0);  // with all
+    fail("not a number");
+  }
+  return 0;  // "early": ends as if all were done
+}
+
+int run(const std::string& what, MpiMode mode) {
+  MpiOptions options{.mode = mode};
+  if (what == "late") options.communicator.timeout = std::chrono::seconds(1);
+  const auto comm = mpi_communicator(options);
+  if (what == "clean") {
+    sum(*comm, 3);
+    const auto second = mpi_communicator(options);
+    sum(*second, 3);
+    return 0;
+  }
+  sum(*comm, 3);
+  if (what == "all") comm->agree(comm->rank() == 1 ? "no such file" : "");
+  if (comm->rank() == 1) return last_rank(*comm, what);
+  if (what.ends_with("in_group")) sum(*comm->split(0, 0), 1 << 30);
+  sum(*comm, 1 << 30, what == "kill" ? 1'000'000 : 1000);
+  return 0;
+}
+
+}  // namespace
+
+int main(int, char** argv) {
+  const std::string what = argv[1];
+  const MpiMode mode = argv[2] == std::string("inline") ? MpiMode::inline_mode : MpiMode::threaded;
+  if (!what.starts_with("caught") && what != "all") return run(what, mode);
+  try {
+    return run(what, mode);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "caught: %s\n", e.what());
+    return 1;
+  }
+}
