@@ -1,0 +1,272 @@
+#include "checks.h"
+
+#include <cmath>
+#include <limits>
+
+#include <loom/autograd/engine.h>
+#include <loom/autograd/grad_mode.h>
+
+namespace loom::sweep {
+
+namespace {
+
+constexpr double infinite = std::numeric_limits<double>::infinity();
+
+// Fresh leaves on the same values; those to be differentiated require grad.
+std::vector<Tensor> leaves(const Case& c, In values) {
+  std::vector<Tensor> out;
+  for (size_t i = 0; i < values.size(); ++i) {
+    out.push_back(values[i].detach());
+    if (c.inputs[i].differentiate && is_floating(values[i].dtype())) out.back().requires_grad_();
+  }
+  return out;
+}
+
+std::vector<Tensor> differentiated(In inputs) {
+  std::vector<Tensor> out;
+  for (const Tensor& x : inputs)
+    if (x.requires_grad()) out.push_back(x);
+  return out;
+}
+
+// A fixed direction, unlike ones or anything symmetric.
+Tensor random_like(const Tensor& x, uint64_t seed) {
+  Random random(seed + 99);
+  return real(x.shape(), -1, 1).make(random).to(x.dtype());
+}
+
+// d <outputs, seeds> / d inputs; zeros where an input does not matter.
+std::vector<Tensor> gradients(const std::vector<Tensor>& outputs, const std::vector<Tensor>& seeds, In inputs,
+                              bool create_graph = false) {
+  std::vector<Tensor> from, with;
+  for (size_t i = 0; i < outputs.size(); ++i)
+    if (outputs[i].requires_grad()) {
+      from.push_back(outputs[i]);
+      with.push_back(seeds[i]);
+    }
+  std::vector<Tensor> result(inputs.size());
+  if (!from.empty() && !inputs.empty())
+    result = grad(from, inputs, with, {.create_graph = create_graph, .allow_unused = true});
+  for (size_t i = 0; i < inputs.size(); ++i)
+    if (!result[i].defined()) result[i] = zeros_like(inputs[i]);
+  return result;
+}
+
+double inner(const Tensor& a, const Tensor& b) {
+  const NoGrad off;
+  return sum(a.to(DType::f64) * b.to(DType::f64)).item<double>();
+}
+
+// Central differences of a scalar function of x's elements, which are changed in place and put back.
+template <class F>
+Tensor differences(const Tensor& x, double step, const F& f) {
+  const Tensor slope = zeros(x.shape(), DType::f64);
+  double *const at = x.data<double>(), *const out = slope.data<double>();
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    const double kept = at[i];
+    at[i] = kept + step;
+    const double high = f();
+    at[i] = kept - step;
+    const double low = f();
+    at[i] = kept;
+    out[i] = (high - low) / (2 * step);
+  }
+  return slope;
+}
+
+std::string compare(const std::string& what, const Tensor& given, const Tensor& expected, double tolerance) {
+  const double d = distance(given, expected);
+  if (d <= tolerance) return {};
+  return str(what, " is off by ", d, " (tolerance ", tolerance, ")\n  given ", to_string(given), "\n  expected ",
+             to_string(expected));
+}
+
+}  // namespace
+
+double distance(const Tensor& a, const Tensor& b) {
+  if (a.shape() != b.shape()) return infinite;
+  const auto x = a.to_vector<double>(), y = b.to_vector<double>();
+  double most = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (x[i] == y[i] || (std::isnan(x[i]) && std::isnan(y[i]))) continue;
+    const double d = std::abs(x[i] - y[i]) / (1 + std::abs(y[i]));
+    most = std::isnan(d) ? infinite : std::max(most, d);
+  }
+  return most;
+}
+
+std::string check_gradient(const Case& c) {
+  const auto inputs = leaves(c, c.draw());
+  const auto wanted = differentiated(inputs);
+  const Tensor y = c.f(inputs);
+  const Tensor cotangent = random_like(y, 1);
+  const auto given = gradients({y}, {cotangent}, wanted);
+  const NoGrad off;
+  std::string wrong;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const Tensor expected = differences(wanted[i], c.step, [&] { return inner(c.f(inputs), cotangent); });
+    wrong += compare(str("gradient of input ", i), given[i], expected, c.tolerance);
+  }
+  return wrong;
+}
+
+// The cotangent is one of the variables: what flows through it is part of every rule.
+std::string check_second_order(const Case& c) {
+  const auto inputs = leaves(c, c.draw());
+  const auto wanted = differentiated(inputs);
+  const Tensor y = c.f(inputs);
+  const Tensor cotangent = random_like(y, 2).requires_grad_();
+  std::vector<Tensor> directions, variables = wanted;
+  for (size_t i = 0; i < wanted.size(); ++i) directions.push_back(random_like(wanted[i], 3 + i));
+  variables.push_back(cotangent);
+  const auto given = gradients(gradients({y}, {cotangent}, wanted, true), directions, variables);
+  // The fused backward kernels, where there are some, against the rules made of ordinary ops.
+  const auto first_order = [&] {
+    const auto g = gradients({c.f(inputs)}, {cotangent}, wanted);
+    double total = 0;
+    for (size_t i = 0; i < g.size(); ++i) total += inner(g[i], directions[i]);
+    return total;
+  };
+  std::string wrong;
+  for (size_t i = 0; i < variables.size(); ++i)
+    wrong += compare(i < wanted.size() ? str("second gradient of input ", i) : "second gradient of the cotangent",
+                     given[i], differences(variables[i], c.step, first_order), c.tolerance);
+  return wrong;
+}
+
+namespace {
+
+// Row-major of the transposed shape.
+Tensor transposed(const Tensor& x) {
+  return x.dim() < 2 ? x.clone() : x.transpose(0, -1).contiguous().clone().transpose(0, -1);
+}
+
+// Every second element, from 1, of something larger that is full of what a result shows.
+Tensor spread_out(const Tensor& x) {
+  Dims shape = x.shape();
+  for (int64_t& n : shape) n = 2 * n + 1;
+  Tensor view = full(shape, is_floating(x.dtype()) ? std::nan("") : 1 << 30, {x.dtype(), x.device()});
+  for (int d = 0; d < x.dim(); ++d) view = view.slice(d, 1, 1 + 2 * x.size(d), 2);
+  view.copy_(x);
+  return view;
+}
+
+Tensor repeated(const Tensor& x, int dim) { return x.narrow(dim, 0, 1).expand(x.shape()); }
+
+// Result and gradients of a case on given inputs; the cotangent has a layout too.
+std::vector<Tensor> outcome(const Case& c, In values, bool strided_cotangent) {
+  const auto inputs = leaves(c, values);
+  const Tensor y = c.f(inputs);
+  std::vector<Tensor> all{y};
+  if (!is_floating(y.dtype())) return all;
+  const Tensor cotangent = random_like(y, 4);
+  for (const Tensor& g :
+       gradients({y}, {strided_cotangent ? transposed(cotangent) : cotangent}, differentiated(inputs)))
+    all.push_back(g);
+  return all;
+}
+
+std::string compare_outcomes(const Case& c, const std::string& layout, In values) {
+  std::vector<Tensor> dense;
+  for (const Tensor& x : values) dense.push_back(x.contiguous().clone());
+  const auto expected = outcome(c, dense, false), given = outcome(c, values, true);
+  std::string wrong;
+  for (size_t i = 0; i < given.size(); ++i)
+    wrong += compare(str(layout, ": ", i == 0 ? std::string("result") : str("gradient ", i - 1)),
+                     given[i].to(DType::f64), expected[i].to(DType::f64), 1e-11);
+  return wrong;
+}
+
+}  // namespace
+
+std::string check_layouts(const Case& c) {
+  const auto drawn = c.draw();
+  std::vector<Tensor> turned, offset;
+  for (const Tensor& x : drawn) {
+    turned.push_back(transposed(x));
+    offset.push_back(spread_out(x));
+  }
+  std::string wrong = compare_outcomes(c, "transposed inputs", turned) + compare_outcomes(c, "sliced inputs", offset);
+  if (!c.fixed_layout.empty()) return wrong;
+  for (size_t i = 0; i < drawn.size(); ++i)
+    for (int d = 0; d < drawn[i].dim(); ++d) {
+      if (drawn[i].size(d) < 2 || drawn[i].numel() == 0) continue;
+      auto inputs = drawn;
+      inputs[i] = repeated(drawn[i], d);
+      wrong += compare_outcomes(c, str("input ", i, " repeated along dimension ", d), inputs);
+    }
+  return wrong;
+}
+
+namespace {
+
+double epsilon(DType t) {
+  switch (t) {
+    case DType::f32:
+      return 0x1p-23;
+    case DType::f16:
+      return 0x1p-10;
+    case DType::bf16:
+      return 0x1p-7;
+    default:
+      return 0x1p-52;
+  }
+}
+
+double largest(const Tensor& x) {
+  double most = 0;
+  for (const double v : x.to_vector<double>())
+    if (std::isfinite(v)) most = std::max(most, std::abs(v));
+  return most;
+}
+
+std::string compare_low(const std::string& what, const Tensor& low, const Tensor& reference, double tolerance) {
+  // Relative to each element and, as sums cancel, to the largest.
+  const double scale = std::max(largest(reference), 1e-3);
+  const auto x = low.to_vector<double>(), y = reference.to_vector<double>();
+  if (low.shape() != reference.shape()) return str(what, " has shape ", low.shape(), " instead of ", reference.shape());
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (x[i] == y[i] || (std::isnan(x[i]) && std::isnan(y[i]))) continue;
+    if (const double off = std::abs(x[i] - y[i]); !(off <= tolerance * (std::abs(y[i]) + scale) / 2))
+      return str(what, " is ", x[i], " at element ", i, ", in f64 ", y[i], " (tolerance ", tolerance, ")\n");
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string check_precision(const Case& c, DType dtype) {
+  const auto values = c.draw(dtype);
+  std::vector<Tensor> exact;
+  for (size_t i = 0; i < values.size(); ++i) exact.push_back(c.inputs[i].typed ? values[i].to(DType::f64) : values[i]);
+  const auto low = outcome(c, values, false), reference = outcome(c, exact, false);
+  const double tolerance = epsilon(dtype) * std::sqrt(c.length) * c.factor;
+  std::string wrong;
+  for (size_t i = 0; i < low.size(); ++i)
+    wrong += compare_low(str(to_string(dtype), ": ", i == 0 ? std::string("result") : str("gradient ", i - 1)), low[i],
+                         reference[i], i == 0 ? tolerance : 4 * tolerance);
+  return wrong;
+}
+
+std::string check_inputs_kept(const Case& c) {
+  const auto values = c.draw();
+  std::vector<Tensor> before;
+  for (const Tensor& x : values) before.push_back(x.clone());
+  outcome(c, values, false);
+  std::string wrong;
+  for (size_t i = 0; i < values.size(); ++i)
+    if (distance(values[i].to(DType::f64), before[i].to(DType::f64)) != 0 || values[i].version() != 0)
+      wrong += str("input ", i, " was written to (version ", values[i].version(), ")");
+  return wrong;
+}
+
+std::string check_no_gradient(const Case& c) {
+  std::vector<Tensor> inputs;
+  for (const Tensor& x : c.draw()) {
+    inputs.push_back(x.detach());
+    if (is_floating(x.dtype())) inputs.back().requires_grad_();
+  }
+  return c.f(inputs).requires_grad() ? "its result requires grad" : "";
+}
+
+}  // namespace loom::sweep

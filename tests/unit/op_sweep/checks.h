@@ -1,0 +1,22 @@
+// The checks that are made of every case.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "case.h"
+
+namespace loom::sweep {
+
+// Each returns what is wrong, or nothing.
+std::string check_gradient(const Case& c);      // against central differences, with a random cotangent
+std::string check_second_order(const Case& c);  // gradients of <gradient, random> against differences of gradients
+std::string check_layouts(const Case& c);       // strided, offset and repeated inputs give what contiguous ones give
+std::string check_precision(const Case& c, DType dtype);  // forward and gradient against f64 on the same values
+std::string check_inputs_kept(const Case& c);             // neither forward nor backward writes to the inputs
+std::string check_no_gradient(const Case& c);             // for ops declared to have none
+
+// The largest |a - b| / (1 + |b|); infinite where shapes differ or one is NaN and the other is not.
+double distance(const Tensor& a, const Tensor& b);
+
+}  // namespace loom::sweep

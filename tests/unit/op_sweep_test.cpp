@@ -1,0 +1,108 @@
+// Every public op: gradients of first and second order against differences, layouts, precisions, and that no op is left
+// out. What is checked is listed in op_sweep/cases_*.cpp.
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <set>
+
+#include <doctest/doctest.h>
+
+#include <loom/autograd/op.h>
+
+#include "op_sweep/checks.h"
+
+using namespace loom;
+using namespace loom::sweep;
+
+namespace {
+
+// Before anything is allocated: fresh memory is full of NaN, so that a kernel that leaves an element unwritten shows.
+[[maybe_unused]] const int poisoned = setenv("LOOM_POISON", "1", 1);
+
+template <class Check>
+void for_each_case(const Check& check) {
+  for (const Case& c : all_cases()) {
+    std::string wrong;
+    try {
+      wrong = check(c);
+    } catch (const std::exception& error) {
+      wrong = str("throws ", error.what());
+    }
+    if (!wrong.empty()) FAIL_CHECK(c.name(), ": ", wrong);
+  }
+}
+
+const std::pair<std::string, bool> rows[] = {
+#define OP(name, cast, gradient) {#name, autograd::ops::gradient},
+#include <loom/autograd/ops.def>
+#define UNARY(name, ...) {#name, true},
+#define UNARY_P(name, ...) {#name, true},
+#define STEP(name, ...) {#name, true},
+#define PREDICATE(name, ...) {#name, false},
+#define BINARY(name, ...) {#name, true},
+#define COMPARE(name, ...) {#name, false},
+#define BITWISE(name, ...) {#name, false},
+#include <loom/accelerators/elementwise.def>
+};
+
+std::set<std::string> covered() {
+  std::set<std::string> names;
+  for (const Case& c : all_cases()) names.insert(c.op);
+  return names;
+}
+
+}  // namespace
+
+TEST_CASE("memory is poisoned in this test") {
+  const Tensor x = empty({1000}, f32);
+  CHECK(std::isnan(x.span<float>()[999]));
+}
+
+TEST_CASE("every op of the tables has a case") {
+  const auto names = covered();
+  for (const auto& [name, gradient] : rows) CHECK_MESSAGE(names.contains(name), "no case for op ", name);
+}
+
+TEST_CASE("an op that is declared to have a gradient has one, and no other") {
+  std::set<std::string> differentiable;
+  for (const Case& c : all_cases())
+    if (c.gradient) differentiable.insert(c.op);
+  for (const auto& [name, gradient] : rows)
+    CHECK_MESSAGE(differentiable.contains(name) == gradient, name, gradient ? " has no" : " has a",
+                  " differentiable case");
+}
+
+TEST_CASE("every function of autograd/ops/*.h has a case") {
+  const std::set<std::string> names = covered();
+  const std::regex declaration(R"(^(?:inline )?(?:Tensor|std::pair<Tensor, Tensor>|std::vector<Tensor>) (\w+)\()");
+  const auto folder = std::filesystem::path(__FILE__).parent_path() / "../../autograd/ops";
+  int found = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() != ".h") continue;
+    std::ifstream file(entry.path());
+    for (std::string line; std::getline(file, line);)
+      if (std::smatch match; std::regex_search(line, match, declaration) && ++found > 0)
+        CHECK_MESSAGE(names.contains(match[1]), "no case for ", match[1].str(), " of ",
+                      entry.path().filename().string());
+  }
+  CHECK(found > 100);
+}
+
+TEST_CASE("gradients agree with central differences") {
+  for_each_case([](const Case& c) { return c.gradient ? check_gradient(c) : check_no_gradient(c); });
+}
+
+TEST_CASE("second gradients agree with central differences of gradients") {
+  for_each_case([](const Case& c) { return c.gradient && c.first_order_only.empty() ? check_second_order(c) : ""; });
+}
+
+TEST_CASE("strided, offset and repeated inputs give what contiguous ones give") { for_each_case(check_layouts); }
+
+TEST_CASE("low precision agrees with f64") {
+  for_each_case([](const Case& c) {
+    return c.f64_only.empty() ? check_precision(c, f32) + check_precision(c, f16) + check_precision(c, bf16) : "";
+  });
+}
+
+TEST_CASE("inputs are not written to") { for_each_case(check_inputs_kept); }
