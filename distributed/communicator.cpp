@@ -207,7 +207,8 @@ void Communicator::agree(const std::string& error) {
   all_reduce(view_over(&failed, DType::i32, {1}), ReduceOp::max).wait();
   if (failed == 0) return;
   const std::vector<std::string> errors = all_gather_bytes(error);
-  for (size_t r = 0; r < errors.size(); ++r) check(errors[r].empty(), "rank ", r, ": ", errors[r]);
+  for (size_t r = 0; r < errors.size(); ++r)
+    if (!errors[r].empty()) throw AgreedError(str("rank ", r, ": ", errors[r]));
 }
 
 // The boot id tells apart containers and machines that were given the same name.

@@ -34,6 +34,12 @@ struct CommunicatorOptions {
   static CommunicatorOptions from_environment();  // LOOM_TIMEOUT (seconds), LOOM_CHECK
 };
 
+// What Communicator::agree throws: every rank of the group throws it, with the same text.
+class AgreedError : public Error {
+ public:
+  using Error::Error;
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -69,8 +75,8 @@ class Communicator {
   // thread.
   virtual void abort(const std::string& reason) noexcept = 0;
 
-  // If any rank passes a non-empty error, all ranks throw Error with the same text: the first failing rank's, prefixed
-  // "rank N: ". Collective: the agreement points of setup, save and load.
+  // If any rank passes a non-empty error, all ranks throw AgreedError with the same text: the first failing rank's,
+  // prefixed "rank N: ". Collective: the agreement points of setup, save and load.
   void agree(const std::string& error);
 
   // A text that is equal on the ranks of one node and differs between nodes. Collective.

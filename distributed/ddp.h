@@ -76,7 +76,6 @@ class DistributedDataParallel {
   void after_forward(const std::vector<Tensor>& outputs, bool all_found);
 
  private:
-
   Communicator& communicator_;
   const DdpOptions options_;
   std::vector<Tensor> buffers_;

@@ -1,0 +1,91 @@
+#include <loom/fabric/csv_logger.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include <loom/accelerators/error.h>
+#include <loom/tensor/atomic_file.h>
+
+namespace loom {
+
+namespace {
+
+// N of "version_N", or -1.
+int version_number(const std::string& name) {
+  constexpr std::string_view prefix = "version_";
+  if (!name.starts_with(prefix)) return -1;
+  int n = -1;
+  const char* const first = name.data() + prefix.size();
+  const char* const last = name.data() + name.size();
+  const auto [end, status] = std::from_chars(first, last, n);
+  return status == std::errc() && end == last ? n : -1;
+}
+
+std::string next_version(const std::filesystem::path& parent) {
+  int highest = -1;
+  std::error_code missing;
+  for (const auto& entry : std::filesystem::directory_iterator(parent, missing))
+    highest = std::max(highest, version_number(entry.path().filename().string()));
+  return "version_" + std::to_string(highest + 1);
+}
+
+}  // namespace
+
+CsvLogger::CsvLogger(CsvLoggerOptions options) : options_(std::move(options)), columns_{"step"} {}
+
+std::filesystem::path CsvLogger::directory() {
+  if (directory_.empty()) {
+    const auto parent = options_.root / options_.name;
+    directory_ = parent / (options_.version.empty() ? next_version(parent) : options_.version);
+  }
+  return directory_;
+}
+
+void CsvLogger::open_directory() {
+  std::error_code status;
+  std::filesystem::create_directories(directory(), status);
+  check(!status, "CsvLogger: cannot make the directory ", directory().string(), ": ", status.message());
+}
+
+std::string CsvLogger::line_of(const std::map<std::string, std::string>& row) const {
+  std::string line;
+  for (const std::string& column : columns_) {
+    if (column != *columns_.begin()) line += ',';
+    if (const auto found = row.find(column); found != row.end()) line += found->second;
+  }
+  return line + "\n";
+}
+
+void CsvLogger::rewrite() {
+  std::string text, header;
+  for (const std::string& column : columns_) header += (header.empty() ? "" : ",") + column;
+  text = header + "\n";
+  for (const auto& row : rows_) text += line_of(row);
+  file_.close();
+  write_file_atomically(directory() / "metrics.csv", text, "CsvLogger");
+  file_.open(directory() / "metrics.csv", std::ios::app);
+  check(file_.good(), "CsvLogger: cannot write to ", (directory() / "metrics.csv").string());
+}
+
+void CsvLogger::log_metrics(const Metrics& metrics, std::optional<int64_t> step) {
+  const int64_t number = step.value_or(next_step_);
+  next_step_ = number + 1;
+  std::map<std::string, std::string> row{{"step", std::to_string(number)}};
+  bool wider = !file_.is_open();
+  for (const auto& [name, value] : metrics) {
+    check(name.find_first_of(",\"\n\r") == std::string::npos, "CsvLogger: the metric name '", name,
+          "' must not contain commas, quotes or line ends");
+    row[name] = text::number(value);
+    wider = columns_.insert(name).second || wider;
+  }
+  rows_.push_back(row);
+  if (wider) {
+    open_directory();
+    rewrite();
+    return;
+  }
+  file_ << line_of(row) << std::flush;
+  check(file_.good(), "CsvLogger: cannot write to ", (directory() / "metrics.csv").string());
+}
+
+}  // namespace loom

@@ -1,0 +1,43 @@
+// Metrics as CSV, in Lightning's layout: <root>/<name>/version_<N>/metrics.csv.
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <loom/fabric/logger.h>
+
+namespace loom {
+
+struct CsvLoggerOptions {
+  std::filesystem::path root = "logs";
+  std::string name = "lightning_logs";
+  std::string version = {};  // empty: version_<highest so far + 1>
+};
+
+// Columns are the sorted names seen so far, "step" included; a row has the values logged in one call, the rest empty.
+// Rows are on disk when log_metrics returns; a new name rewrites the file (atomically) with the wider header.
+class CsvLogger final : public Logger {
+ public:
+  explicit CsvLogger(CsvLoggerOptions options = {});
+  void log_metrics(const Metrics& metrics, std::optional<int64_t> step) override;
+  void finalize() override {}
+  // The directory, which is made with the first row.
+  std::filesystem::path directory();
+
+ private:
+  void open_directory();
+  void rewrite();
+  std::string line_of(const std::map<std::string, std::string>& row) const;
+
+  CsvLoggerOptions options_;
+  std::filesystem::path directory_;
+  std::set<std::string> columns_;
+  std::vector<std::map<std::string, std::string>> rows_;
+  std::ofstream file_;
+  int64_t next_step_ = 0;
+};
+
+}  // namespace loom

@@ -1,0 +1,23 @@
+// One program at a time writes a checkpoint directory.
+#pragma once
+
+#include <filesystem>
+
+namespace loom {
+
+// Held from construction to destruction; also given up when the process dies, however.
+class DirectoryLock {
+ public:
+  // Makes the directory where it is missing. Throws Error when another process holds it, naming that process.
+  explicit DirectoryLock(const std::filesystem::path& directory);
+  ~DirectoryLock();
+  DirectoryLock(const DirectoryLock&) = delete;
+  DirectoryLock& operator=(const DirectoryLock&) = delete;
+  const std::filesystem::path& directory() const { return directory_; }
+
+ private:
+  std::filesystem::path directory_;
+  int file_ = -1;
+};
+
+}  // namespace loom

@@ -1,0 +1,253 @@
+// Fabric: a plain training loop on any device, any number of ranks, any precision.
+//
+//   Fabric fabric({.devices = 2});
+//   return fabric.launch(argc, argv, [&] {
+//     auto [model, optimizer] = fabric.setup(net, adamw);
+//     auto loader = fabric.setup_dataloaders(data::DataLoader(dataset, {.batch_size = 64, .shuffle = true}));
+//     for (auto [x, y] : loader) {
+//       optimizer.zero_grad();
+//       fabric.backward(cross_entropy(model(x), y));
+//       optimizer.step();
+//     }
+//   });
+//
+// Names and meaning are Lightning Fabric's; docs/fabric.md lists the differences row by row.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <loom/accelerators/device.h>
+#include <loom/distributed/communicator.h>
+#include <loom/fabric/callback.h>
+#include <loom/fabric/logger.h>
+#include <loom/fabric/options.h>
+#include <loom/fabric/precision.h>
+#include <loom/fabric/state.h>
+#include <loom/fabric/strategy.h>
+#include <loom/fabric/wrappers.h>
+#include <loom/nn/module.h>
+
+namespace loom {
+
+struct ClipOptions {
+  // Exactly one of both: clamp every element to [-clip_val, clip_val], or scale so that the norm is at most max_norm.
+  std::optional<double> clip_val = {}, max_norm = {};
+  double norm_type = 2;
+  bool error_if_nonfinite = true;
+};
+
+class Fabric {
+ public:
+  // Checks nothing and starts nothing: launch does.
+  explicit Fabric(FabricOptions options = {});
+  ~Fabric();
+  Fabric(const Fabric&) = delete;
+  Fabric& operator=(const Fabric&) = delete;
+
+  // Joins the launcher's ranks, or, alone with devices > 1, starts the program again under mpirun; then runs f. Returns
+  // the program's exit code: 0, or 1 after printing "[rank N] what went wrong" and ending the other ranks.
+  int launch(int argc, char** argv, const std::function<void()>& f);
+  // The same for programs that handle errors themselves: exceptions of f pass through.
+  void launch(const std::function<void()>& f = [] {});
+
+  int world_size() const { return communicator_ ? communicator_->size() : 1; }
+  int global_rank() const { return communicator_ ? communicator_->rank() : 0; }
+  int local_rank() const { return local_rank_; }
+  int node_rank() const { return node_rank_; }
+  bool is_global_zero() const { return global_rank() == 0; }
+  Device device() const { return device_; }
+  const Precision& precision() const { return precision_; }
+  Strategy& strategy();
+  Communicator& communicator();  // all ranks
+  const FabricOptions& options() const { return options_; }
+
+  // Places the module (in place) and spreads it; net and optimizers outlive what is returned.
+  // One module: the wrapped module. With optimizers: a tuple (model, optimizers...).
+  template <nn::Module M>
+  FabricModule<M> setup(M& module) {
+    FabricModule<M> wrapped = setup_module(module);
+    after_setup();
+    return wrapped;
+  }
+  template <nn::Module M, class... Optimizers>
+    requires(sizeof...(Optimizers) > 0)
+  std::tuple<FabricModule<M>, FabricOptimizer<Optimizers>...> setup(M& module, Optimizers&... optimizers) {
+    std::tuple<FabricModule<M>, FabricOptimizer<Optimizers>...> wrapped(
+        setup_module(module), FabricOptimizer<Optimizers>(*this, optimizers)...);
+    after_setup();
+    return wrapped;
+  }
+  template <nn::Module M>
+  FabricModule<M> setup_module(M& module, bool move_to_device = true) {
+    static_assert(!is_fabric_wrapper<M>, "a module is passed to setup only once");
+    return FabricModule<M>(*this, module, place(nn::parameters(module), nn::buffers(module), move_to_device));
+  }
+  template <class Optimizer>
+  FabricOptimizer<Optimizer> setup_optimizers(Optimizer& optimizer) {
+    require_launched("setup_optimizers");
+    return FabricOptimizer<Optimizer>(*this, optimizer);
+  }
+  template <class... Optimizers>
+    requires(sizeof...(Optimizers) > 1)
+  std::tuple<FabricOptimizer<Optimizers>...> setup_optimizers(Optimizers&... optimizers) {
+    require_launched("setup_optimizers");
+    return {FabricOptimizer<Optimizers>(*this, optimizers)...};
+  }
+  // Shards the loader over the ranks and moves its batches to the device. Its position belongs to every checkpoint.
+  template <class Loader>
+  FabricDataLoader<Loader> setup_dataloaders(const Loader& loader, const LoaderSetup& setup = {}) {
+    static_assert(!is_fabric_wrapper<Loader>, "a loader is passed to setup_dataloaders only once");
+    require_launched("setup_dataloaders");
+    return FabricDataLoader<Loader>(*this, loader, setup);
+  }
+  template <class... Loaders>
+    requires(sizeof...(Loaders) > 1 && (!std::is_same_v<Loaders, LoaderSetup> && ...))
+  std::tuple<FabricDataLoader<Loaders>...> setup_dataloaders(const Loaders&... loaders) {
+    return {setup_dataloaders(loaders)...};
+  }
+
+  // d loss / d parameters, under the strategy and the precision.
+  void backward(const Tensor& loss, const Tensor& gradient = {}, bool retain_graph = false, bool create_graph = false);
+  // Returns the norm before clipping (0 for clip_val). The gradients of the optimizer's parameters are clipped.
+  template <nn::Module M, class Optimizer>
+  double clip_gradients(const FabricModule<M>& module, const FabricOptimizer<Optimizer>& optimizer,
+                        const ClipOptions& options) {
+    return clip(module.sync(), optimizer.gradients(), options);
+  }
+  // In its scope forwards of this module leave their gradients local (accumulation).
+  template <nn::Module M>
+  NoSync no_backward_sync(const FabricModule<M>& module, bool enabled = true) {
+    return NoSync(module.sync(), enabled);
+  }
+
+  // Collectives over all ranks. all_reduce: "mean", "sum", "min", "max", "product"; the argument is left as it is.
+  Tensor all_reduce(const Tensor& x, std::string_view reduce_op = "mean");
+  double all_reduce(double x, std::string_view reduce_op = "mean");
+  // [world_size, shape...], also for one rank; shapes must agree.
+  Tensor all_gather(const Tensor& x);
+  // One tensor a rank; extents of dimension 0 may differ.
+  std::vector<Tensor> all_gather_ragged(const Tensor& x);
+  Tensor broadcast(const Tensor& x, int src = 0);  // receivers may pass an undefined tensor
+  std::string broadcast(const std::string& text, int src = 0);
+  template <class T>
+    requires std::is_arithmetic_v<T>
+  T broadcast(T value, int src = 0) {
+    const std::string bytes = broadcast(std::string(reinterpret_cast<const char*>(&value), sizeof(T)), src);
+    T out;
+    std::copy_n(bytes.data(), sizeof(T), reinterpret_cast<char*>(&out));
+    return out;
+  }
+  void barrier();
+  // Runs f on rank 0 (local: on every node's first rank) before the others. An error on one rank is raised on all.
+  void rank_zero_first(const std::function<void()>& f, bool local = false);
+  // Prints the texts of its arguments on the first rank of every node, with a line end.
+  template <class... Args>
+  void print(const Args&... args) {
+    if (local_rank_ == 0) print_line(str(args...));
+  }
+
+  Tensor to_device(const Tensor& x) const { return x.to(device_); }
+  template <nn::Module M>
+  M& to_device(M& module) const {
+    nn::to(module, device_);
+    return module;
+  }
+
+  // All ranks call; rank 0 writes one file, atomically: a failure leaves the file that was there. Random state,
+  // positions of the data loaders that were set up and the step are always saved. Errors are raised on every rank.
+  void save(const std::filesystem::path& path, const State& state);
+  // Restores in place what `state` refers to; returns the names of entries that the file has and `state` has not.
+  // strict: an entry of `state` that the file lacks is an error.
+  std::vector<std::string> load(const std::filesystem::path& path, const State& state, bool strict = true);
+  // A file that holds one module's (or optimizer's) state by itself, as PyTorch's safetensors do.
+  void load_raw(const std::filesystem::path& path, const StateEntry& entry, bool strict = true);
+
+  // The same seed on every rank; see manual_seed. Returns it.
+  static uint64_t seed_everything(uint64_t seed);
+
+  // Calls a member function on every callback whose type has it: fabric.call(&Early::on_epoch_end, epoch).
+  template <class C, class... Parameters, class... Args>
+  void call(void (C::*hook)(Parameters...), Args&&... args) {
+    for (const auto& callback : options_.callbacks)
+      if (C* const target = dynamic_cast<C*>(callback.get())) (target->*hook)(args...);
+  }
+  void log(const std::string& name, double value, std::optional<int64_t> step = {});
+  void log(const std::string& name, const Tensor& value, std::optional<int64_t> step = {});  // one element
+  void log_dict(const Metrics& metrics, std::optional<int64_t> step = {});
+
+  // Optimizer steps so far; saved and restored.
+  int64_t global_step() const { return global_step_; }
+
+ private:
+  template <class O>
+  friend class FabricOptimizer;
+  template <class L>
+  friend class FabricDataLoader;
+
+  void join_ranks();
+  void require_launched(const char* what) const;
+  std::shared_ptr<ModuleSync> place(std::vector<NamedTensor> parameters, std::vector<NamedTensor> buffers, bool move);
+  double clip(ModuleSync& sync, const std::vector<Tensor>& gradients, const ClipOptions& options);
+  void after_setup();
+  void after_optimizer_step();
+  static void print_line(const std::string& line);
+  void note_loader(StateEntry position);
+  State with_own_state(State state);
+  void lock_directory(const std::filesystem::path& directory);
+
+  FabricOptions options_;
+  std::shared_ptr<Communicator> communicator_;
+  std::shared_ptr<Strategy> strategy_;
+  Precision precision_;
+  Device device_;
+  int local_rank_ = 0, node_rank_ = 0;
+  int64_t global_step_ = 0;
+  std::vector<StateEntry> loaders_;
+  std::vector<std::shared_ptr<class DirectoryLock>> locks_;
+};
+
+template <class M>
+FabricModule<M>::FabricModule(const Fabric& fabric, M& module, std::shared_ptr<ModuleSync> sync)
+    : module_(&module), sync_(std::move(sync)), dtype_(fabric.precision().dtype) {}
+
+template <class O>
+void FabricOptimizer<O>::step() {
+  optimizer_->step();
+  fabric_->after_optimizer_step();
+}
+
+template <class O>
+std::vector<Tensor> FabricOptimizer<O>::gradients() const {
+  std::vector<Tensor> out;
+  for (const auto& group : optimizer_->param_groups())
+    for (const NamedTensor& p : group.parameters)
+      if (p.tensor.grad().defined()) out.push_back(p.tensor.grad());
+  return out;
+}
+
+template <class L>
+FabricDataLoader<L>::FabricDataLoader(Fabric& fabric, const L& loader, const LoaderSetup& setup) {
+  const bool shard = setup.use_distributed_sampler && fabric.world_size() > 1;
+  loader_ = std::make_shared<L>(
+      shard ? loader.distributed(fabric.world_size(), fabric.global_rank(), std::nullopt, setup.exact) : loader);
+  if (setup.move_to_device && fabric.device().kind != Device::cpu)
+    *loader_ = loader_->transformed([device = fabric.device()](typename L::Batch batch) {
+      return data::map_tensors([device](const Tensor& x) { return x.to(device); }, std::move(batch));
+    });
+  fabric.note_loader(
+      StateEntry([kept = loader_] { return StateEntry(*kept).save(); },
+                 [kept = loader_](const StateDict& s, bool strict) { StateEntry(*kept).load(s, strict); }));
+}
+
+// The same on every rank: one seed for initialisation and shuffling; dropout differs by rank. Returns the seed.
+uint64_t seed_everything(uint64_t seed);
+
+}  // namespace loom

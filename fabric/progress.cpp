@@ -1,0 +1,66 @@
+#include <loom/fabric/progress.h>
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+namespace loom {
+
+namespace {
+
+std::string clock_text(double seconds) {
+  const auto s = static_cast<int64_t>(std::max(0.0, seconds) + 0.5);
+  return s >= 3600 ? fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
+                   : fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+std::string bar_text(double fraction) {
+  constexpr int width = 24;
+  const int full = static_cast<int>(std::clamp(fraction, 0.0, 1.0) * width);
+  return "[" + std::string(static_cast<size_t>(full), '#') + std::string(static_cast<size_t>(width - full), '.') + "]";
+}
+
+}  // namespace
+
+Progress::Progress(ProgressOptions options)
+    : options_(std::move(options)),
+      terminal_(isatty(STDOUT_FILENO) == 1),
+      done_(options_.first),
+      start_(Clock::now()),
+      last_(start_) {}
+
+bool Progress::due() const {
+  if (!options_.enabled) return false;
+  const auto since = Clock::now() - last_;
+  return done_ == options_.total || since >= (terminal_ ? std::chrono::milliseconds(100) : options_.interval);
+}
+
+void Progress::print(double loss) {
+  last_ = Clock::now();
+  printed_ = true;
+  const double seconds = std::chrono::duration<double>(last_ - start_).count();
+  const double rate = static_cast<double>(done_ - options_.first) / std::max(seconds, 1e-9);
+  const double left = static_cast<double>(options_.total - done_) / std::max(rate, 1e-9);
+  const std::string speed = options_.samples_per_step > 0
+                                ? fmt::format("{:.0f} samples/s", rate * static_cast<double>(options_.samples_per_step))
+                                : fmt::format("{:.1f} steps/s", rate);
+  const std::string text = fmt::format("{} {}/{}  loss {:.4f}  {}  ETA {}", options_.title, done_, options_.total, loss,
+                                       speed, clock_text(left));
+  if (terminal_) {
+    const double fraction = options_.total > 0 ? static_cast<double>(done_) / static_cast<double>(options_.total) : 1;
+    fmt::print("\r{} {}\x1b[K", bar_text(fraction), text);
+  } else {
+    fmt::print("{}\n", text);
+  }
+  std::fflush(stdout);
+}
+
+Progress::~Progress() {
+  if (terminal_ && printed_) std::putchar('\n');
+  std::fflush(stdout);
+}
+
+}  // namespace loom

@@ -1,0 +1,61 @@
+#include <loom/fabric/strategy.h>
+
+#include <array>
+#include <cmath>
+
+#include <loom/autograd/grad_mode.h>
+#include <loom/autograd/ops.h>
+#include <loom/fabric/strategies/ddp.h>
+#include <loom/fabric/strategies/single.h>
+
+namespace loom {
+
+namespace {
+
+struct Row {
+  std::string_view name;
+  std::shared_ptr<Strategy> (*make)();
+};
+constexpr std::array<Row, 3> rows = {{
+    {"single", [] { return std::shared_ptr<Strategy>(std::make_shared<SingleStrategy>()); }},
+    {"ddp", [] { return std::shared_ptr<Strategy>(std::make_shared<DdpStrategy>()); }},
+    {"ddp_find_unused_parameters_true",
+     [] {
+       return std::shared_ptr<Strategy>(std::make_shared<DdpStrategy>(DdpOptions{.find_unused_parameters = true}));
+     }},
+}};
+
+}  // namespace
+
+std::string strategy_names() {
+  std::string names = "auto";
+  for (const Row& row : rows) names += ", " + std::string(row.name);
+  return names;
+}
+
+std::shared_ptr<Strategy> make_strategy(std::string_view name, int world_size) {
+  if (name == "auto") return make_strategy(world_size > 1 ? "ddp" : "single", world_size);
+  for (const Row& row : rows) {
+    if (row.name != name) continue;
+    check(name != "single" || world_size == 1, "strategy 'single' runs on one rank, there are ", world_size,
+          "; use 'ddp' or 'auto'");
+    return row.make();
+  }
+  fail("unknown strategy '", name, "'; available: ", strategy_names());
+}
+
+// Summed in f64 whatever the dtype: the norm of many small parts loses nothing.
+double ModuleSync::grad_norm(std::span<const Tensor> grads, double p) {
+  const NoGrad off;
+  double total = 0;
+  for (const Tensor& g : grads) {
+    const double part = norm(g.to(DType::f64), p).item<double>();
+    if (std::isinf(p))
+      total = std::isnan(part) || part > total ? part : total;
+    else
+      total += std::pow(part, p);
+  }
+  return std::isinf(p) ? total : std::pow(total, 1 / p);
+}
+
+}  // namespace loom

@@ -1,0 +1,167 @@
+// What Fabric's setup functions return: light handles on a module, an optimizer or a loader of the user's.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <loom/data/collate.h>
+#include <loom/distributed/ddp_outputs.h>
+#include <loom/fabric/strategy.h>
+#include <loom/nn/module.h>
+
+namespace loom {
+
+class Fabric;
+
+struct LoaderSetup {
+  bool use_distributed_sampler = true;
+  bool move_to_device = true;
+  // Evaluation: every sample exactly once, over all ranks; ranks that run out get empty batches.
+  bool exact = false;
+};
+
+// Keeps gradients local for a scope.
+class NoSync {
+ public:
+  NoSync(ModuleSync& sync, bool enabled)
+      : sync_(enabled ? &sync : nullptr), previous_(enabled && sync.set_sync(false)) {}
+  ~NoSync() {
+    if (sync_) sync_->set_sync(previous_);
+  }
+  NoSync(const NoSync&) = delete;
+  NoSync& operator=(const NoSync&) = delete;
+
+ private:
+  ModuleSync* sync_;
+  bool previous_;
+};
+
+namespace wrapper_detail {
+
+template <class T>
+inline constexpr bool holds_tensors = std::is_base_of_v<Tensor, T>;
+template <class T>
+inline constexpr bool holds_tensors<std::vector<T>> = holds_tensors<T>;
+template <class T, size_t n>
+inline constexpr bool holds_tensors<std::array<T, n>> = holds_tensors<T>;
+template <class... T>
+inline constexpr bool holds_tensors<std::tuple<T...>> = (holds_tensors<T> || ...);
+template <class A, class B>
+inline constexpr bool holds_tensors<std::pair<A, B>> = holds_tensors<A> || holds_tensors<B>;
+
+// An argument with its floating tensors in `dtype`; what holds no tensors is passed on as it is.
+template <class T>
+decltype(auto) converted(T&& value, DType dtype) {
+  using Plain = std::remove_cvref_t<T>;
+  const auto convert = [dtype](const Tensor& x) { return is_floating(x.dtype()) ? x.to(dtype) : x; };
+  if constexpr (std::is_base_of_v<Tensor, Plain>)
+    return value.defined() ? Tensor(convert(value)) : Tensor(value);
+  else if constexpr (holds_tensors<Plain>)
+    return data::map_tensors(convert, Plain(std::forward<T>(value)));
+  else
+    return std::forward<T>(value);
+}
+
+}  // namespace wrapper_detail
+
+template <class M>
+class FabricModule {
+ public:
+  FabricModule(const Fabric& fabric, M& module, std::shared_ptr<ModuleSync> sync);
+
+  // The module's forward, under the strategy and the precision.
+  template <class... Args>
+  auto operator()(Args&&... args) const {
+    return run([this](auto&&... converted) { return (*module_)(std::forward<decltype(converted)>(converted)...); },
+               std::forward<Args>(args)...);
+  }
+  // The same for another method: model.call(&Net::generate, x).
+  template <class Method, class... Args>
+  auto call(Method method, Args&&... args) const {
+    return run(
+        [&](auto&&... converted) {
+          return std::invoke(method, *module_, std::forward<decltype(converted)>(converted)...);
+        },
+        std::forward<Args>(args)...);
+  }
+
+  M& module() const { return *module_; }
+  M* operator->() const { return module_; }
+  ModuleSync& sync() const { return *sync_; }
+  M& fabric_wrapped() const { return *module_; }
+
+  // A wrapped module is a module: parameters(model), train(model), state_dict(model), without any prefix.
+  template <class Visitor>
+  void members(Visitor&& visitor) {
+    module_->members(visitor);
+  }
+  template <class Visitor>
+  void members(Visitor&& visitor) const {
+    std::as_const(*module_).members(visitor);
+  }
+
+ private:
+  template <class F, class... Args>
+  auto run(const F& f, Args&&... args) const {
+    sync_->before_forward();
+    using Result = decltype(f(wrapper_detail::converted(std::forward<Args>(args), dtype_)...));
+    std::vector<Tensor> outputs;
+    if constexpr (std::is_void_v<Result>) {
+      f(wrapper_detail::converted(std::forward<Args>(args), dtype_)...);
+      sync_->after_forward(outputs, false);
+    } else {
+      auto result = f(wrapper_detail::converted(std::forward<Args>(args), dtype_)...);
+      const bool all_found = detail::find_tensors(result, outputs);
+      sync_->after_forward(outputs, all_found);
+      return result;
+    }
+  }
+
+  M* module_;
+  std::shared_ptr<ModuleSync> sync_;
+  DType dtype_;
+};
+
+template <class O>
+class FabricOptimizer {
+ public:
+  FabricOptimizer(Fabric& fabric, O& optimizer) : fabric_(&fabric), optimizer_(&optimizer) {}
+
+  void step();
+  void zero_grad(bool set_to_none = true) { optimizer_->zero_grad(set_to_none); }
+  O& optimizer() const { return *optimizer_; }
+  O* operator->() const { return optimizer_; }
+  O& fabric_wrapped() const { return *optimizer_; }
+  std::vector<Tensor> gradients() const;  // of all its parameters that have one
+
+ private:
+  Fabric* fabric_;
+  O* optimizer_;
+};
+
+template <class L>
+class FabricDataLoader {
+ public:
+  FabricDataLoader(Fabric& fabric, const L& loader, const LoaderSetup& setup);
+
+  auto begin() { return loader_->begin(); }
+  auto end() { return loader_->end(); }
+  int64_t size() const { return loader_->size(); }  // batches a rank
+  auto state() const { return loader_->state(); }
+  void set_epoch(int64_t epoch) { loader_->set_epoch(epoch); }
+  L& loader() const { return *loader_; }
+  L& fabric_wrapped() const { return *loader_; }
+
+ private:
+  std::shared_ptr<L> loader_;
+};
+
+template <class T>
+inline constexpr bool is_fabric_wrapper = requires(T& t) { t.fabric_wrapped(); };
+
+}  // namespace loom

@@ -1,0 +1,14 @@
+// Loom: tensors, gradients, networks, and Fabric. One include for programs; each header also stands alone.
+#pragma once
+
+#include <loom/accelerators/memory.h>
+#include <loom/accelerators/threads.h>
+#include <loom/autograd/engine.h>
+#include <loom/autograd/grad_mode.h>
+#include <loom/autograd/ops.h>
+#include <loom/data/data_loader.h>
+#include <loom/data/dataset.h>
+#include <loom/data/fashion_mnist.h>
+#include <loom/fabric/fabric.h>
+#include <loom/nn/module.h>
+#include <loom/tensor/create.h>
