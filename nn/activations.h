@@ -1,7 +1,7 @@
 // Activation functions as modules, for Sequential; elsewhere call the functions (relu(x)) themselves.
 #pragma once
 
-#include <string_view>
+#include <string>
 
 #include <loom/autograd/ops/elementwise.h>
 #include <loom/autograd/ops/neural.h>
@@ -30,7 +30,7 @@ LOOM_ACTIVATION(Hardsigmoid, hardsigmoid)
 #undef LOOM_ACTIVATION
 
 struct GELU {
-  std::string_view approximate = "none";  // or "tanh"
+  std::string approximate = "none";  // or "tanh"
 
   Tensor operator()(const Tensor& x) const {
     check(approximate == "none" || approximate == "tanh", "GELU: approximate is none or tanh, got ", approximate);

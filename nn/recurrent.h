@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <loom/nn/module.h>
@@ -12,7 +11,7 @@ namespace loom::nn {
 
 struct RecurrentOptions {
   int64_t num_layers = 1;
-  std::string_view nonlinearity = "tanh";  // or "relu"; RNN only
+  std::string nonlinearity = "tanh";  // or "relu"; RNN only
   bool bias = true;
   bool batch_first = false;
   double dropout = 0;  // between layers, in training

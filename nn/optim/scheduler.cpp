@@ -1,0 +1,77 @@
+#include <loom/nn/optim/scheduler.h>
+
+#include <loom/tensor/create.h>
+
+namespace loom::optim {
+
+void Scheduler::start() {
+  for (Group& group : optimizer_->param_groups()) {
+    group.options.try_emplace("initial_lr", group.lr());
+    base_lrs_.push_back(group.option("initial_lr"));
+  }
+  initial_step();
+}
+
+void Scheduler::initial_step() {
+  step_count_ = 0;
+  is_initial_ = true;
+  step();
+  is_initial_ = false;
+}
+
+void Scheduler::step() {
+  ++step_count_;
+  update();
+}
+
+void Scheduler::update() {
+  ++last_epoch_;
+  apply(get_lr());
+}
+
+void Scheduler::restart() {
+  last_epoch_ = 0;
+  apply(closed_form());
+}
+
+void Scheduler::apply(const std::vector<double>& rates) {
+  std::vector<Group>& groups = optimizer_->param_groups();
+  check(rates.size() == groups.size(), "scheduler: made for ", rates.size(), " parameter groups, the optimizer has ",
+        groups.size(), "; make schedulers after the last add_param_group");
+  for (size_t i = 0; i < groups.size(); ++i) groups[i].set_lr(rates[i]);
+  last_lr_ = rates;
+}
+
+std::vector<double> Scheduler::present_lr() const {
+  return from_groups([](double lr) { return lr; });
+}
+
+void Scheduler::visit_all(const Visit& visit) {
+  visit_number(visit, "last_epoch", last_epoch_);
+  visit_number(visit, "step_count", step_count_);
+  visit("base_lrs", base_lrs_);
+  visit("last_lr", last_lr_);
+  visit_state(visit);
+}
+
+State Scheduler::state_dict() const {
+  State out;
+  // Visiting to read changes nothing.
+  const_cast<Scheduler*>(this)->visit_all([&](const char* name, std::vector<double>& numbers) {
+    out[name] = from_vector(numbers, {static_cast<int64_t>(numbers.size())});
+  });
+  return out;
+}
+
+void Scheduler::load_state_dict(const State& values) {
+  std::string missing;
+  visit_all([&](const char* name, std::vector<double>& numbers) {
+    const auto found = values.find(name);
+    if (found == values.end() || found->second.numel() != static_cast<int64_t>(numbers.size()))
+      missing += (missing.empty() ? "" : ", ") + std::string(name);
+  });
+  check(missing.empty(), "scheduler: load_state_dict: missing or of another length: ", missing);
+  visit_all([&](const char* name, std::vector<double>& numbers) { numbers = values.at(name).to_vector<double>(); });
+}
+
+}  // namespace loom::optim
