@@ -38,8 +38,8 @@ float in_vectors(float x, [[maybe_unused]] float p, [[maybe_unused]] float q) {
     return x / (1.0f + vm::exp(-x));
   else if constexpr (op == gelu)
     return 0.5f * x * (1.0f + vm::erf(x * 0.70710678118654752440f));
-  else if constexpr (op == gelu_tanh)
-    return 0.5f * x * (1.0f + vm::tanh(0.79788456080286535588f * (x + 0.044715f * x * x * x)));
+  else if constexpr (op == gelu_tanh)  // (1 + tanh(u)) / 2 = sigmoid(2 u)
+    return x * vm::sigmoid(1.59576912160573071176f * (x + 0.044715f * x * x * x));
   else if constexpr (op == mish)
     return x * vm::tanh(vm::softplus(x));
   else if constexpr (op == tanhshrink)

@@ -22,9 +22,9 @@ class State {
       : data_(v.as<char>()), item_(item_size(v.dtype)), read_(v.dtype, dtype_of<T>()), write_(v.dtype, dtype_of<T>()) {}
 
   T* begin(int64_t first, int64_t n) {
+    if (data_ == nullptr) return scratch_;
     char* const at = data_ + first * static_cast<int64_t>(item_);
-    T* const run = data_ == nullptr ? scratch_ : static_cast<T*>(write_.target(at, static_cast<int64_t>(item_)));
-    if (data_ == nullptr) return run;
+    T* const run = static_cast<T*>(write_.target(at, static_cast<int64_t>(item_)));
     const void* const stored = read_(at, static_cast<int64_t>(item_), n);
     if (stored != run) std::copy_n(static_cast<const T*>(stored), n, run);
     return run;
