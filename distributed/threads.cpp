@@ -2,6 +2,7 @@
 #include <exception>
 
 #include <loom/distributed/thread_group.h>
+#include <loom/tensor/context.h>
 
 namespace loom {
 
@@ -117,10 +118,14 @@ void run_threads(int n, const std::function<void(Communicator&)>& f, const Threa
   std::vector<std::exception_ptr> errors(static_cast<size_t>(n));
   std::vector<std::thread> threads;
   threads.reserve(errors.size());
+  const Context inherited = context();
   for (int rank = 0; rank < n; ++rank)
     threads.emplace_back([&, rank] {
       std::unique_ptr<Communicator> communicator;  // outlives the handler: its end must not come before the abort
       try {
+        Context mine = inherited;
+        mine.data_rank = rank;
+        const ContextGuard guard(mine);
         communicator = std::make_unique<ThreadCommunicator>(rank, n, rank, world, world.group(0, 0, 0, n));
         f(*communicator);
       } catch (...) {

@@ -1,0 +1,218 @@
+#include <loom/autograd/run.h>
+
+#include <algorithm>
+
+#include <loom/autograd/grad_mode.h>
+#include <loom/autograd/ops.h>
+#include <loom/tensor/raw.h>
+
+namespace loom::autograd {
+
+thread_local Run* Run::current_ = nullptr;
+
+void Run::visit(const std::shared_ptr<Node>& node) {
+  if (node->run == this) return;
+  check(node->run == nullptr, "backward: the graph of op '", node->op->name,
+        "' is already being differentiated (backward called from one of its own hooks or from another thread)");
+  node->run = this;
+  node->pending = 0;
+  node->needed = true;
+  node->incoming = Grads(node->outputs());
+  visited_.push_back(node);
+}
+
+void Run::visit_leaf(const std::shared_ptr<Meta>& leaf) {
+  if (leaf->run == this) return;
+  leaf->run = this;
+  leaf->pending = 0;
+  leaves_.push_back(leaf);
+}
+
+void Run::seed(const Tensor& output, const Tensor& gradient) {
+  const auto& meta = output.body().meta;
+  if (meta->node) {
+    visit(meta->node);
+    add_into(meta->node->incoming[meta->slot], gradient);
+  } else {
+    visit_leaf(meta);
+    add_into(meta->incoming, gradient);
+  }
+}
+
+void Run::capture(const Tensor& input, size_t position) {
+  if (captured.size() <= position) captured.resize(position + 1);
+  const auto& meta = input.body().meta;
+  if (meta->node)
+    node_captures_[meta->node.get()].emplace_back(meta->slot, position);
+  else
+    leaf_captures_[meta.get()].push_back(position);
+}
+
+// Counts, for every node and leaf that the seeds reach, how many gradients it will get.
+void Run::discover() {
+  for (size_t next = 0; next < visited_.size(); ++next) {
+    const std::shared_ptr<Node> node = visited_[next];
+    for (const Edge& edge : node->inputs) {
+      if (edge.node) {
+        visit(edge.node);
+        ++edge.node->pending;
+      } else if (edge.leaf) {
+        visit_leaf(edge.leaf);
+        ++edge.leaf->pending;
+      }
+    }
+  }
+}
+
+// Only nodes on a path to what was asked for run their rules. Ascending sequence: inputs are decided before users.
+void Run::mark_needed() {
+  if (accumulate_) return;
+  std::vector<Node*> order;
+  order.reserve(visited_.size());
+  for (const auto& node : visited_) order.push_back(node.get());
+  std::sort(order.begin(), order.end(), [](const Node* a, const Node* b) { return a->sequence < b->sequence; });
+  for (Node* const node : order)
+    node->needed = std::any_of(node->inputs.begin(), node->inputs.end(), [&](const Edge& edge) {
+      if (edge.node) return edge.node->needed || node_captures_.contains(edge.node.get());
+      return edge.leaf && leaf_captures_.contains(edge.leaf.get());
+    });
+}
+
+void Run::execute() {
+  discover();
+  mark_needed();
+  const GradMode mode(create_);
+  const auto direct_leaves = leaves_;
+  for (const auto& leaf : direct_leaves)
+    if (leaf->pending == 0) finish_leaf(leaf);
+  for (const auto& node : visited_)
+    if (node->pending == 0) ready_.push(node);
+  while (!ready_.empty()) {
+    const std::shared_ptr<Node> node = ready_.top();
+    ready_.pop();
+    process(node);
+  }
+}
+
+void Run::process(const std::shared_ptr<Node>& node) {
+  run_output_hooks(*node);
+  if (const auto found = node_captures_.find(node.get()); found != node_captures_.end())
+    for (const auto& [slot, position] : found->second) captured[position] = node->incoming[slot];
+  if (node->needed) propagate(*node);
+  for (const Edge& edge : node->inputs) settle(edge);
+  node->incoming = Grads(node->outputs());
+}
+
+void Run::run_output_hooks(Node& node) {
+  const auto hooks = node.hooks;  // a hook may remove itself
+  for (const auto& [slot, number, hook] : hooks)
+    if (node.incoming[slot].defined())
+      if (std::optional<Tensor> replaced = hook(node.incoming[slot])) node.incoming[slot] = *std::move(replaced);
+}
+
+void Run::propagate(Node& node) {
+  std::vector<Tensor> several;
+  Tensor single;
+  std::span<const Tensor> gradients;
+  if (node.outputs() == 1) {
+    single = std::move(node.incoming[0]);
+    gradients = {&single, 1};
+  } else {
+    for (size_t i = 0; i < node.outputs(); ++i) several.push_back(std::move(node.incoming[i]));
+    gradients = several;
+  }
+  if (std::none_of(gradients.begin(), gradients.end(), [](const Tensor& g) { return g.defined(); })) return;
+  op_name = node.op->name;
+  check(!node.released(), op_name,
+        ": backward through a graph that an earlier backward has freed; pass "
+        "retain_graph to the earlier one to differentiate twice");
+  Needs needs;
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    const Edge& edge = node.inputs[i];
+    const bool wanted = edge.node ? accumulate_ || edge.node->needed || node_captures_.contains(edge.node.get())
+                                  : edge.leaf && (accumulate_ || leaf_captures_.contains(edge.leaf.get()));
+    if (wanted) needs.set(i);
+  }
+  Grads grads = node.apply(gradients, needs);
+  if (!retain_) node.release();
+  check(grads.size() == node.inputs.size(), op_name, ": its rule gave ", grads.size(), " gradients for ",
+        node.inputs.size(), " inputs");
+  for (size_t i = 0; i < node.inputs.size(); ++i)
+    if (needs[i] && grads[i].defined()) deliver(node.inputs[i], std::move(grads[i]));
+}
+
+void Run::deliver(Edge& edge, Tensor gradient) {
+  if (gradient.shape() != edge.shape) gradient = sum_to(gradient, edge.shape);
+  if (gradient.dtype() != edge.dtype) gradient = gradient.to(edge.dtype);
+  add_into(edge.node ? edge.node->incoming[edge.slot] : edge.leaf->incoming, std::move(gradient));
+}
+
+// One contribution less to wait for; also where none came.
+void Run::settle(const Edge& edge) {
+  if (edge.node) {
+    if (--edge.node->pending == 0) ready_.push(edge.node);
+  } else if (edge.leaf) {
+    if (--edge.leaf->pending == 0) finish_leaf(edge.leaf);
+  }
+}
+
+namespace {
+
+bool sole_owner(const Tensor& x) {
+  return x.body_pointer().use_count() == 1 && x.storage().use_count() == 1 && x.is_contiguous() &&
+         static_cast<size_t>(x.numel()) * item_size(x.dtype()) == x.storage()->bytes();
+}
+
+}  // namespace
+
+// Adding in place is allowed only where nobody else can see it: gradients alias (add returns {g, g}).
+void Run::add_into(Tensor& sum, Tensor gradient) const {
+  if (!sum.defined())
+    sum = std::move(gradient);
+  else if (!create_ && sole_owner(sum))
+    raw::binary_into(Binary::add, sum, gradient);
+  else if (!create_ && sole_owner(gradient)) {
+    raw::binary_into(Binary::add, gradient, sum);
+    sum = std::move(gradient);
+  } else
+    sum = add(sum, gradient);
+}
+
+namespace {
+
+void accumulate_grad(Meta& leaf, Tensor gradient, bool create_graph) {
+  if (leaf.grad.defined()) {
+    if (create_graph)
+      leaf.grad = add(leaf.grad, gradient);
+    else
+      raw::binary_into(Binary::add, leaf.grad, gradient);
+  } else if (leaf.grad_buffer.defined() && !create_graph) {
+    raw::copy_into(leaf.grad_buffer, gradient);
+    leaf.grad = leaf.grad_buffer;
+  } else if (create_graph) {
+    leaf.grad = clone(gradient);
+  } else {
+    leaf.grad = sole_owner(gradient) ? std::move(gradient) : raw::clone(gradient);
+  }
+}
+
+}  // namespace
+
+void Run::finish_leaf(const std::shared_ptr<Meta>& leaf) {
+  Tensor gradient = std::move(leaf->incoming);
+  leaf->incoming = Tensor();
+  if (!gradient.defined()) return;
+  const auto hooks = leaf->hooks;
+  for (const auto& [number, hook] : hooks)
+    if (std::optional<Tensor> replaced = hook(gradient)) gradient = *std::move(replaced);
+  if (const auto found = leaf_captures_.find(leaf.get()); found != leaf_captures_.end())
+    for (const size_t position : found->second) captured[position] = gradient;
+  if (!accumulate_) return;
+  accumulate_grad(*leaf, std::move(gradient), create_);
+  const auto ready = leaf->ready_hooks;
+  for (const auto& [number, hook] : ready) hook();
+}
+
+const char* current_op() { return Run::current() ? Run::current()->op_name : "backward"; }
+
+}  // namespace loom::autograd

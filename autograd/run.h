@@ -1,0 +1,73 @@
+// One differentiation under way: the engine's inside.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <queue>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <loom/autograd/graph.h>
+
+namespace loom::autograd {
+
+// One differentiation under way. Notes in nodes and leaves belong to the run whose address they carry; they are wiped
+// at the end, also when a rule throws.
+class Run {
+ public:
+  Run(bool retain, bool create, bool accumulate) : retain_(retain), create_(create), accumulate_(accumulate) {}
+  ~Run() {
+    for (const auto& node : visited_) {
+      node->run = nullptr;
+      node->incoming = Grads();
+    }
+    for (const auto& leaf : leaves_) {
+      leaf->run = nullptr;
+      leaf->incoming = Tensor();
+    }
+    current_ = outer_;
+  }
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
+
+  void seed(const Tensor& output, const Tensor& gradient);
+  void capture(const Tensor& input, size_t position);
+  void execute();
+  std::vector<Tensor> captured;
+  std::vector<std::function<void()>> at_end;
+
+  static Run* current() { return current_; }  // of this thread
+  void become_current() { current_ = this; }
+  const char* op_name = "backward";
+
+ private:
+  struct Later {
+    bool operator()(const std::shared_ptr<Node>& a, const std::shared_ptr<Node>& b) const {
+      return a->sequence < b->sequence;
+    }
+  };
+
+  void visit(const std::shared_ptr<Node>& node);
+  void visit_leaf(const std::shared_ptr<Meta>& leaf);
+  void discover();
+  void mark_needed();
+  void process(const std::shared_ptr<Node>& node);
+  void run_output_hooks(Node& node);
+  void propagate(Node& node);
+  void deliver(Edge& edge, Tensor gradient);
+  void settle(const Edge& edge);
+  void finish_leaf(const std::shared_ptr<Meta>& leaf);
+  void add_into(Tensor& sum, Tensor gradient) const;
+
+  const bool retain_, create_, accumulate_;
+  Run* const outer_ = current_;
+  std::vector<std::shared_ptr<Node>> visited_;
+  std::vector<std::shared_ptr<Meta>> leaves_;
+  std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, Later> ready_;
+  std::unordered_map<const Node*, std::vector<std::pair<uint32_t, size_t>>> node_captures_;
+  std::unordered_map<const Meta*, std::vector<size_t>> leaf_captures_;
+  static thread_local Run* current_;
+};
+
+}  // namespace loom::autograd
