@@ -4,6 +4,7 @@
 
 #include <loom/autograd/ops.h>
 #include <loom/autograd/run.h>
+#include <loom/tensor/create.h>
 
 namespace loom {
 
