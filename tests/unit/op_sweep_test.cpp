@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every public op: gradients of first and second order against differences, layouts, precisions, and that no op is left
 // out. What is checked is listed in op_sweep/cases_*.cpp.
 #include <cstdlib>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the op sweep checks: cases, each one call of a public op on inputs that it says how to draw. op_sweep_test.cpp
 // makes all checks from them; adding an op is adding its cases to a cases_*.cpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Elementwise ops: generated from the rows of accelerators/elementwise.def, with the parameters that have kinks or
 // limits added by hand.
 #include "case.h"

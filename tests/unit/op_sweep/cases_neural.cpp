@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Softmax, norms, dropout, attention.
 #include <loom/tensor/context.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Reductions, scans, order, and products of matrices.
 #include "case.h"
 

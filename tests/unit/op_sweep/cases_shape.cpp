@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Views and rearrangements.
 #include "case.h"
 
