@@ -21,7 +21,8 @@ void validate(const DataLoaderOptions& o) {
 
 std::span<const int64_t> BatchPlan::batch(int64_t i) const {
   const auto at = static_cast<size_t>(i);
-  return std::span(indices_).subspan(static_cast<size_t>(begins_[at]), static_cast<size_t>(begins_[at + 1] - begins_[at]));
+  return std::span(indices_).subspan(static_cast<size_t>(begins_[at]),
+                                     static_cast<size_t>(begins_[at + 1] - begins_[at]));
 }
 
 uint64_t BatchPlan::ticket(int64_t batch, int64_t sample) const {
@@ -49,8 +50,7 @@ Shared<Sampler> Batching::sampler() const {
 }
 
 int64_t Batching::batches_of(int64_t samples) const {
-  return options_.drop_last ? samples / options_.batch_size
-                            : (samples + options_.batch_size - 1) / options_.batch_size;
+  return options_.drop_last ? samples / options_.batch_size : (samples + options_.batch_size - 1) / options_.batch_size;
 }
 
 int64_t Batching::size() const {
@@ -62,8 +62,10 @@ BatchPlan Batching::plan(int64_t epoch, int64_t position) const {
   BatchPlan plan;
   plan.shard_ = shard_;
   plan.consumed_ = position;
-  if (options_.batch_sampler) fill_from_batch_sampler(plan, epoch);
-  else fill_from_sampler(plan, epoch);
+  if (options_.batch_sampler)
+    fill_from_batch_sampler(plan, epoch);
+  else
+    fill_from_sampler(plan, epoch);
   for (const int64_t index : plan.indices_) check_index(index);
   return plan;
 }

@@ -33,7 +33,7 @@ Tensor stack_samples(std::span<const Tensor> samples) {
   }
   Dims shape = first.shape();
   shape.insert(0, static_cast<int64_t>(samples.size()));
-  const Tensor out = empty(shape, {first.dtype(), Device::cpu});
+  Tensor out = empty(shape, {first.dtype(), Device::cpu});
   const size_t bytes = View(first).bytes();
   auto* to = static_cast<std::byte*>(View(out).data);
   // Plain copies: a worker leaves the kernels' threads to the training step.

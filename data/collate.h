@@ -1,6 +1,6 @@
 // Samples to a batch, as torch.utils.data.default_collate: tensors are stacked, numbers become a tensor (integers i64,
-// floating ones f32, bool boolean), texts a vector; tuples, pairs, arrays, vectors and plain structs go member by member.
-// A struct whose members are all tensors stays that struct; another becomes the tuple of its members' batches.
+// floating ones f32, bool boolean), texts a vector; tuples, pairs, arrays, vectors and plain structs go member by
+// member. A struct whose members are all tensors stays that struct; another becomes the tuple of its members' batches.
 #pragma once
 
 #include <array>
@@ -67,20 +67,29 @@ struct DefaultCollate {
   template <class T>
   auto operator()(std::span<const T> samples) const {
     using namespace collate_detail;
-    if constexpr (std::is_same_v<T, Tensor>) return stack_samples(samples);
-    else if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T>) return numbers(samples);
-    else if constexpr (std::is_same_v<T, std::string>) return std::vector<std::string>(samples.begin(), samples.end());
-    else if constexpr (is_tuple<T>) return tuples(samples, std::make_index_sequence<std::tuple_size_v<T>>());
-    else if constexpr (is_array<T>) return arrays(samples);
-    else if constexpr (is_vector<T>) return vectors(samples);
-    else return structs(samples);
+    if constexpr (std::is_same_v<T, Tensor>)
+      return stack_samples(samples);
+    else if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T>)
+      return numbers(samples);
+    else if constexpr (std::is_same_v<T, std::string>)
+      return std::vector<std::string>(samples.begin(), samples.end());
+    else if constexpr (is_tuple<T>)
+      return tuples(samples, std::make_index_sequence<std::tuple_size_v<T>>());
+    else if constexpr (is_array<T>)
+      return arrays(samples);
+    else if constexpr (is_vector<T>)
+      return vectors(samples);
+    else
+      return structs(samples);
   }
 
  private:
   template <class T>
   auto of(const std::vector<T>& samples) const {
-    if constexpr (std::is_same_v<T, bool>) return of_booleans(samples);
-    else return (*this)(std::span<const T>(samples));
+    if constexpr (std::is_same_v<T, bool>)
+      return of_booleans(samples);
+    else
+      return (*this)(std::span<const T>(samples));
   }
   static Tensor of_booleans(const std::vector<bool>& samples) {  // packed: there is no span of bool
     const std::vector<uint8_t> bytes(samples.begin(), samples.end());
@@ -124,8 +133,10 @@ struct DefaultCollate {
       const auto member = [&]<size_t at>() {
         return of(collate_detail::column(samples, [](const T& s) { return std::get<at>(tie_members(s)); }));
       };
-      if constexpr (collate_detail::all_tensors<Members>) return T{member.template operator()<i>()...};
-      else return std::tuple{member.template operator()<i>()...};
+      if constexpr (collate_detail::all_tensors<Members>)
+        return T{member.template operator()<i>()...};
+      else
+        return std::tuple{member.template operator()<i>()...};
     }(std::make_index_sequence<std::tuple_size_v<Members>>());
   }
 };
@@ -135,8 +146,10 @@ template <class F, class Batch>
 Batch map_tensors(const F& f, Batch batch) {
   using namespace collate_detail;
   const auto replace = [&](auto& member) { member = map_tensors(f, std::move(member)); };
-  if constexpr (std::is_same_v<Batch, Tensor>) return batch.defined() ? f(batch) : batch;
-  else if constexpr (is_tuple<Batch>) std::apply([&](auto&... members) { (replace(members), ...); }, batch);
+  if constexpr (std::is_same_v<Batch, Tensor>)
+    return batch.defined() ? f(batch) : batch;
+  else if constexpr (is_tuple<Batch>)
+    std::apply([&](auto&... members) { (replace(members), ...); }, batch);
   else if constexpr (is_array<Batch> || is_vector<Batch>) {
     for (auto&& member : batch)
       if constexpr (!std::is_arithmetic_v<typename Batch::value_type>) replace(member);

@@ -1,7 +1,7 @@
 // Batches of a data set: `for (auto [x, y] : loader)`. Each loop is one epoch, and the next loop the next epoch.
 //
-// What a batch holds depends on the seed, the epoch and its place in the epoch; not on workers, ranks or restarts. Random
-// draws in get() too: each sample has a generator of its own.
+// What a batch holds depends on the seed, the epoch and its place in the epoch; not on workers, ranks or restarts.
+// Random draws in get() too: each sample has a generator of its own.
 #pragma once
 
 #include <concepts>
@@ -37,8 +37,10 @@ class DataLoader {
  private:
   struct Loop;
   static auto batch_type() {
-    if constexpr (by_batch) return std::type_identity<decltype(std::declval<const D&>().get_batch({}))>();
-    else return std::type_identity<decltype(std::declval<const Collate&>()(std::span<const Sample>()))>();
+    if constexpr (by_batch)
+      return std::type_identity<decltype(std::declval<const D&>().get_batch({}))>();
+    else
+      return std::type_identity<decltype(std::declval<const Collate&>()(std::span<const Sample>()))>();
   }
 
  public:
@@ -84,8 +86,10 @@ class DataLoader {
   // The same loader with each batch passed through f, in the thread that loops: to a device, for one.
   DataLoader transformed(Transform f) const {
     DataLoader out = *this;
-    if (!transform_) out.transform_ = std::move(f);
-    else out.transform_ = [f = std::move(f), before = transform_](Batch b) { return f(before(std::move(b))); };
+    if (!transform_)
+      out.transform_ = std::move(f);
+    else
+      out.transform_ = [f = std::move(f), before = transform_](Batch b) { return f(before(std::move(b))); };
     return out;
   }
 
@@ -161,8 +165,7 @@ class DataLoader {
     BatchPlan plan = batching_.plan(state_.epoch, state_.position);
     looping_ = true;
     Job job{dataset_, collate_, plan, state_.epoch, state_.seed, loading_context(context())};
-    return std::unique_ptr<Loop>(
-        new Loop{plan, 0, Prefetch<Batch>(plan.size(), workers_, ahead_, std::move(job))});
+    return std::unique_ptr<Loop>(new Loop{plan, 0, Prefetch<Batch>(plan.size(), workers_, ahead_, std::move(job))});
   }
   std::optional<Batch> next(Loop& loop) {
     if (loop.batches.exhausted()) {

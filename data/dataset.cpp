@@ -10,9 +10,10 @@ std::vector<int64_t> split_sizes(int64_t total, const std::vector<double>& lengt
   for (const double length : lengths)
     check(length >= 0 && (fractions || length == std::floor(length)), "random_split: length ", length,
           ", expects counts that add up to ", total, ", or fractions that add up to 1");
-  check(fractions || sum == static_cast<double>(total), "random_split: the lengths add up to ", sum, ", expects ", total,
-        " or, for fractions, 1");
+  check(fractions || sum == static_cast<double>(total), "random_split: the lengths add up to ", sum, ", expects ",
+        total, " or, for fractions, 1");
   std::vector<int64_t> out;
+  out.reserve(lengths.size());
   for (const double length : lengths)
     out.push_back(static_cast<int64_t>(fractions ? std::floor(static_cast<double>(total) * length) : length));
   int64_t rest = total - std::accumulate(out.begin(), out.end(), int64_t{0});

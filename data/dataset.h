@@ -1,6 +1,6 @@
 // A data set is any type with `int64_t size() const` and `auto get(int64_t index) const`, which returns a sample: a
-// tensor, a number, or a tuple, pair, array or plain struct of these. get is called from several threads at once. One that
-// can build a whole batch faster offers `auto get_batch(std::span<const int64_t> indices) const` too.
+// tensor, a number, or a tuple, pair, array or plain struct of these. get is called from several threads at once. One
+// that can build a whole batch faster offers `auto get_batch(std::span<const int64_t> indices) const` too.
 #pragma once
 
 #include <algorithm>
@@ -26,9 +26,8 @@ concept Dataset = requires(const D& dataset, int64_t index) {
 };
 
 template <class D>
-concept BatchedDataset = Dataset<D> && requires(const D& dataset, std::span<const int64_t> indices) {
-  dataset.get_batch(indices);
-};
+concept BatchedDataset =
+    Dataset<D> && requires(const D& dataset, std::span<const int64_t> indices) { dataset.get_batch(indices); };
 
 // Rows of tensors that have the same first extent: TensorDataset(images, labels).
 template <size_t n>
@@ -110,8 +109,8 @@ class ConcatDataset {
   std::vector<int64_t> ends_;
 };
 
-// Sizes of the parts of `total`: given as counts that add up to it, or as fractions that add up to 1 (rounded down; what
-// is left goes one by one to the first parts, as PyTorch does).
+// Sizes of the parts of `total`: given as counts that add up to it, or as fractions that add up to 1 (rounded down;
+// what is left goes one by one to the first parts, as PyTorch does).
 std::vector<int64_t> split_sizes(int64_t total, const std::vector<double>& lengths);
 
 // Disjoint random subsets that share the data set: random_split(dataset, {0.9, 0.1}) or {50000, 10000}.

@@ -26,10 +26,11 @@ std::filesystem::path find_file(const std::filesystem::path& folder, const std::
   std::error_code error;
   for (const auto& place : {folder, folder / "fashion-mnist"})
     for (const char* suffix : {".gz", ""})
-      if (const auto path = place / (name + suffix); std::filesystem::exists(path, error)) return path;
+      if (auto path = place / (name + suffix); std::filesystem::exists(path, error)) return path;
   fail("FashionMnist: no data set in ", folder.string(),
        "; install the Debian package dataset-fashion-mnist (apt-get install dataset-fashion-mnist) or pass --data DIR "
-       "(looked for ", name, ".gz)");
+       "(looked for ",
+       name, ".gz)");
 }
 
 }  // namespace
@@ -45,9 +46,9 @@ FashionMnist::FashionMnist(std::string_view split, const FashionMnistOptions& op
   check(images_.dtype() == u8 && images_.dim() == 3 && images_.size(1) == 28 && images_.size(2) == 28,
         "FashionMnist: ", image_file.string(), ": ", images_.dtype(), " of shape ", images_.shape(),
         ", expects u8 of shape [n, 28, 28]");
-  check(labels_.dtype() == u8 && labels_.dim() == 1 && labels_.size(0) == images_.size(0), "FashionMnist: ",
-        label_file.string(), ": ", labels_.dtype(), " of shape ", labels_.shape(), ", expects u8 of shape [",
-        images_.size(0), "]");
+  check(labels_.dtype() == u8 && labels_.dim() == 1 && labels_.size(0) == images_.size(0),
+        "FashionMnist: ", label_file.string(), ": ", labels_.dtype(), " of shape ", labels_.shape(),
+        ", expects u8 of shape [", images_.size(0), "]");
   for (const uint8_t label : labels_.span<uint8_t>())
     check(label < classes.size(), "FashionMnist: ", label_file.string(), ": label ", label, ", expects 0 to 9");
   for (size_t i = 0; i < values_.size(); ++i) {

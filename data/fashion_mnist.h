@@ -19,13 +19,13 @@ struct FashionMnistOptions {
 
 class FashionMnist {
  public:
-  static constexpr std::array<std::string_view, 10> classes{"T-shirt/top", "Trouser", "Pullover", "Dress",  "Coat",
-                                                            "Sandal",      "Shirt",   "Sneaker",  "Bag",    "Ankle boot"};
+  static constexpr std::array<std::string_view, 10> classes{
+      "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"};
   // split: "train" or "test". The files of the package dataset-fashion-mnist, gzipped or plain.
   explicit FashionMnist(std::string_view split, const FashionMnistOptions& options = {});
 
   int64_t size() const { return images_.size(0); }
-  std::tuple<Tensor, int64_t> get(int64_t index) const;                           // f32 [1, 28, 28], label
+  std::tuple<Tensor, int64_t> get(int64_t index) const;                          // f32 [1, 28, 28], label
   std::tuple<Tensor, Tensor> get_batch(std::span<const int64_t> indices) const;  // f32 [n, 1, 28, 28], i64 [n]
 
   const Tensor& images() const { return images_; }  // u8 [size, 28, 28]

@@ -17,8 +17,10 @@ struct Anything {
 
 template <class T, class... Given>
 constexpr size_t count_members() {
-  if constexpr (requires { T{Given{}..., Anything{}}; }) return count_members<T, Given..., Anything>();
-  else return sizeof...(Given);
+  if constexpr (requires { T{Given{}..., Anything{}}; })
+    return count_members<T, Given..., Anything>();
+  else
+    return sizeof...(Given);
 }
 
 }  // namespace members_detail

@@ -44,7 +44,8 @@ std::vector<int64_t> permutation(int64_t n, uint64_t seed) {
   std::vector<int64_t> out(static_cast<size_t>(n));
   std::iota(out.begin(), out.end(), int64_t{0});
   Words words(seed);
-  for (int64_t i = n - 1; i > 0; --i) std::swap(out[static_cast<size_t>(i)], out[static_cast<size_t>(words.below(i + 1))]);
+  for (int64_t i = n - 1; i > 0; --i)
+    std::swap(out[static_cast<size_t>(i)], out[static_cast<size_t>(words.below(i + 1))]);
   return out;
 }
 
@@ -83,11 +84,14 @@ std::vector<int64_t> RandomSampler::order(int64_t epoch) const {
 
 WeightedRandomSampler::WeightedRandomSampler(std::vector<double> weights, int64_t num_samples, bool replacement,
                                              std::optional<uint64_t> seed)
-    : weights_(std::move(weights)), num_samples_(num_samples), replacement_(replacement), seed_(seed_or_rank_seed(seed)) {
+    : weights_(std::move(weights)),
+      num_samples_(num_samples),
+      replacement_(replacement),
+      seed_(seed_or_rank_seed(seed)) {
   int64_t positive = 0;
   for (size_t i = 0; i < weights_.size(); ++i) {
-    check(std::isfinite(weights_[i]) && weights_[i] >= 0, "WeightedRandomSampler: weight ", weights_[i], " at index ", i,
-          ", expects a finite number of 0 or more");
+    check(std::isfinite(weights_[i]) && weights_[i] >= 0, "WeightedRandomSampler: weight ", weights_[i], " at index ",
+          i, ", expects a finite number of 0 or more");
     positive += weights_[i] > 0 ? 1 : 0;
   }
   check(num_samples_ > 0, "WeightedRandomSampler: num_samples is ", num_samples_, ", expects at least 1");

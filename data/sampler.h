@@ -1,5 +1,5 @@
-// The order in which a data set is visited. A sampler is a pure function of the epoch: it holds no position and no random
-// state, so that resuming is skipping, and every rank, worker and restart finds the same order.
+// The order in which a data set is visited. A sampler is a pure function of the epoch: it holds no position and no
+// random state, so that resuming is skipping, and every rank, worker and restart finds the same order.
 #pragma once
 
 #include <concepts>

@@ -33,6 +33,7 @@ class AtomicFile {
 };
 
 // The whole of a small file at once.
-void write_file_atomically(const std::filesystem::path& path, std::string_view text, const std::string& format = "file");
+void write_file_atomically(const std::filesystem::path& path, std::string_view text,
+                           const std::string& format = "file");
 
 }  // namespace loom

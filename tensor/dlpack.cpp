@@ -20,8 +20,8 @@ struct Format {
   Code code;
   uint8_t bits;
 };
-constexpr Format formats[] = {{f64, Code::floating, 64}, {f32, Code::floating, 32}, {f16, Code::floating, 16},
-                              {bf16, Code::bfloat, 16},  {i64, Code::integer, 64},  {i32, Code::integer, 32},
+constexpr Format formats[] = {{f64, Code::floating, 64},       {f32, Code::floating, 32},  {f16, Code::floating, 16},
+                              {bf16, Code::bfloat, 16},        {i64, Code::integer, 64},   {i32, Code::integer, 32},
                               {u8, Code::unsigned_integer, 8}, {boolean, Code::boolean, 8}};
 
 // What an exported tensor keeps alive: the memory, and the arrays that its description points to.
@@ -63,10 +63,13 @@ DType dtype_of_dlpack(const dlpack::DataType& given) {
 Device device_of_dlpack(const dlpack::Device& given) {
   switch (static_cast<DeviceType>(given.type)) {
     case DeviceType::cpu:
-    case DeviceType::cuda_host: return Device::cpu;  // pinned memory is the host's
+    case DeviceType::cuda_host:
+      return Device::cpu;  // pinned memory is the host's
     case DeviceType::cuda:
-    case DeviceType::cuda_managed: return {Device::cuda, given.id};
-    default: fail("from_dlpack: the device of type ", given.type, " has no counterpart here, expects cpu (1) or cuda (2)");
+    case DeviceType::cuda_managed:
+      return {Device::cuda, given.id};
+    default:
+      fail("from_dlpack: the device of type ", given.type, " has no counterpart here, expects cpu (1) or cuda (2)");
   }
 }
 
@@ -83,7 +86,7 @@ int64_t extent_in_elements(const Dims& shape, const Dims& strides) {
 
 Tensor copy_unaligned(const void* from, int64_t count, DType dtype, Device device) {
   check(device.kind == Device::cpu, "from_dlpack: memory on ", device, " is not aligned to ", dtype);
-  const Tensor out = empty(Dims{count}, {dtype, device});
+  Tensor out = empty(Dims{count}, {dtype, device});
   std::memcpy(View(out).data, from, View(out).bytes());
   return out;
 }
@@ -109,9 +112,9 @@ Tensor import_tensor(const DLTensor& t, bool read_only, std::function<void()> re
   if (reinterpret_cast<uintptr_t>(data) % item_size(dtype) != 0)
     return raw::as_strided(copy_unaligned(data, count, dtype, device), shape, strides, 0);
   const Tensor flat = from_blob(data, Dims{count}, dtype, device, std::move(release));
-  const Tensor shaped = raw::as_strided(flat, shape, strides, 0);
+  Tensor shaped = raw::as_strided(flat, shape, strides, 0);
   if (!read_only) return shaped;
-  const Tensor copy = raw::clone(shaped);
+  Tensor copy = raw::clone(shaped);
   accelerator(device).synchronize();  // before the memory is given back
   return copy;
 }

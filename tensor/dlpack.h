@@ -1,5 +1,5 @@
-// DLPack: tensors handed between libraries of one process without a copy (https://dmlc.github.io/dlpack). The structs are
-// declared here, as the ABI wants them: distributions ship old versions of the header.
+// DLPack: tensors handed between libraries of one process without a copy (https://dmlc.github.io/dlpack). The structs
+// are declared here, as the ABI wants them: distributions ship old versions of the header.
 #pragma once
 
 #include <cstddef>
@@ -70,8 +70,8 @@ static_assert(offsetof(DLManagedTensorVersioned, dl_tensor) == 32);
 dlpack::DLManagedTensorVersioned* to_dlpack(const Tensor& x);
 dlpack::DLManagedTensor* to_dlpack_legacy(const Tensor& x);
 
-// A tensor over another library's memory, which is given back (its deleter called) when the last view is gone, or at once
-// when this throws. Copied only where Loom cannot use the memory as it is: read-only or not aligned to its dtype.
+// A tensor over another library's memory, which is given back (its deleter called) when the last view is gone, or at
+// once when this throws. Copied only where Loom cannot use the memory as it is: read-only or not aligned to its dtype.
 Tensor from_dlpack(dlpack::DLManagedTensorVersioned* managed);
 Tensor from_dlpack(dlpack::DLManagedTensor* managed);
 

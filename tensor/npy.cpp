@@ -42,9 +42,12 @@ class HeaderParser {
       if (seen == nullptr || *seen) refuse(str("the key '", key, "' is ", seen ? "repeated" : "unknown"));
       *seen = true;
       expect(':');
-      if (seen == &descr) out.descr = quoted();
-      else if (seen == &order) out.fortran_order = boolean_literal();
-      else out.shape = tuple();
+      if (seen == &descr)
+        out.descr = quoted();
+      else if (seen == &order)
+        out.fortran_order = boolean_literal();
+      else
+        out.shape = tuple();
       if (!accept(',') && peek() != '}') refuse("',' or '}' expected");
     }
     if (peek() != '\0') refuse("something follows the dictionary");
@@ -74,7 +77,7 @@ class HeaderParser {
     if (quote != '\'' && quote != '"') refuse("a text in quotes expected");
     const size_t end = text_.find(quote, at_ + 1);
     if (end == std::string_view::npos) refuse("the text has no end");
-    const std::string out(text_.substr(at_ + 1, end - at_ - 1));
+    std::string out(text_.substr(at_ + 1, end - at_ - 1));
     at_ = end + 1;
     return out;
   }
@@ -135,10 +138,12 @@ struct Layout {
 };
 
 Layout read_header(const InputFile& file) {
-  std::array<char, 8> start{};
+  std::array<uint8_t, 8> start{};
   file.check(file.size() >= 10, "has ", file.size(), " bytes; not a .npy file");
   file.read(0, start.data(), start.size());
-  file.check(std::string_view(start.data(), magic.size()) == magic, "does not begin with \\x93NUMPY; not a .npy file");
+  file.check(std::equal(magic.begin(), magic.end(), start.begin(),
+                        [](char a, uint8_t b) { return static_cast<uint8_t>(a) == b; }),
+             "does not begin with \\x93NUMPY; not a .npy file");
   const int major = start[6], minor = start[7];
   file.check(major >= 1 && major <= 3 && minor == 0, "is of version ", major, ".", minor, ", expects 1.0, 2.0 or 3.0");
   uint32_t length = 0;
@@ -169,9 +174,10 @@ void swap_bytes(const View& x) {
 }
 
 std::string format_header(const Tensor& x) {
-  const auto known = std::find_if(formats.begin(), formats.end(), [&](const Format& f) { return f.dtype == x.dtype(); });
-  std::string text = str("{'descr': '", item_size(x.dtype()) == 1 ? '|' : '<', known->name,
-                         "', 'fortran_order': False, 'shape': (");
+  const auto known =
+      std::find_if(formats.begin(), formats.end(), [&](const Format& f) { return f.dtype == x.dtype(); });
+  std::string text =
+      str("{'descr': '", item_size(x.dtype()) == 1 ? '|' : '<', known->name, "', 'fortran_order': False, 'shape': (");
   for (int i = 0; i < x.dim(); ++i) text += str(x.shape()[i], i + 1 < x.dim() ? ", " : x.dim() == 1 ? "," : "");
   text += "), }";
   text.resize((10 + text.size() + 1 + 63) / 64 * 64 - 10 - 1, ' ');  // the data starts at a multiple of 64
@@ -190,7 +196,7 @@ Tensor load_npy(const std::filesystem::path& path) {
 
   Dims shape(header.shape);
   if (header.fortran_order) std::reverse(shape.begin(), shape.end());
-  const Tensor out = empty(shape, {dtype, Device::cpu});
+  Tensor out = empty(shape, {dtype, Device::cpu});
   const View view = out;
   file.read(start, view.data, bytes);
   if (header.descr[0] == '>') swap_bytes(view);

@@ -21,8 +21,8 @@ struct SafetensorsFile {
 
 SafetensorsFile load_safetensors(const std::filesystem::path& path);
 
-// Any strides, any device. The file is replaced as a whole or, when something fails (a full disk too), not at all. Layout
-// as the reference writes it: wide dtypes first, then by name; the data starts at a multiple of 64 bytes.
+// Any strides, any device. The file is replaced as a whole or, when something fails (a full disk too), not at all.
+// Layout as the reference writes it: wide dtypes first, then by name; the data starts at a multiple of 64 bytes.
 void save_safetensors(const std::filesystem::path& path, const std::map<std::string, Tensor>& tensors,
                       const std::map<std::string, std::string>& metadata = {});
 

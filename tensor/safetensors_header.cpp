@@ -180,6 +180,7 @@ uint64_t bytes_of(const SafetensorsEntry& entry, const std::string& context) {
 // file.
 void check_layout(const SafetensorsHeader& header, uint64_t data_bytes, const std::string& context) {
   std::vector<const std::pair<const std::string, SafetensorsEntry>*> order;
+  order.reserve(header.entries.size());
   for (const auto& item : header.entries) order.push_back(&item);
   std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
     return std::pair(a->second.begin, a->second.end) < std::pair(b->second.begin, b->second.end);

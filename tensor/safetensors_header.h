@@ -13,7 +13,7 @@
 namespace loom {
 
 struct SafetensorsEntry {
-  std::string dtype;            // as written: "F32", "BF16", also those that no tensor here can have ("F8_E4M3")
+  std::string dtype;  // as written: "F32", "BF16", also those that no tensor here can have ("F8_E4M3")
   std::vector<uint64_t> shape;
   uint64_t begin = 0, end = 0;  // bytes, from the start of the data
 };
@@ -25,8 +25,8 @@ struct SafetensorsHeader {
 
 inline constexpr uint64_t safetensors_header_limit = 100'000'000;
 
-// Parses and validates the header text of a file with `data_bytes` bytes after it. `context` starts the errors; these end
-// with the reference implementation's name of the condition.
+// Parses and validates the header text of a file with `data_bytes` bytes after it. `context` starts the errors; these
+// end with the reference implementation's name of the condition.
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_bytes, const std::string& context);
 // The text without padding; tensors in the order of their data.
 std::string format_safetensors_header(const SafetensorsHeader& header, const std::vector<std::string>& order);

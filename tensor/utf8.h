@@ -7,8 +7,8 @@
 
 namespace loom {
 
-// Bytes of the well-formed UTF-8 sequence that starts at text[at]; 0 where there is none (overlong forms, surrogates and
-// numbers past U+10FFFF are not well-formed: Unicode 15, table 3-7).
+// Bytes of the well-formed UTF-8 sequence that starts at text[at]; 0 where there is none (overlong forms, surrogates
+// and numbers past U+10FFFF are not well-formed: Unicode 15, table 3-7).
 inline size_t utf8_length(std::string_view text, size_t at) {
   const auto byte = [&](size_t i) { return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0}; };
   const auto follows = [&](size_t i) { return (byte(i) & 0xC0u) == 0x80u; };

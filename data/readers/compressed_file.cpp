@@ -43,8 +43,8 @@ uint64_t CompressedFile::read(void* into, uint64_t bytes) {
     int status = Z_OK;
     const char* text = gzerror(stream_->file, &status);
     check(status != Z_BUF_ERROR, "the gzip file is truncated");  // only reported after its last bytes
-    check(got >= 0 && (status == Z_OK || status == Z_STREAM_END), "cannot read: ",
-          status == Z_ERRNO ? std::strerror(errno) : text);
+    check(got >= 0 && (status == Z_OK || status == Z_STREAM_END),
+          "cannot read: ", status == Z_ERRNO ? std::strerror(errno) : text);
     if (got == 0) break;
     done += static_cast<uint64_t>(got);
   }

@@ -1,4 +1,5 @@
-// A file read from its start to its end, inflated on the way when it is a gzip file (told by its content, not its name).
+// A file read from its start to its end, inflated on the way when it is a gzip file (told by its content, not its
+// name).
 #pragma once
 
 #include <cstdint>

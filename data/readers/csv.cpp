@@ -76,7 +76,8 @@ std::string_view trimmed(std::string_view s) {
   return first == std::string_view::npos ? "" : s.substr(first, s.find_last_not_of(" \t") - first + 1);
 }
 
-std::vector<size_t> selected(const std::vector<std::string>& names, const CsvOptions& options, const std::string& context) {
+std::vector<size_t> selected(const std::vector<std::string>& names, const CsvOptions& options,
+                             const std::string& context) {
   std::vector<size_t> out(options.columns.size());
   if (options.columns.empty()) {
     out.resize(names.size());
@@ -99,10 +100,14 @@ std::vector<size_t> selected(const std::vector<std::string>& names, const CsvOpt
 // What an integer of this dtype may be; a cast would wrap it around.
 bool fits(int64_t value, DType dtype) {
   switch (dtype) {
-    case DType::i32: return value == static_cast<int32_t>(value);
-    case DType::u8: return value == static_cast<uint8_t>(value);
-    case DType::boolean: return value == 0 || value == 1;
-    default: return true;
+    case DType::i32:
+      return value == static_cast<int32_t>(value);
+    case DType::u8:
+      return value == static_cast<uint8_t>(value);
+    case DType::boolean:
+      return value == 0 || value == 1;
+    default:
+      return true;
   }
 }
 bool fits(double, DType) { return true; }
@@ -117,7 +122,8 @@ class Cells {
   void add(const std::vector<std::string>& fields, size_t column) {
     std::string_view text = trimmed(fields[column]);
     if (text.empty()) {
-      check(options_.missing.has_value(), where(column), "the field is empty; set missing to give empty fields a value");
+      check(options_.missing.has_value(), where(column),
+            "the field is empty; set missing to give empty fields a value");
       values.push_back(static_cast<T>(*options_.missing));
       return;
     }
@@ -159,7 +165,8 @@ CsvTable parse(Records& records, const CsvOptions& options) {
   }
   CsvTable out;
   for (const size_t column : columns) out.columns.push_back(names[column]);
-  out.values = from_vector(cells.values, Dims{rows, static_cast<int64_t>(columns.size())}, {options.dtype, Device::cpu});
+  out.values =
+      from_vector(cells.values, Dims{rows, static_cast<int64_t>(columns.size())}, {options.dtype, Device::cpu});
   return out;
 }
 

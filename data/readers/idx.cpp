@@ -13,15 +13,21 @@ namespace {
 
 DType element_type(uint8_t code, const CompressedFile& file) {
   switch (code) {
-    case 0x08: return u8;
-    case 0x0C: return i32;
-    case 0x0D: return f32;
-    case 0x0E: return f64;
-    default: break;
+    case 0x08:
+      return u8;
+    case 0x0C:
+      return i32;
+    case 0x0D:
+      return f32;
+    case 0x0E:
+      return f64;
+    default:
+      break;
   }
   file.check(code != 0x09 && code != 0x0B, "element type ", code == 0x09 ? "i8" : "i16",
              " has no counterpart here; known are u8, i32, f32 and f64");
-  fail(file.context(), "not an IDX file: its element type is ", code, ", expects 8 (u8), 12 (i32), 13 (f32) or 14 (f64)");
+  fail(file.context(), "not an IDX file: its element type is ", code,
+       ", expects 8 (u8), 12 (i32), 13 (f32) or 14 (f64)");
 }
 
 uint32_t big_endian(const uint8_t* bytes) {
@@ -45,7 +51,8 @@ void check_size(const CompressedFile& file, const Dims& shape, DType dtype) {
   bool overflow = false;
   for (const int64_t extent : shape) overflow |= __builtin_mul_overflow(bytes, static_cast<uint64_t>(extent), &bytes);
   const uint64_t header = 4 + 4 * static_cast<uint64_t>(shape.size());
-  file.check(!overflow && bytes <= file.most_bytes() - header, "truncated: a file of this size cannot hold ", shape, " of ", dtype);
+  file.check(!overflow && bytes <= file.most_bytes() - header, "truncated: a file of this size cannot hold ", shape,
+             " of ", dtype);
 }
 
 template <size_t width>

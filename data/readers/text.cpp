@@ -44,8 +44,10 @@ Tensor CharVocabulary::encode(std::string_view text) const {
   out.reserve(text.size());
   for_each_character(text, [&](std::string_view c, size_t at) {
     int64_t token = -1;
-    if (c.size() == 1) token = ascii[static_cast<uint8_t>(c[0])];
-    else if (const auto found = tokens_.find(c); found != tokens_.end()) token = found->second;
+    if (c.size() == 1)
+      token = ascii[static_cast<uint8_t>(c[0])];
+    else if (const auto found = tokens_.find(c); found != tokens_.end())
+      token = found->second;
     check(token >= 0, "CharVocabulary: the character \"", c, "\" at byte ", at, " is not among the ", size(), " known");
     out.push_back(token);
   });

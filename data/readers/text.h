@@ -16,8 +16,8 @@ namespace loom::data {
 // The whole file, plain or gzipped.
 std::string read_text(const std::filesystem::path& path);
 
-// The distinct characters (Unicode code points of UTF-8) of a text, in order of their code; a character's position is its
-// token.
+// The distinct characters (Unicode code points of UTF-8) of a text, in order of their code; a character's position is
+// its token.
 class CharVocabulary {
  public:
   explicit CharVocabulary(std::string_view text);

@@ -39,7 +39,8 @@ TEST_CASE("csv: headers, delimiters, line ends") {
   CHECK(table.values.to_vector<double>() == Numbers{1, 2.5, -3, 400});
   CHECK(numbers("1;2\n3;4", {.delimiter = ';', .header = false}) == Numbers{1, 2, 3, 4});
   CHECK(parse_csv("1\t2", {.delimiter = '\t', .header = false}).columns == Names{"0", "1"});
-  CHECK(numbers("\xEF\xBB\xBF" "a,b\n\n 1 ,\t+2\n\n3,4\n\n") == Numbers{1, 2, 3, 4});
+  CHECK(numbers("\xEF\xBB\xBF"
+                "a,b\n\n 1 ,\t+2\n\n3,4\n\n") == Numbers{1, 2, 3, 4});
   CHECK(parse_csv("a,b\n").values.shape() == Dims{0, 2});
   CHECK(std::isnan(numbers("a\nnan")[0]));
 }
@@ -63,7 +64,8 @@ TEST_CASE("csv: columns are chosen by name or number; the others may hold anythi
 }
 
 TEST_CASE("csv: missing values, short lines, wrong numbers") {
-  CHECK(refusal("a,b\n1,\n") == "csv: line 2, column 2 (b): the field is empty; set missing to give empty fields a value");
+  CHECK(refusal("a,b\n1,\n") ==
+        "csv: line 2, column 2 (b): the field is empty; set missing to give empty fields a value");
   CHECK(numbers("a,b\n1,\n,4\n", {.missing = -1}) == Numbers{1, -1, -1, 4});
   CHECK(refusal("a,b\n1,2\n3\n") == "csv: line 3: has 1 fields, expects 2 as in the first line");
   CHECK(refusal("\"a\nb\",c\n1,2\n3,4,5\n") == "csv: line 4: has 3 fields, expects 2 as in the first line");
@@ -83,8 +85,8 @@ TEST_CASE("csv: integers are exact") {
 TEST_CASE("csv: from a file") {
   const TemporaryFolder folder;
   const auto path = folder.write("x.csv", "a,b\n1,2\n3,x\n");
-  CHECK_THROWS_WITH_AS(load_csv(path), ("csv: " + path.string() + ": line 3, column 2 (b): expects a number, got \"x\"").c_str(),
-                       Error);
+  CHECK_THROWS_WITH_AS(
+      load_csv(path), ("csv: " + path.string() + ": line 3, column 2 (b): expects a number, got \"x\"").c_str(), Error);
   CHECK(load_csv(path, {.columns = {"a"}}).values.shape() == Dims{2, 1});
   CHECK_THROWS_AS(load_csv(folder / "absent"), Error);
 }

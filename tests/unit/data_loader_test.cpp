@@ -200,7 +200,8 @@ TEST_CASE("data loader: a sample's draws do not depend on the number of ranks") 
   const auto record = [](DataLoader<Numbers> loader, auto& into) {
     for (auto [x, noise] : loader)
       for (int64_t k = 0; k < x.numel(); ++k)
-        into[static_cast<size_t>(values(x)[static_cast<size_t>(k)])] = raw::select(noise, 0, k).template to_vector<float>();
+        into[static_cast<size_t>(values(x)[static_cast<size_t>(k)])] =
+            raw::select(noise, 0, k).template to_vector<float>();
   };
   record(single, alone);
   record(single.distributed(2, 0), shared);
@@ -268,7 +269,8 @@ TEST_CASE("data loader: collation of tuples, arrays, vectors, texts and structs"
   struct Source {
     int64_t size() const { return 2; }
     Sample get(int64_t i) const {
-      return {full({2}, static_cast<double>(i), {f16, Device::cpu}), {0.5F, 1.5F}, {1, 2, 3}, i == 1, std::to_string(i)};
+      return {
+          full({2}, static_cast<double>(i), {f16, Device::cpu}), {0.5F, 1.5F}, {1, 2, 3}, i == 1, std::to_string(i)};
     }
   };
   DataLoader loader(Source{}, {.batch_size = 2});
@@ -296,10 +298,9 @@ TEST_CASE("data loader: a struct of tensors stays one; batches may be transforme
     }
   };
   const DataLoader plain(Source{}, {.batch_size = 3, .num_workers = 1});
-  DataLoader moved = plain.transformed([](Pair batch) {
-    return map_tensors([](const Tensor& t) { return raw::cast(t, f64); }, std::move(batch));
-  });
-  DataLoader twice = moved.transformed([](Pair batch) { return Pair{batch.y, batch.x}; });
+  DataLoader moved = plain.transformed(
+      [](Pair batch) { return map_tensors([](const Tensor& t) { return raw::cast(t, f64); }, std::move(batch)); });
+  DataLoader twice = moved.transformed([](const Pair& batch) { return Pair{batch.y, batch.x}; });
   for (Pair& batch : moved) {
     CHECK(batch.x.dtype() == f64);
     CHECK(batch.x.shape() == Dims{3});
@@ -318,11 +319,15 @@ TEST_CASE("data loader: a collate function of the user's; unequal shapes") {
   });
   for (const Tensor& batch : loader) CHECK(batch.shape() == Dims{6});
   DataLoader stacked(Ragged{}, {.batch_size = 3});
-  const auto loop = [&] { for ([[maybe_unused]] auto& batch : stacked) {} };
-  CHECK_THROWS_WITH_AS(loop(),
-                       "collate: sample 1 has shape [2], sample 0 [1]; pad them to one shape, or give the loader a collate "
-                       "function",
-                       Error);
+  const auto loop = [&] {
+    for ([[maybe_unused]] auto& batch : stacked) {
+    }
+  };
+  CHECK_THROWS_WITH_AS(
+      loop(),
+      "collate: sample 1 has shape [2], sample 0 [1]; pad them to one shape, or give the loader a collate "
+      "function",
+      Error);
 }
 
 TEST_CASE("data sets: tensors, subsets, concatenations, splits") {
@@ -367,7 +372,8 @@ TEST_CASE("data loader: options that exclude each other") {
   CHECK_THROWS_AS(DataLoader(Indexed{4}, {.num_workers = -1}), Error);
   CHECK_THROWS_AS(DataLoader(Indexed{4}, {.prefetch_factor = 0}), Error);
   CHECK_THROWS_AS(DataLoader(Indexed{4}, {.shuffle = true, .sampler = SequentialSampler(4)}), Error);
-  CHECK_THROWS_AS(DataLoader(Indexed{4}, {.batch_size = 2, .batch_sampler = BatchSampler(SequentialSampler(4), 2)}), Error);
+  CHECK_THROWS_AS(DataLoader(Indexed{4}, {.batch_size = 2, .batch_sampler = BatchSampler(SequentialSampler(4), 2)}),
+                  Error);
   CHECK_THROWS_AS(DataLoader(Indexed{4}).distributed(2, 2), Error);
 }
 

@@ -83,7 +83,8 @@ TEST_CASE("FashionMnist: errors say what to do") {
   CHECK_THROWS_WITH_AS(FashionMnist("valid"), "FashionMnist: split \"valid\", expects \"train\" or \"test\"", Error);
 
   const TemporaryFolder folder;
-  const auto images = folder.write("t10k-images-idx3-ubyte", idx({0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28}, 1568));
+  const auto images =
+      folder.write("t10k-images-idx3-ubyte", idx({0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28}, 1568));
   const auto labels = folder.write("t10k-labels-idx1-ubyte", idx({0, 0, 8, 1, 0, 0, 0, 2}, 2));
   CHECK(FashionMnist("test", {.root = folder.path()}).size() == 2);  // plain files
   setenv("LOOM_DATA", folder.path().c_str(), 1);
@@ -92,7 +93,7 @@ TEST_CASE("FashionMnist: errors say what to do") {
   folder.write("t10k-labels-idx1-ubyte", idx({0, 0, 8, 1, 0, 0, 0, 3}, 3));
   CHECK_THROWS_AS(FashionMnist("test", {.root = folder.path()}), Error);
   folder.write("t10k-images-idx3-ubyte", idx({0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28}, 1000));
-  CHECK_THROWS_WITH_AS(FashionMnist("test", {.root = folder.path()}),
-                       ("idx: " + images.string() + ": truncated: a file of this size cannot hold [2, 28, 28] of u8").c_str(),
-                       Error);
+  CHECK_THROWS_WITH_AS(
+      FashionMnist("test", {.root = folder.path()}),
+      ("idx: " + images.string() + ": truncated: a file of this size cannot hold [2, 28, 28] of u8").c_str(), Error);
 }

@@ -77,7 +77,8 @@ TEST_CASE("idx: damaged files") {
   CHECK(refusal(bytes({0, 0, 7, 2})).starts_with("not an IDX file: its element type is 7"));
   CHECK(refusal(bytes({0, 0, 11, 1, 0, 0, 0, 0})).starts_with("element type i16 has no counterpart"));
   CHECK(refusal(bytes({0, 0, 8, 9})) == "has 9 dimensions; a tensor has at most 8");
-  CHECK(refusal(bytes({0, 0, 14, 3, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255})).starts_with("truncated"));
+  CHECK(refusal(bytes({0, 0, 14, 3, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255}))
+            .starts_with("truncated"));
   const TemporaryFolder folder;
   CHECK_THROWS_WITH_AS(load_idx("/nowhere/x"), "idx: /nowhere/x: cannot open: No such file or directory", Error);
   CHECK_THROWS_AS(load_idx(folder.path()), Error);

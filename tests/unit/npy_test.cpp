@@ -83,11 +83,11 @@ TEST_CASE("npy: refused files") {
   CHECK(refusal(file_of(literal("|b1", "(6,)"), six)) == "element 2 is the byte 2, a b1 is 0 or 1");
   for (const char* shape : {"6", "(6)", "(-6,)", "(2 3)", "[6]", "(6.0,)", "(99999999999999999999,)", "(6,"})
     CHECK_MESSAGE(refusal(file_of(literal("|u1", shape), six)).starts_with("header, at byte"), shape);
-  for (const char* header : {"", "{}", "{'descr': '|u1'}", "{'a': 1}", "{'descr': '|u1', 'descr': '|u1'}", "[]",
-                             "{'descr': '|u1, 'fortran_order': False, 'shape': (6,)}",
-                             "{'descr': '|u1', 'fortran_order': 0, 'shape': (6,)}",
-                             "{'descr': '|u1' 'fortran_order': False, 'shape': (6,)}",
-                             "{'descr': '|u1', 'fortran_order': False, 'shape': (6,)} x"})
+  for (const char* header :
+       {"", "{}", "{'descr': '|u1'}", "{'a': 1}", "{'descr': '|u1', 'descr': '|u1'}", "[]",
+        "{'descr': '|u1, 'fortran_order': False, 'shape': (6,)}", "{'descr': '|u1', 'fortran_order': 0, 'shape': (6,)}",
+        "{'descr': '|u1' 'fortran_order': False, 'shape': (6,)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (6,)} x"})
     CHECK_MESSAGE(refusal(file_of(header, six)).starts_with("header, at byte"), header);
   CHECK(refusal(file_of(literal("|u1", "(6,)") + std::string(20000, ' '), six)).starts_with("the header has"));
 }
@@ -112,6 +112,6 @@ TEST_CASE("npy: what is written is read back; the header is NumPy's") {
   save_npy(path, ones({3}, f32));
   const std::string expected = "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }";
   const std::string bytes = contents_of(path);
-  CHECK(bytes == std::string("\x93NUMPY\x01\x00v\x00", 10) + expected + std::string(118 - expected.size() - 1, ' ') + "\n" +
-                     std::string("\0\0\x80\x3f\0\0\x80\x3f\0\0\x80\x3f", 12));
+  CHECK(bytes == std::string("\x93NUMPY\x01\x00v\x00", 10) + expected + std::string(118 - expected.size() - 1, ' ') +
+                     "\n" + std::string("\0\0\x80\x3f\0\0\x80\x3f\0\0\x80\x3f", 12));
 }

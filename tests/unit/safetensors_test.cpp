@@ -94,7 +94,7 @@ TEST_CASE("safetensors: damaged lengths") {
   CHECK(ends_with_condition("", "HeaderTooSmall"));
   CHECK(ends_with_condition("1234567", "HeaderTooSmall"));
   CHECK(ends_with_condition(std::string(8, '\xff'), "HeaderTooLarge"));
-  CHECK(ends_with_condition(std::string("\x01\xe1\xf5\x05\0\0\0\0", 8), "HeaderTooLarge"));      // 100,000,001
+  CHECK(ends_with_condition(std::string("\x01\xe1\xf5\x05\0\0\0\0", 8), "HeaderTooLarge"));       // 100,000,001
   CHECK(ends_with_condition(std::string("\x00\xe1\xf5\x05\0\0\0\0", 8), "InvalidHeaderLength"));  // 100,000,000
   CHECK(ends_with_condition(std::string("\x03\0\0\0\0\0\0\0{}", 10), "InvalidHeaderLength"));
   const std::string good = file_of(one(R"({"dtype":"I32","shape":[2,2],"data_offsets":[0,16]})"), 16);
@@ -115,20 +115,32 @@ TEST_CASE("safetensors: headers that are not JSON objects") {
 }
 
 TEST_CASE("safetensors: entries of the wrong form") {
-  for (const char* entry : {
-           "1", "null", "\"x\"", "[]", "{}",
-           R"({"shape":[],"data_offsets":[0,4]})", R"({"dtype":"I32","data_offsets":[0,4]})", R"({"dtype":"I32","shape":[]})",
-           R"({"dtype":3,"shape":[],"data_offsets":[0,4]})", R"({"dtype":["I32"],"shape":[],"data_offsets":[0,4]})",
-           R"({"dtype":"I33","shape":[],"data_offsets":[0,4]})", R"({"dtype":"i32","shape":[],"data_offsets":[0,4]})",
-           R"({"dtype":"I32","shape":4,"data_offsets":[0,4]})", R"({"dtype":"I32","shape":[-1],"data_offsets":[0,4]})",
-           R"({"dtype":"I32","shape":[1.0],"data_offsets":[0,4]})", R"({"dtype":"I32","shape":["1"],"data_offsets":[0,4]})",
-           R"({"dtype":"I32","shape":[18446744073709551616],"data_offsets":[0,4]})",
-           R"({"dtype":"I32","shape":[[1]],"data_offsets":[0,4]})", R"({"dtype":"I32","shape":[true],"data_offsets":[0,4]})",
-           R"({"dtype":"I32","shape":[],"data_offsets":[0]})", R"({"dtype":"I32","shape":[],"data_offsets":[0,4,4]})",
-           R"({"dtype":"I32","shape":[],"data_offsets":[0,-4]})", R"({"dtype":"I32","shape":[],"data_offsets":[]})",
-           R"({"dtype":"I32","dtype":"I32","shape":[],"data_offsets":[0,4]})",
-           R"({"dtype":"I32","shape":[],"shape":[],"data_offsets":[0,4]})",
-           R"({"dtype":"I32","shape":[],"data_offsets":[0,4],"strides":[1]})"})
+  for (const char* entry : {"1",
+                            "null",
+                            "\"x\"",
+                            "[]",
+                            "{}",
+                            R"({"shape":[],"data_offsets":[0,4]})",
+                            R"({"dtype":"I32","data_offsets":[0,4]})",
+                            R"({"dtype":"I32","shape":[]})",
+                            R"({"dtype":3,"shape":[],"data_offsets":[0,4]})",
+                            R"({"dtype":["I32"],"shape":[],"data_offsets":[0,4]})",
+                            R"({"dtype":"I33","shape":[],"data_offsets":[0,4]})",
+                            R"({"dtype":"i32","shape":[],"data_offsets":[0,4]})",
+                            R"({"dtype":"I32","shape":4,"data_offsets":[0,4]})",
+                            R"({"dtype":"I32","shape":[-1],"data_offsets":[0,4]})",
+                            R"({"dtype":"I32","shape":[1.0],"data_offsets":[0,4]})",
+                            R"({"dtype":"I32","shape":["1"],"data_offsets":[0,4]})",
+                            R"({"dtype":"I32","shape":[18446744073709551616],"data_offsets":[0,4]})",
+                            R"({"dtype":"I32","shape":[[1]],"data_offsets":[0,4]})",
+                            R"({"dtype":"I32","shape":[true],"data_offsets":[0,4]})",
+                            R"({"dtype":"I32","shape":[],"data_offsets":[0]})",
+                            R"({"dtype":"I32","shape":[],"data_offsets":[0,4,4]})",
+                            R"({"dtype":"I32","shape":[],"data_offsets":[0,-4]})",
+                            R"({"dtype":"I32","shape":[],"data_offsets":[]})",
+                            R"({"dtype":"I32","dtype":"I32","shape":[],"data_offsets":[0,4]})",
+                            R"({"dtype":"I32","shape":[],"shape":[],"data_offsets":[0,4]})",
+                            R"({"dtype":"I32","shape":[],"data_offsets":[0,4],"strides":[1]})"})
     CHECK_MESSAGE(ends_with_condition(file_of(one(entry), 4), "InvalidHeaderDeserialization"), entry);
   CHECK(ends_with_condition(file_of(R"({"__metadata__":{"a":1}})", 0), "InvalidHeaderDeserialization"));
   CHECK(ends_with_condition(file_of(R"({"__metadata__":null})", 0), "InvalidHeaderDeserialization"));
@@ -157,8 +169,8 @@ TEST_CASE("safetensors: layouts with holes, overlaps and overflows") {
   CHECK(refusal(file_of(entry("[0,281474976710657]", "[0,0]"), 0)).find("more than 2^48") != std::string::npos);
 
   const auto pair = [](const std::string& a, const std::string& b) {
-    return R"({"a":{"dtype":"U8","shape":[4],"data_offsets":)" + a + R"(},"b":{"dtype":"U8","shape":[4],"data_offsets":)" +
-           b + "}}";
+    return R"({"a":{"dtype":"U8","shape":[4],"data_offsets":)" + a +
+           R"(},"b":{"dtype":"U8","shape":[4],"data_offsets":)" + b + "}}";
   };
   CHECK(refusal(file_of(pair("[4,8]", "[0,4]"), 8)).empty());  // any order of names
   CHECK(ends_with_condition(file_of(pair("[0,4]", "[5,9]"), 9), "InvalidOffset"));
@@ -169,7 +181,8 @@ TEST_CASE("safetensors: layouts with holes, overlaps and overflows") {
 
 TEST_CASE("safetensors: dtypes without a counterpart are named when they are read") {
   const std::string bytes = file_of(
-      R"({"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[1],"data_offsets":[4,5]}})", 5);
+      R"({"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[1],"data_offsets":[4,5]}})",
+      5);
   CHECK(refusal(bytes) ==
         "tensor \"a\": dtype F8_E4M3 has no counterpart here; known are F64 F32 F16 BF16 I64 I32 U8 BOOL");
   const TemporaryFolder folder;
@@ -185,8 +198,8 @@ TEST_CASE("safetensors: dtypes without a counterpart are named when they are rea
   CHECK(refusal(two).empty());
   two.back() = 2;
   CHECK(refusal(two) == "tensor \"t\": element 1 is the byte 2, a BOOL is 0 or 1");
-  CHECK_THROWS_WITH_AS(load_safetensors("/nowhere/x"), "safetensors: /nowhere/x: cannot open: No such file or directory",
-                       Error);
+  CHECK_THROWS_WITH_AS(load_safetensors("/nowhere/x"),
+                       "safetensors: /nowhere/x: cannot open: No such file or directory", Error);
   CHECK_THROWS_AS(load_safetensors(folder.path()), Error);
 }
 
@@ -225,8 +238,13 @@ TEST_CASE("safetensors: what is written is read back, bit for bit") {
 TEST_CASE("safetensors: the file's layout is the reference's") {
   const TemporaryFolder folder;
   const auto path = folder / "x";
-  save_safetensors(path, {{"b", full({1}, 1, f32)}, {"a", full({1}, 2, f32)}, {"z", full({1}, 3, i64)},
-                          {"h", full({1}, 1, f16)}, {"g", full({1}, 1, bf16)}, {"u", full({1}, 1, u8)}},
+  save_safetensors(path,
+                   {{"b", full({1}, 1, f32)},
+                    {"a", full({1}, 2, f32)},
+                    {"z", full({1}, 3, i64)},
+                    {"h", full({1}, 1, f16)},
+                    {"g", full({1}, 1, bf16)},
+                    {"u", full({1}, 1, u8)}},
                    {{"k", "v"}});
   const std::string bytes = contents_of(path);
   uint64_t length = 0;

@@ -197,6 +197,7 @@ TEST_CASE("batch sampler") {
   CHECK(BatchSampler(SequentialSampler(5), 2).batches(0) == Batches{{0, 1}, {2, 3}, {4}});
   CHECK(BatchSampler(SequentialSampler(5), 2, true).batches(0) == Batches{{0, 1}, {2, 3}});
   CHECK(BatchSampler(SequentialSampler(5), 2).total() == 3);
-  CHECK(BatchSampler(DistributedSampler(5, {.num_replicas = 2, .shuffle = false}), 2).batches(0) == Batches{{0, 2}, {4}});
+  CHECK(BatchSampler(DistributedSampler(5, {.num_replicas = 2, .shuffle = false}), 2).batches(0) ==
+        Batches{{0, 2}, {4}});
   CHECK_THROWS_AS(BatchSampler(SequentialSampler(5), 0), Error);
 }

@@ -31,9 +31,7 @@ class TemporaryFolder {
     std::ofstream(path_ / name, std::ios::binary) << contents;
     return path_ / name;
   }
-  size_t count() const {
-    return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(path_), {}));
-  }
+  size_t count() const { return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(path_), {})); }
 
  private:
   std::filesystem::path path_;
