@@ -1,7 +1,7 @@
 // Batches of a data set: `for (auto [x, y] : loader)`. Each loop is one epoch, and the next loop the next epoch.
 //
 // What a batch holds depends on the seed, the epoch and its place in the epoch; not on workers, ranks or restarts.
-// Random draws in get() too: each sample has a generator of its own.
+// Random draws in get() too: each sample has a generator of its own (get_batch: each batch).
 #pragma once
 
 #include <concepts>
