@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+#include <functional>
+#include <memory>
+
+#include <loom/autograd/parameter.h>
+#include <loom/nn/optim/optim.h>
+
+#include "golden.h"
+#include "tensor_test.h"
+
+namespace {
+
+using namespace loom;
+using namespace loom::optim;
+using Make = std::function<std::unique_ptr<Scheduler>(Optimizer&)>;
+
+std::unique_ptr<Scheduler> sequence(Optimizer& o) {
+  std::vector<std::shared_ptr<Scheduler>> parts = {
+      std::make_shared<LinearLR>(o, LinearLROptions{.start_factor = 0.1, .total_iters = 4}),
+      std::make_shared<CosineAnnealingLR>(o, 12, 0.001), std::make_shared<CosineAnnealingWarmRestarts>(o, 3, 2)};
+  return std::make_unique<SequentialLR>(o, std::move(parts), std::vector<int64_t>{5, 18});
+}
+
+const std::map<std::string, Make> schedules = {
+    {"step", [](Optimizer& o) { return std::make_unique<StepLR>(o, 7, 0.3); }},
+    {"multi_step",
+     [](Optimizer& o) {
+       return std::make_unique<MultiStepLR>(o, std::vector<int64_t>{3, 8, 8, 20}, 0.5);
+     }},
+    {"exponential", [](Optimizer& o) { return std::make_unique<ExponentialLR>(o, 0.9); }},
+    {"constant", [](Optimizer& o) { return std::make_unique<ConstantLR>(o, 0.25, 6); }},
+    {"linear",
+     [](Optimizer& o) {
+       return std::make_unique<LinearLR>(o, LinearLROptions{.start_factor = 0.2, .end_factor = 0.8, .total_iters = 9});
+     }},
+    {"polynomial", [](Optimizer& o) { return std::make_unique<PolynomialLR>(o, 20, 1.7); }},
+    {"cosine", [](Optimizer& o) { return std::make_unique<CosineAnnealingLR>(o, 8, 0.004); }},
+    {"cosine_restarts", [](Optimizer& o) { return std::make_unique<CosineAnnealingWarmRestarts>(o, 4, 2, 0.002); }},
+    {"lambda",
+     [](Optimizer& o) {
+       return std::make_unique<LambdaLR>(
+           o, std::vector<LambdaLR::Factor>{[](int64_t e) { return std::pow(0.95, static_cast<double>(e)); },
+                                            [](int64_t e) { return 1.0 / static_cast<double>(1 + e); }});
+     }},
+    {"one_cycle",
+     [](Optimizer& o) {
+       return std::make_unique<OneCycleLR>(o, PerGroup{0.5, 0.2}, OneCycleOptions{.total_steps = 32});
+     }},
+    {"one_cycle_linear",
+     [](Optimizer& o) {
+       return std::make_unique<OneCycleLR>(o, 0.4,
+                                           OneCycleOptions{.epochs = 4,
+                                                           .steps_per_epoch = 8,
+                                                           .pct_start = 0.25,
+                                                           .anneal_strategy = "linear",
+                                                           .div_factor = 10,
+                                                           .three_phase = true});
+     }},
+    {"plateau",
+     [](Optimizer& o) {
+       return std::make_unique<ReduceLROnPlateau>(
+           o, PlateauOptions{.factor = 0.5, .patience = 3, .cooldown = 2, .min_lr = {0.01, 0.001}});
+     }},
+    {"sequence", sequence},
+};
+
+struct Setup {
+  Parameter a{ones({1})}, b{ones({1})};
+  SGD sgd{std::vector<Group>{{{{"a", a}}, {}}, {{{"b", b}}, {{"lr", 0.03}}}}, {.lr = 0.1, .momentum = 0.9}};
+};
+
+void step(Scheduler& schedule, int epoch) {
+  if (auto* const plateau = dynamic_cast<ReduceLROnPlateau*>(&schedule))
+    plateau->step(std::max(1.0 - 0.2 * epoch, 0.3) + (epoch % 7 == 3 ? 0.05 : 0.0));
+  else
+    schedule.step();
+}
+
+void check_row(const SGD& sgd, const std::vector<double>& expected, size_t row) {
+  for (size_t group = 0; group < 2; ++group) {
+    const Group& g = sgd.param_groups()[group];
+    CHECK(std::abs(g.lr() - expected[row * 4 + group * 2]) < 1e-15);
+    CHECK(std::abs(g.option("momentum") - expected[row * 4 + group * 2 + 1]) < 1e-14);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("schedules are PyTorch's over 31 epochs") {
+  for (const auto& [name, make] : schedules) {
+    CAPTURE(name);
+    Setup setup;
+    const auto schedule = make(setup.sgd);
+    const std::vector<double> expected = golden::file("schedules").at(name).to_vector<double>();
+    for (int epoch = 0; epoch < 31; ++epoch) {
+      CAPTURE(epoch);
+      check_row(setup.sgd, expected, static_cast<size_t>(epoch));
+      for (size_t g = 0; g < 2; ++g) CHECK(schedule->get_last_lr()[g] == setup.sgd.param_groups()[g].lr());
+      step(*schedule, epoch);
+    }
+  }
+  CHECK(schedules.size() == golden::cases(golden::file("schedules")).size());
+}
+
+TEST_CASE("a schedule that is saved and loaded goes on as before, bit for bit") {
+  for (const auto& [name, make] : schedules) {
+    CAPTURE(name);
+    Setup whole, first, second;
+    const auto reference = make(whole.sgd), before = make(first.sgd);
+    for (int epoch = 0; epoch < 11; ++epoch) step(*reference, epoch), step(*before, epoch);
+    const auto after = make(second.sgd);
+    after->load_state_dict(before->state_dict());
+    second.sgd.load_state_dict(first.sgd.state_dict());
+    for (int epoch = 11; epoch < 25; ++epoch) {
+      step(*reference, epoch), step(*after, epoch);
+      CHECK(reference->get_last_lr() == after->get_last_lr());
+      for (size_t g = 0; g < 2; ++g) CHECK(whole.sgd.param_groups()[g].options == second.sgd.param_groups()[g].options);
+    }
+  }
+}
+
+TEST_CASE("warm restarts step to fractions of epochs") {
+  Setup setup;
+  CosineAnnealingWarmRestarts schedule(setup.sgd, 2, 2);
+  schedule.step(0.5);
+  CHECK(schedule.get_last_lr()[0] == doctest::Approx(0.1 * (1 + std::cos(std::acos(-1.0) / 4)) / 2));
+  schedule.step(4.0);  // the second cycle, of 4 epochs, began at 2
+  CHECK(schedule.get_last_lr()[0] == doctest::Approx(0.05));
+}
+
+TEST_CASE("schedulers say what is wrong") {
+  using tensor_test::error_of;
+  Setup s;
+  CHECK(error_of([&] { LinearLR(s.sgd, {.start_factor = 0}); }) ==
+        "LinearLR: start_factor expected to be greater than 0 and at most 1, got 0");
+  CHECK(error_of([&] { OneCycleLR(s.sgd, 0.1, {}); }) ==
+        "OneCycleLR: either total_steps or both epochs and steps_per_epoch must be given");
+  CHECK(error_of([&] {
+          OneCycleLR(s.sgd, PerGroup{0.1, 0.2, 0.3}, {.total_steps = 5});
+        }) == "OneCycleLR: expected 2 values for max_lr, got 3");
+  Adagrad adagrad({{"a", s.a}});
+  CHECK(error_of([&] { OneCycleLR(adagrad, 0.1, {.total_steps = 5}); }) ==
+        "OneCycleLR: Adagrad has neither momentum nor beta1; set cycle_momentum = false");
+  OneCycleLR short_cycle(s.sgd, 0.1, {.total_steps = 2});
+  short_cycle.step(), short_cycle.step();
+  CHECK(error_of([&] { short_cycle.step(); }) == "OneCycleLR: tried to step 3 times; the total number of steps is 2");
+  ReduceLROnPlateau plateau(s.sgd);
+  CHECK(error_of([&] { static_cast<Scheduler&>(plateau).step(); }) ==
+        "ReduceLROnPlateau: step(metric) needs the metric");
+  CHECK(error_of([&] { SequentialLR(s.sgd, {std::make_shared<StepLR>(s.sgd, 2)}, {1}); }) ==
+        "SequentialLR: expects one scheduler more than milestones, got 1 and 1");
+  StepLR step_lr(s.sgd, 2);
+  CHECK(
+      error_of([&] { step_lr.load_state_dict({}); }) ==
+      "scheduler: load_state_dict: missing or of another length: last_epoch, step_count, base_lrs, last_lr, step_size, "
+      "gamma");
+}
