@@ -1,82 +1,30 @@
 // Reductions. Elements are combined in a tree that depends on shapes and strides only, never on the number of threads:
 // lanes within a block, blocks within a chunk (in f64 for floating dtypes), chunks in order.
+#include <loom/accelerators/cpu/reduce.h>
+
 #include <algorithm>
-#include <array>
-#include <cmath>
-#include <limits>
 #include <vector>
 
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/cpu.h>
-#include <loom/accelerators/cpu/vector_math.h>
 
 namespace loom {
 
 namespace {
 
 using cpu::block;
+using cpu::combine;
 using cpu::grain;
+using cpu::lift;
+using cpu::neutral;
+using cpu::part_of;
+using cpu::reduce_block;
 
 constexpr int64_t rows_per_fold = 64;  // rows summed in the compute type before they go to the totals
 constexpr int64_t split_target = 64;   // pieces that a reduction over rows is cut into for the sake of threads
 
 template <class T>
 using Total = std::conditional_t<std::is_floating_point_v<T>, double, int64_t>;
-
-template <Reduce op, class T>
-constexpr T neutral() {
-  using Limits = std::numeric_limits<T>;
-  if constexpr (op == Reduce::prod || op == Reduce::all)
-    return T(1);
-  else if constexpr (op == Reduce::max)
-    return Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
-  else if constexpr (op == Reduce::min)
-    return Limits::has_infinity ? Limits::infinity() : Limits::max();
-  else
-    return T(0);
-}
-
-// Sums and products of integers wrap.
-template <Reduce op, class T>
-T combine(T a, T b) {
-  if constexpr (op == Reduce::max)
-    return b > a || b != b ? b : a;
-  else if constexpr (op == Reduce::min)
-    return b < a || b != b ? b : a;
-  else if constexpr (op == Reduce::all)
-    return static_cast<T>(a & b);
-  else if constexpr (op == Reduce::any)
-    return static_cast<T>(a | b);
-  else if constexpr (std::is_integral_v<T>) {
-    const auto u = static_cast<uint64_t>(a), v = static_cast<uint64_t>(b);
-    return static_cast<T>(op == Reduce::prod ? u * v : u + v);
-  } else {
-    return op == Reduce::prod ? a * b : a + b;
-  }
-}
-
-template <Reduce op, class T>
-T lift(T x) {
-  if constexpr (op == Reduce::sum_of_squares)
-    return x * x;
-  else
-    return x;
-}
-
-// One block of a row: independent lanes hide the latency of addition, and make the sum a shallow tree.
-template <Reduce op, class T>
-T reduce_block(const T* x, int64_t n) {
-  constexpr int64_t lanes = 128 / sizeof(T) < 32 ? 128 / sizeof(T) : 32;
-  T sum[lanes];
-  for (int64_t l = 0; l < lanes; ++l) sum[l] = neutral<op, T>();
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (int64_t l = 0; l < lanes; ++l) sum[l] = combine<op, T>(sum[l], lift<op, T>(x[i + l]));
-  for (int64_t l = 0; i + l < n; ++l) sum[l] = combine<op, T>(sum[l], lift<op, T>(x[i + l]));
-  for (int64_t width = lanes / 2; width > 0; width /= 2)
-    for (int64_t l = 0; l < width; ++l) sum[l] = combine<op, T>(sum[l], sum[l + width]);
-  return sum[0];
-}
 
 template <class T>
 struct Kernels {
@@ -132,17 +80,6 @@ Kernels<T> kernels_of(Reduce op) {
         return kernels<Reduce::sum, T>();
     }
   }
-}
-
-// The dimensions of x (and y) that stay, or those that go.
-View part_of(const View& v, const View& x, const View& y, bool reduced) {
-  View part{v.data, v.dtype, v.device, {}, {}};
-  for (int i = 0; i < x.rank(); ++i) {
-    if ((x.shape[i] != y.shape[i]) != reduced) continue;
-    part.shape.push_back(x.shape[i]);
-    part.strides.push_back(v.strides[i]);
-  }
-  return part;
 }
 
 template <class T>
@@ -291,59 +228,6 @@ class Reduction {
   cpu::Loop<1> gone_;
 };
 
-// Sum of exp(x - high) over a contiguous run.
-template <class T>
-double sum_of_exponentials(const T* x, int64_t n, T high) {
-  double total = 0;
-  T e[block];
-  for (int64_t i = 0; i < n; i += block) {
-    const int64_t m = std::min(block, n - i);
-    for (int64_t j = 0; j < m; ++j) {
-      if constexpr (std::is_same_v<T, float>)
-        e[j] = cpu::vector_math::exp(x[i + j] - high);
-      else
-        e[j] = std::exp(x[i + j] - high);
-    }
-    total += static_cast<double>(reduce_block<Reduce::sum, T>(e, m));
-  }
-  return total;
-}
-
-// log(sum(exp(x))), two passes a row: the maximum first.
-template <class T>
-void logsumexp(const View& y, const View& x) {
-  const View kept_x = part_of(x, x, y, false), kept_y = part_of(y, x, y, false), gone_x = part_of(x, x, y, true);
-  const cpu::Loop<2> kept({&kept_x, &kept_y});
-  const cpu::Loop<1> gone({&gone_x});
-  const int64_t stride = gone.inner_stride(0);
-  parallel_for(kept.numel(), std::max<int64_t>(1, grain / 4 / std::max<int64_t>(gone.numel(), 1)),
-               [&](int64_t begin, int64_t end) {
-                 cpu::Reader read(x.dtype, dtype_of<T>());
-                 const auto each_run = [&](const char* row, const auto& f) {
-                   gone.walk(0, gone.numel(), [&](const auto& p, int64_t length) {
-                     for (int64_t i = 0; i < length; i += block) {
-                       const int64_t n = std::min(block, length - i);
-                       f(static_cast<const T*>(read(row + (p[0] - gone.data()[0]) + i * stride, stride, n)), n);
-                     }
-                   });
-                 };
-                 for (int64_t o = begin; o < end; ++o) {
-                   const auto at = kept.at(o);
-                   T high = neutral<Reduce::max, T>();
-                   each_run(at[0], [&](const T* run, int64_t n) {
-                     high = combine<Reduce::max, T>(high, reduce_block<Reduce::max, T>(run, n));
-                   });
-                   double result = static_cast<double>(high);
-                   if (high - high == T(0)) {  // else infinite or NaN, and the result is that
-                     double total = 0;
-                     each_run(at[0], [&](const T* run, int64_t n) { total += sum_of_exponentials(run, n, high); });
-                     result += std::log(total);
-                   }
-                   cpu::store_as(y.dtype, at[1], f64, &result);
-                 }
-               });
-}
-
 }  // namespace
 
 void Cpu::reduce(Reduce op, const View& y, const View& x) {
@@ -351,7 +235,7 @@ void Cpu::reduce(Reduce op, const View& y, const View& x) {
   const bool mean = op == Reduce::mean;
   if (mean || op == Reduce::logsumexp)
     check(is_floating(x.dtype), mean ? "mean" : "logsumexp", ": expects a floating dtype, got ", x.dtype);
-  if (op == Reduce::logsumexp) return compute == f64 ? logsumexp<double>(y, x) : logsumexp<float>(y, x);
+  if (op == Reduce::logsumexp) return cpu::logsumexp(y, x);
   if (op == Reduce::all || op == Reduce::any) return Reduction<bool>(kernels_of<bool>(op), y, x, false).run();
   if (is_integral(compute)) return Reduction<int64_t>(kernels_of<int64_t>(op), y, x, false).run();
   if (compute == f64) return Reduction<double>(kernels_of<double>(op), y, x, mean).run();
