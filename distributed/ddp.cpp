@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include <loom/autograd/grad_mode.h>
+#include <loom/autograd/recompute.h>
 #include <loom/distributed/coalesced.h>
 #include <loom/distributed/reducer.h>
 #include <loom/distributed/same_model.h>
@@ -27,6 +28,9 @@ std::vector<NamedTensor> trained(const std::vector<NamedTensor>& parameters) {
     if (p.tensor.requires_grad()) out.push_back(p);
   return out;
 }
+
+// A forward that a checkpoint runs again within backward is not a new one.
+bool records() { return context().grad_mode && !autograd::recomputing(); }
 
 DdpOptions with_warnings(DdpOptions options, int rank) {
   if (!options.warn && rank == 0)
@@ -60,13 +64,13 @@ const DdpStatistics& DistributedDataParallel::statistics() const { return reduce
 
 // Buffers are broadcast before a forward that follows a synchronised one: once in a step of several micro-batches.
 void DistributedDataParallel::before_forward(bool training) {
-  if (!context().grad_mode) return;
+  if (!records()) return;
   if (sync_) reducer_->before_forward(training);
   if (training && options_.broadcast_buffers && buffers_due_) broadcast_coalesced(communicator_, buffers_);
 }
 
 void DistributedDataParallel::after_forward(const std::vector<Tensor>& outputs, bool all_found) {
-  if (!context().grad_mode) return;
+  if (!records()) return;
   reducer_->after_forward(outputs, all_found, sync_);
   buffers_due_ = sync_;
 }

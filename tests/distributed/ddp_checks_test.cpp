@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// What ranks must have in common at construction.
+#include "ddp_models.h"
+
+using namespace ddp_test;
+
+namespace {
+
+Tensor trained(const Dims& shape, double value = 0) {
+  Tensor x = full(shape, value);
+  return x.requires_grad_();
+}
+
+// The error of construction, which must be the same on all ranks.
+std::string common_error(Communicator& comm, const std::vector<NamedTensor>& parameters,
+                         const std::vector<NamedTensor>& buffers = {}) {
+  const std::string text = error_of([&] { const Ddp ddp(comm, parameters, buffers); });
+  for (const std::string& other : comm.all_gather_bytes(text)) CHECK(other == text);
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("12: all start from rank 0's values, unless told not to") {
+  for_each_world([](Communicator& comm) {
+    const double own = 10 + comm.rank();
+    for (const bool init_sync : {true, false}) {
+      const double expected = init_sync ? 10 : own;
+      const Tensor a = trained({3, 2}, own), b = trained({5}, own), frozen = full({4}, own), empty = trained({0});
+      const Tensor half = full({2, 2}, own, f16), counter = full({}, own, i64), strided = full({3, 4}, own).t();
+      {
+        const Ddp ddp(comm, {{"a", a}, {"b", b}, {"frozen", frozen}, {"empty", empty}},
+                      {{"half", half}, {"counter", counter}, {"strided", strided}}, {.init_sync = init_sync});
+      }
+      for (const Tensor& t : {a, b, frozen, half, counter, strided})
+        for (const double v : t.to_vector<double>()) CHECK(v == expected);
+    }
+  });
+}
+
+TEST_CASE("13: another number of parameters is an error on every rank") {
+  for_each_world([](Communicator& comm) {
+    if (comm.size() == 1) return;
+    std::vector<NamedTensor> parameters{{"weight", trained({2})}};
+    if (comm.rank() == 1) parameters.push_back({"extra", trained({3})});
+    const auto start = std::chrono::steady_clock::now();
+    const std::string text = common_error(comm, parameters);
+    CHECK(contains(text,
+                   "DDP expects same model across all ranks, but Rank 0 has 1 params, while rank 1 has "
+                   "inconsistent 2 params."));
+    CHECK(contains(text, "extra"));
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(5));
+  });
+}
+
+TEST_CASE("14: another shape, dtype, name or requires_grad is an error on every rank, with the parameter's name") {
+  for_each_world([](Communicator& comm) {
+    if (comm.size() == 1) return;
+    const bool odd = comm.rank() == comm.size() - 1;
+    const std::string last = str('[', comm.size() - 1, "]: ");
+    const NamedTensor same{"first", trained({2})};
+    CHECK(common_error(comm, {same, {"fc.weight", odd ? trained({5, 3}) : trained({3, 5})}}) ==
+          last +
+              "params[1] (fc.weight) in this process with sizes [5, 3] appears not to match sizes [3, 5] of the same "
+              "params in process 0.");
+    CHECK(contains(
+        common_error(comm, {same, {"fc", odd ? trained({3, 5}).t().detach().requires_grad_() : trained({5, 3})}}),
+        "strides [1, 5] appears"));
+    CHECK(contains(common_error(comm, {same, {odd ? "fc1" : "fc2", trained({3})}}),
+                   "name fc1 appears not to match name fc2"));
+    CHECK(contains(common_error(comm, {same, {"fc", odd ? full({3}, 1) : trained({3})}}),
+                   "requires_grad false appears not to match requires_grad true"));
+    CHECK(contains(common_error(comm, {same}, {{"mean", odd ? full({3}, 1, f64) : full({3}, 1)}}),
+                   "buffers[0] (mean) in this process with dtype f64 appears not to match dtype f32"));
+  });
+}
+
+TEST_CASE("15: a model without trained parameters does not need DDP") {
+  for_each_world([](Communicator& comm) {
+    for (const std::vector<NamedTensor>& parameters : {std::vector<NamedTensor>{}, {{"frozen", full({3}, 1)}}})
+      CHECK(common_error(comm, parameters) ==
+            "DistributedDataParallel is not needed when a module doesn't have any parameter that requires a gradient.");
+  });
+}
+
+TEST_CASE("after a failed construction another one works") {
+  for_each_world([](Communicator& comm) {
+    if (comm.size() > 1) CHECK(common_error(comm, {{"w", trained({comm.rank() + 1})}}) != "");
+    const Tensor w = trained({2}, 1 + comm.rank());
+    const Ddp ddp(comm, {{"w", w}});
+    CHECK(w.to_vector<float>() == std::vector<float>{1, 1});
+    CHECK(error_of([&] { const Ddp bad(comm, {{"w", w}}, {}, {.bucket_cap_mb = 0}); }) != "");
+  });
+}
