@@ -2,6 +2,7 @@
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -150,7 +151,8 @@ Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, const Nll
   check_class_options("nll_loss", x, target, options.weight);
   const Tensor input = as_rows("nll_loss", x), positions = reshape(target, {input.size(0)});
   const Rows rows(positions, options.weight, options.ignore_index, wide_dtype(x.dtype()));
-  const Tensor chosen = squeeze(gather(input, 1, unsqueeze(rows.safe_target(), 1)), 1);
+  const Tensor at = unsqueeze(rows.safe_target(), 1);
+  const Tensor chosen = squeeze(speaking_as("nll_loss", [&] { return gather(input, 1, at); }), 1);
   // where, not a product: -inf in a row that does not count must not become NaN.
   const Tensor losses = where(rows.counted, -chosen * rows.weights.to(x.dtype()), zeros_like(chosen));
   return reduced(losses, rows.weights, options.reduction, positions_shape(x.shape()));

@@ -4,6 +4,7 @@
 // the dimensions that they stand at; where these adjoin, the broadcast dimensions take their place, else they come
 // first. (As in PyTorch, and unlike NumPy, plain positions do not count as tensors here.)
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -166,7 +167,8 @@ Tensor index(const Tensor& x, const std::vector<Index>& indices) {
 Tensor index_put(const Tensor& x, const std::vector<Index>& indices, const Tensor& values, bool accumulate) {
   const Tensor numbers = reshape(arange(x.numel(), {DType::i64, x.device()}), x.shape());
   const Tensor places = index(numbers, indices);
-  const Tensor source = reshape(expand(values.to(x.dtype()), places.shape()), {places.numel()});
+  const Tensor spread = speaking_as("index_put", [&] { return expand(values.to(x.dtype()), places.shape()); });
+  const Tensor source = reshape(spread, {places.numel()});
   const Tensor flat = reshape(x, {x.numel()}), at = reshape(places, {places.numel()});
   return reshape(accumulate ? index_add(flat, 0, at, source) : scatter(flat, 0, at, source), x.shape());
 }

@@ -1,6 +1,7 @@
 // Reading and writing by lists of positions along one dimension.
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -94,7 +95,8 @@ Tensor embedding(const Tensor& index, const Tensor& table, int64_t padding_idx) 
     if (padding_idx >= 0) rows = masked_fill(rows, unsqueeze(list() == padding_idx, 1), 0.0);
     return {index_add(zeros_of(shape, g), 0, list(), rows)};
   };
-  return record(ops::embedding, raw::reshape(raw::index_select(weight, 0, list), shape), {weight}, rule);
+  const Tensor rows = speaking_as("embedding", [&, weight = weight] { return raw::index_select(weight, 0, list); });
+  return record(ops::embedding, raw::reshape(rows, shape), {weight}, rule);
 }
 
 Tensor one_hot(const Tensor& index, int64_t classes) {
@@ -104,9 +106,9 @@ Tensor one_hot(const Tensor& index, int64_t classes) {
   Dims shape = index.shape();
   shape.push_back(classes);
   const TensorOptions options(DType::i64, index.device());
-  const Tensor position = raw::unsqueeze(index, -1);
-  return raw::scatter(Scatter::assign, zeros(shape, options), -1, position,
-                      raw::expand(ones({}, options), position.shape()));
+  const Tensor position = raw::unsqueeze(index, -1), one = raw::expand(ones({}, options), position.shape());
+  return speaking_as("one_hot",
+                     [&] { return raw::scatter(Scatter::assign, zeros(shape, options), -1, position, one); });
 }
 
 Tensor nonzero(const Tensor& x) {
