@@ -23,9 +23,10 @@ void Run::visit(const std::shared_ptr<Node>& node) {
 
 void Run::visit_leaf(const std::shared_ptr<Meta>& leaf) {
   if (leaf->run == this) return;
+  leaves_.push_back({leaf, leaf->run, leaf->pending, std::move(leaf->incoming)});
   leaf->run = this;
   leaf->pending = 0;
-  leaves_.push_back(leaf);
+  leaf->incoming = Tensor();
 }
 
 void Run::seed(const Tensor& output, const Tensor& gradient) {
@@ -83,8 +84,8 @@ void Run::execute() {
   mark_needed();
   const GradMode mode(create_);
   const auto direct_leaves = leaves_;
-  for (const auto& leaf : direct_leaves)
-    if (leaf->pending == 0) finish_leaf(leaf);
+  for (const Noted& noted : direct_leaves)
+    if (noted.leaf->pending == 0) finish_leaf(noted.leaf);
   for (const auto& node : visited_)
     if (node->pending == 0) ready_.push(node);
   while (!ready_.empty()) {

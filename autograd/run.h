@@ -13,7 +13,8 @@
 namespace loom::autograd {
 
 // One differentiation under way. Notes in nodes and leaves belong to the run whose address they carry; they are wiped
-// at the end, also when a rule throws.
+// at the end, also when a rule throws. A run inside another's rule (a recomputed region that calls grad()) may reach
+// the same leaves: the outer notes are put back.
 class Run {
  public:
   Run(bool retain, bool create, bool accumulate) : retain_(retain), create_(create), accumulate_(accumulate) {}
@@ -22,9 +23,10 @@ class Run {
       node->run = nullptr;
       node->incoming = Grads();
     }
-    for (const auto& leaf : leaves_) {
-      leaf->run = nullptr;
-      leaf->incoming = Tensor();
+    for (Noted& noted : leaves_) {
+      noted.leaf->run = noted.run;
+      noted.leaf->pending = noted.pending;
+      noted.leaf->incoming = std::move(noted.incoming);
     }
     current_ = outer_;
   }
@@ -42,6 +44,12 @@ class Run {
   const char* op_name = "backward";
 
  private:
+  struct Noted {
+    std::shared_ptr<Meta> leaf;
+    const void* run;  // what an outer run has noted
+    int pending;
+    Tensor incoming;
+  };
   struct Later {
     bool operator()(const std::shared_ptr<Node>& a, const std::shared_ptr<Node>& b) const {
       return a->sequence < b->sequence;
@@ -63,7 +71,7 @@ class Run {
   const bool retain_, create_, accumulate_;
   Run* const outer_ = current_;
   std::vector<std::shared_ptr<Node>> visited_;
-  std::vector<std::shared_ptr<Meta>> leaves_;
+  std::vector<Noted> leaves_;
   std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, Later> ready_;
   std::unordered_map<const Node*, std::vector<std::pair<uint32_t, size_t>>> node_captures_;
   std::unordered_map<const Meta*, std::vector<size_t>> leaf_captures_;
