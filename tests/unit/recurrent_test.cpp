@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// What golden_layers_test.cpp does not see of RNN, GRU and LSTM: names, shapes, splitting a sequence, messages.
+#include <loom/autograd/ops.h>
+#include <loom/nn/recurrent.h>
+
+#include "tensor_test.h"
+
+namespace {
+
+using namespace loom;
+using tensor_test::error_of;
+
+bool close(const Tensor& a, const Tensor& b) { return allclose(a, b, 1e-5, 1e-6); }
+
+}  // namespace
+
+TEST_CASE("names are PyTorch's") {
+  const nn::LSTM net(3, 4, {.num_layers = 2, .bidirectional = true});
+  std::vector<std::string> names;
+  for (const auto& [name, p] : nn::parameters(net)) names.push_back(name);
+  CHECK(names == std::vector<std::string>{"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0",
+                                          "weight_ih_l0_reverse", "weight_hh_l0_reverse", "bias_ih_l0_reverse",
+                                          "bias_hh_l0_reverse", "weight_ih_l1", "weight_hh_l1", "bias_ih_l1",
+                                          "bias_hh_l1", "weight_ih_l1_reverse", "weight_hh_l1_reverse",
+                                          "bias_ih_l1_reverse", "bias_hh_l1_reverse"});
+  CHECK(nn::parameters(net)[8].tensor.shape() == Dims{16, 8});
+  CHECK(nn::parameters(nn::GRU(3, 4, {.bias = false})).size() == 2);
+}
+
+TEST_CASE("shapes: batch first, directions, layers, no batch") {
+  const nn::LSTM net(3, 4, {.num_layers = 2, .batch_first = true, .bidirectional = true});
+  const auto [y, h, c] = net(randn({5, 7, 3}));
+  CHECK(y.shape() == Dims{5, 7, 8});
+  CHECK(h.shape() == Dims{4, 5, 4});
+  CHECK(c.shape() == Dims{4, 5, 4});
+  const auto [y1, h1] = nn::RNN(3, 4)(randn({7, 3}));
+  CHECK(y1.shape() == Dims{7, 4});
+  CHECK(h1.shape() == Dims{1, 4});
+}
+
+TEST_CASE("a sequence in two halves gives what it gives at once") {
+  const Tensor x = randn({6, 2, 3}), front = narrow(x, 0, 0, 3), back = narrow(x, 0, 3, 3);
+  const nn::GRU gru(3, 4, {.num_layers = 2});
+  const auto whole = gru(x), first = gru(front), second = gru(back, first.h_n);
+  CHECK(close(cat({first.output, second.output}), whole.output));
+  CHECK(close(second.h_n, whole.h_n));
+  const nn::LSTM lstm(3, 4, {.num_layers = 2});
+  const auto all = lstm(x), a = lstm(front), b = lstm(back, a.h_n, a.c_n);
+  CHECK(close(cat({a.output, b.output}), all.output));
+  CHECK(close(b.c_n, all.c_n));
+}
+
+TEST_CASE("the last output is the last state; backwards it is the first") {
+  const nn::RNN net(3, 4, {.bidirectional = true});
+  const auto [y, h] = net(randn({5, 2, 3}));
+  CHECK(close(narrow(y[4], 1, 0, 4), h[0]));
+  CHECK(close(narrow(y[0], 1, 4, 4), h[1]));
+}
+
+TEST_CASE("dropout works between layers, in training only") {
+  nn::GRU net(3, 4, {.num_layers = 2, .dropout = 0.5});
+  const Tensor x = randn({5, 2, 3});
+  CHECK(!close(net(x).output, net(x).output));
+  nn::eval(net);
+  CHECK(close(net(x).output, net(x).output));
+}
+
+TEST_CASE("they say what is wrong") {
+  CHECK(error_of([] { nn::RNN(3, 4, {.nonlinearity = "gelu"}); }) == "RNN: nonlinearity is tanh or relu, got gelu");
+  CHECK(error_of([] { nn::LSTM(3, 0); }) == "LSTM: hidden_size and num_layers must be positive, got 0 and 1");
+  CHECK(error_of([] { nn::GRU(3, 4, {.dropout = 2}); }) == "GRU: dropout should be a number in [0, 1], got 2");
+  CHECK(error_of([] {
+          nn::GRU(3, 4)(ones({5, 2, 7}));
+        }) == "GRU: expects x of 3 dimensions, or of 2 without a batch, with 3 features, got [5, 2, 7]");
+  CHECK(error_of([] {
+          nn::GRU(3, 4)(ones({5, 2, 3}), ones({1, 3, 4}));
+        }) == "GRU: expects an initial state of shape [1, 2, 4], got [1, 3, 4]");
+  CHECK(error_of([] {
+          nn::LSTM(3, 4)(ones({5, 2, 3}), ones({1, 2, 4}));
+        }) == "LSTM: both h_0 and c_0 are expected, or none");
+}
