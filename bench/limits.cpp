@@ -1,0 +1,120 @@
+#include "limits.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <benchmark/benchmark.h>
+
+#include <loom/accelerators/threads.h>
+
+namespace bench {
+
+namespace {
+
+constexpr int64_t floats = 10'000'000;
+constexpr int64_t chains = 16;  // independent multiply-adds, to hide their latency
+constexpr int64_t turns = 200'000;
+
+// Best of ten: a limit is what the machine can do, not what it does on average.
+template <class F>
+double best_seconds(const F& f) {
+  double best = 1e9;
+  for (int i = 0; i < 10; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    f();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+template <class F>
+void on_all_threads(const F& f) {
+  loom::parallel_for(loom::num_threads(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f();
+  });
+}
+
+void portable_chains() {
+  float sums[chains * 4] = {};
+  for (int64_t i = 0; i < turns; ++i) {
+    for (float& sum : sums) sum = sum * 0.5F + 1.0F;
+    benchmark::ClobberMemory();
+  }
+  benchmark::DoNotOptimize(sums);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) void avx2_chains() {
+  __m256 sums[chains];
+  const __m256 factor = _mm256_set1_ps(0.5F), term = _mm256_set1_ps(1.0F);
+  for (__m256& sum : sums) sum = term;
+  for (int64_t i = 0; i < turns; ++i)
+#pragma GCC unroll 16
+    for (int64_t j = 0; j < chains; ++j) sums[j] = _mm256_fmadd_ps(sums[j], factor, term);
+  for (__m256& sum : sums) benchmark::DoNotOptimize(sum);
+}
+
+__attribute__((target("avx512f"))) void avx512_chains() {
+  __m512 sums[chains];
+  const __m512 factor = _mm512_set1_ps(0.5F), term = _mm512_set1_ps(1.0F);
+  for (__m512& sum : sums) sum = term;
+  for (int64_t i = 0; i < turns; ++i)
+#pragma GCC unroll 16
+    for (int64_t j = 0; j < chains; ++j) sums[j] = _mm512_fmadd_ps(sums[j], factor, term);
+  for (__m512& sum : sums) benchmark::DoNotOptimize(sum);
+}
+#endif
+
+}  // namespace
+
+double copy_bandwidth() {
+  const std::vector<float> from(floats, 1.0F);
+  std::vector<float> to(floats);
+  const double seconds = best_seconds([&] {
+    loom::parallel_for(floats, floats / loom::num_threads(), [&](int64_t begin, int64_t end) {
+      std::memcpy(&to[static_cast<size_t>(begin)], &from[static_cast<size_t>(begin)],
+                  static_cast<size_t>(end - begin) * sizeof(float));
+    });
+    benchmark::DoNotOptimize(to.data());
+  });
+  return 2 * sizeof(float) * floats / seconds;
+}
+
+double read_bandwidth() {
+  const std::vector<uint64_t> values(floats / 2, 1);
+  const double seconds = best_seconds([&] {
+    loom::parallel_for(floats / 2, floats / 2 / loom::num_threads(), [&](int64_t begin, int64_t end) {
+      uint64_t all[32] = {};  // integers may be added in any order, so that this loop is vectorised
+      int64_t i = begin;
+      for (; i + 32 <= end; i += 32)
+        for (int64_t j = 0; j < 32; ++j) all[j] |= values[static_cast<size_t>(i + j)];
+      benchmark::DoNotOptimize(all);
+    });
+  });
+  return sizeof(float) * floats / seconds;
+}
+
+double fma_peak() {
+  void (*chains_of)() = portable_chains;
+  double lanes = 4;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) {
+    chains_of = avx512_chains;
+    lanes = 16;
+  } else if (__builtin_cpu_supports("fma")) {
+    chains_of = avx2_chains;
+    lanes = 8;
+  }
+#endif
+  const double seconds = best_seconds([&] { on_all_threads(chains_of); });
+  return 2.0 * chains * turns * lanes * loom::num_threads() / seconds;
+}
+
+}  // namespace bench

@@ -1,0 +1,50 @@
+// Measures Loom, one row at a time: prints one JSON object a line for each result. scripts/bench runs all rows, several
+// times, with PyTorch beside them (bench/README.md).
+//   loom_bench ROW [key=value...]
+#include <array>
+#include <exception>
+#include <iostream>
+#include <string_view>
+
+#include "row.h"
+
+namespace {
+
+constexpr std::array rows{
+    bench::Row{"fixture", "writes weights and batches for both sides   out=DIR samples=2048", bench::run_fixture},
+    bench::Row{"mlp", "a step of a 784-128-10 MLP, SGD   fixture=DIR batch=64 steps=300 warmup=50", bench::run_mlp},
+    bench::Row{"cnn", "a step of the image classifier, AdamW   fixture=DIR batch=64 steps=50 warmup=5", bench::run_cnn},
+    bench::Row{"all_reduce", "sums of 4 KB to 100 MB over the ranks   mode=threaded|inline", bench::run_all_reduce},
+    bench::Row{"startup", "the time of the first op's end, and the memory until then", bench::run_startup},
+    bench::Row{"micro", "single operations beside the machine's limits   filter=TEXT seconds=1", bench::run_micro},
+};
+
+int usage() {
+  std::cerr << "usage: loom_bench ROW [key=value...]\n";
+  for (const bench::Row& row : rows) std::cerr << "  " << row.name << ": " << row.what << "\n";
+  return 2;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 2) return usage();
+  bench::Options options;
+  for (int i = 2; i < argc; ++i) {
+    const std::string argument = argv[i];
+    const size_t split = argument.find('=');
+    if (split == std::string::npos) return usage();
+    options.set(argument.substr(0, split), argument.substr(split + 1));
+  }
+  try {
+    for (const bench::Row& row : rows)
+      if (row.name == std::string_view(argv[1])) {
+        row.run(options);
+        return 0;
+      }
+  } catch (const std::exception& error) {
+    std::cerr << "loom_bench: " << error.what() << "\n";
+    return 1;
+  }
+  return usage();
+}
