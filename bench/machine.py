@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where and with what was measured: processor, cores, load, compiler, versions."""
+import os
+import pathlib
+import re
+import subprocess
+import time
+
+
+def output(*command):
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def cpu_model():
+    match = re.search(r"^Model name:\s*(.+)$", output("lscpu"), re.MULTILINE)
+    return match.group(1) if match else os.uname().machine
+
+
+def cores():
+    """The processors that this process may use, one for each physical core."""
+    first = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        siblings = pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        first.setdefault(siblings.read_text(encoding="ascii") if siblings.exists() else cpu, cpu)
+    return list(first.values())
+
+
+def busy_cores(seconds=0.3):
+    """How many cores other programs keep busy now."""
+    def jiffies():
+        values = pathlib.Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]
+        numbers = [int(value) for value in values]
+        return sum(numbers) - numbers[3] - numbers[4]  # all but idle and waiting for a disk
+    before = jiffies()
+    time.sleep(seconds)
+    return round((jiffies() - before) / os.sysconf("SC_CLK_TCK") / seconds, 2)
+
+
+def cmake_cache(build):
+    text = (build / "CMakeCache.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^(\w+):\w+=(.*)$", text, re.MULTILINE))
+
+
+def describe(root, build, python):
+    cache = cmake_cache(build)
+    revision = output("git", "-C", str(root), "rev-parse", "--short=12", "HEAD")
+    if output("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"):
+        revision += " with changes"
+    about = {
+        "date": time.strftime("%Y-%m-%d"),
+        "cpu": cpu_model(),
+        "cores": len(cores()),
+        "kernel": os.uname().release,
+        "loom": revision,
+        "compiler": output(cache.get("CMAKE_CXX_COMPILER", "c++"), "--version").partition("\n")[0],
+        "build": f"{cache.get('CMAKE_BUILD_TYPE', '')}, LOOM_ARCH={cache.get('LOOM_ARCH', '')}",
+        "mpi": output("mpirun", "--version").partition("\n")[0],
+    }
+    if python:
+        about["torch"] = output(python, "-c", "import sys, torch; print(torch.__version__, 'on Python', "
+                                "sys.version.split()[0], torch.backends.cpu.get_cpu_capability())")
+    return about

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the programs of both sides, pinned alike: rank r gets the r-th group of cores, one for each thread."""
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+
+import machine
+
+TIMEOUT = 900  # seconds of one run
+# glibc gives big blocks back to the kernel at every free; PyTorch is several times faster when it does not.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4294967295", "MALLOC_TRIM_THRESHOLD_": "17179869184",
+               "MALLOC_TOP_PAD_": "268435456"}
+MPI = {"OMPI_MCA_hwloc_base_binding_policy": "none"}
+MPI_AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+class Skipped(Exception):
+    """A row that cannot run here."""
+
+
+class Failed(Exception):
+    """A program that ended with an error, or results that must not be compared."""
+
+
+class Programs:
+    def __init__(self, root, build, python, scratch, smoke):
+        self.peers, self.build, self.scratch = root / "bench/peers", build, scratch
+        self.python, self.smoke = python, smoke
+        self.program = build / "bench/loom_bench"
+        self.cores = machine.cores()
+        self.fixture = scratch / "fixture"
+        self.run([self.program, "fixture", f"out={self.fixture}"])
+
+    def ours(self, row):
+        command = [self.program, *row.ours, *self.fixture_of(row), *(["smoke=1"] if self.smoke else [])]
+        return self.start(row, command, self.environment(LOOM_NUM_THREADS=row.threads))
+
+    def peer(self, row, more):
+        """None: the peer is not there."""
+        if self.smoke:
+            return None
+        if row.peer[0].endswith(".cpp"):
+            return self.start(row, [self.compiled(row.peer[0]), *row.peer[1:], *more], self.environment())
+        if not self.python:
+            return None
+        command = [self.python, self.peers / row.peer[0], *row.peer[1:], *more, *self.fixture_of(row)]
+        environment = self.environment(OMP_NUM_THREADS=row.threads, GLOO_SOCKET_IFNAME="lo", **KEEP_MEMORY)
+        if row.ranks == 1:
+            return self.start(row, command, environment)
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            return self.ranks(row, [*command, f"world={row.ranks}", f"store={folder}/store"], environment)
+
+    def sizes(self):
+        """Bytes of the shared libraries, without symbols."""
+        sizes = {}
+        library = (self.build / "libloom.so").resolve()
+        if library.exists():
+            sizes["libloom.so"] = self.stripped(library)
+        if self.python:
+            folder = machine.output(self.python, "-c", "import os, torch; print(os.path.dirname(torch.__file__))")
+            for name in ("libtorch_cpu.so", "libtorch_python.so"):
+                path = os.path.join(folder, "lib", name)
+                if os.path.exists(path):
+                    sizes[name] = os.path.getsize(path)
+        return sizes
+
+    def stripped(self, library):
+        copy = self.scratch / "stripped.so"
+        if not machine.output("strip", "-o", str(copy), str(library)) and copy.exists():
+            return copy.stat().st_size
+        return library.stat().st_size
+
+    def fixture_of(self, row):
+        return [f"fixture={self.fixture}"] if row.fixture else []
+
+    @staticmethod
+    def environment(**more):
+        as_root = MPI_AS_ROOT if os.geteuid() == 0 else {}
+        return os.environ | MPI | as_root | {name: str(value) for name, value in more.items()}
+
+    def compiled(self, source):
+        target = self.scratch / source.removesuffix(".cpp")
+        if not target.exists():
+            if not shutil.which("mpicxx"):
+                raise Skipped("no mpicxx to build the peer with")
+            self.run(["mpicxx", "-O3", "-std=c++20", self.peers / source, "-o", target])
+        return target
+
+    def pinned(self, row, rank):
+        """The command prefix that keeps a rank on its cores."""
+        each = row.cores or row.threads
+        if self.smoke:  # every core may be taken: only the function counts
+            return []
+        if row.ranks * each > len(self.cores):
+            each = row.threads
+        if row.ranks * each > len(self.cores):
+            raise Skipped(f"needs {row.ranks * each} cores")
+        return ["taskset", "-c", ",".join(map(str, self.cores[rank * each:(rank + 1) * each]))]
+
+    def start(self, row, command, environment):
+        """One process, or as many ranks under mpirun; the records that they print."""
+        if row.ranks == 1:
+            return self.run([*self.pinned(row, 0), *command], environment)
+        if not shutil.which("mpirun") or machine.cmake_cache(self.build).get("LOOM_MPI") != "ON":
+            raise Skipped("no mpirun, or built without MPI")
+        together = ["mpirun", "-q", "--oversubscribe"] if self.smoke else ["mpirun", "-q"]
+        for rank in range(row.ranks):
+            together += [*([":"] if rank else []), "-n", "1", *self.pinned(row, rank), *command]
+        return self.run(together, environment)
+
+    def ranks(self, row, command, environment):
+        """Processes that find each other by themselves; the records of the first."""
+        processes = []
+        for rank in range(row.ranks):
+            given = [str(part) for part in [*self.pinned(row, rank), *command, f"rank={rank}"]]
+            processes.append(subprocess.Popen(given, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                              text=True))
+        try:
+            results = [(process, *process.communicate(timeout=TIMEOUT)) for process in processes]
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{error}") from error
+        finally:
+            for process in processes:
+                process.kill()
+        for process, out, err in results:
+            if process.returncode:
+                raise Failed(self.failure(process.args, process.returncode, out + err))
+        return self.records(results[0][1], 0)
+
+    def run(self, command, environment=None):
+        command = [str(part) for part in command]
+        started = time.monotonic()
+        try:
+            done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True,
+                                  timeout=TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{error}") from error
+        if done.returncode:
+            raise Failed(self.failure(command, done.returncode, done.stdout + done.stderr))
+        return self.records(done.stdout, started)
+
+    @staticmethod
+    def failure(command, code, printed):
+        return f"{' '.join(command)}: exit code {code}\n{printed[-2000:]}"
+
+    @staticmethod
+    def records(text, started):
+        records = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        for record in records:
+            if record["unit"] == "clock":  # the shared clock's time of something
+                record |= {"unit": "s", "value": record["value"] - started}
+        return records
