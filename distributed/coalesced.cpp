@@ -70,6 +70,7 @@ void broadcast_coalesced(Communicator& communicator, std::span<const Tensor> ten
   for (const std::vector<int>& members : assign_buckets(entries, {{chunk_bytes}}).buckets) {
     if (under_way.size() == 2) receive_one();
     std::vector<Tensor> piece;
+    piece.reserve(members.size());
     for (const int i : members) piece.push_back(sent[static_cast<size_t>(i)]);
     under_way.push_back(send_off(communicator, std::move(piece), root));
   }

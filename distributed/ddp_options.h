@@ -11,13 +11,13 @@
 namespace loom {
 
 struct DdpOptions {
-  std::optional<double> bucket_cap_mb;  // default: 1 MiB for the bucket that is ready first, 25 MiB for the others
-  bool find_unused_parameters = false;  // the graph may leave out parameters, others on each rank and step
-  bool static_graph = false;            // each step uses the same parameters the same number of times
-  bool broadcast_buffers = true;        // rank 0's buffers, before a forward
-  bool init_sync = true;                // compare the models, then take rank 0's values
-  bool gradient_as_bucket_view = true;  // gradients live in the buckets: saves their size in memory
-  std::function<void(const std::string&)> warn;  // default: rank 0 prints to the standard error
+  std::optional<double> bucket_cap_mb = {};  // default: 1 MiB for the bucket that is ready first, 25 MiB for the others
+  bool find_unused_parameters = false;       // the graph may leave out parameters, others on each rank and step
+  bool static_graph = false;                 // each step uses the same parameters the same number of times
+  bool broadcast_buffers = true;             // rank 0's buffers, before a forward
+  bool init_sync = true;                     // compare the models, then take rank 0's values
+  bool gradient_as_bucket_view = true;       // gradients live in the buckets: saves their size in memory
+  std::function<void(const std::string&)> warn = {};  // default: rank 0 prints to the standard error
 };
 
 struct DdpStatistics {

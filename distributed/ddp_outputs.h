@@ -55,7 +55,9 @@ bool find_tensors(const T& value, std::vector<Tensor>& out) {
     for (const auto& element : value) all = find_tensors(element, out) && all;
     return all;
   } else if constexpr (TupleLike<T>) {
-    return std::apply([&](const auto&... parts) { return (find_tensors(parts, out) & ... & true); }, value);
+    bool all = true;
+    std::apply([&](const auto&... parts) { ((all = find_tensors(parts, out) && all), ...); }, value);
+    return all;
   } else if constexpr (is_variant<T>) {
     return std::visit([&](const auto& held) { return find_tensors(held, out); }, value);
   } else if constexpr (PointerLike<T>) {

@@ -91,12 +91,14 @@ void GradientBuckets::publish(int parameter) const {
 
 std::vector<std::vector<int>> GradientBuckets::assignment() const {
   std::vector<std::vector<int>> out;
+  out.reserve(buckets.size());
   for (const GradientBucket& b : buckets) out.push_back(b.parameters);
   return out;
 }
 
 std::vector<int64_t> GradientBuckets::sizes() const {
   std::vector<int64_t> out;
+  out.reserve(buckets.size());
   for (const GradientBucket& b : buckets)
     out.push_back(b.flat.numel() * static_cast<int64_t>(item_size(b.flat.dtype())));
   return out;

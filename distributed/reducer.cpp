@@ -56,6 +56,7 @@ Reducer::~Reducer() {
 
 std::vector<std::vector<int>> Reducer::assign(std::span<const int64_t> limits, std::span<const int> order) const {
   std::vector<BucketEntry> entries;
+  entries.reserve(parameters_.size());
   for (const auto& [name, p] : parameters_)
     entries.push_back({p.numel() * static_cast<int64_t>(item_size(p.dtype())), p.dtype(), p.device()});
   return assign_buckets(entries, limits, order).buckets;
@@ -63,7 +64,8 @@ std::vector<std::vector<int>> Reducer::assign(std::span<const int64_t> limits, s
 
 void Reducer::before_forward(bool collectives) {
   statistics.forward_start = DdpStatistics::now();
-  if (state_ == State::counting && run_.expired()) abandon();
+  if (!run_.expired()) return;  // within a backward: buckets are in use
+  if (state_ == State::counting) abandon();
   if (state_ == State::incomplete) fail(unfinished());
   if (collectives && rebuilds_ && statistics.iterations > 0) rebuild();
 }

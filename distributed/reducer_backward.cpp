@@ -72,6 +72,7 @@ void Reducer::mark_unused() {
     for (size_t i = 0; i < unused.size(); ++i) unused[i] = firings_[i] == 0;
   else
     unused = pending_.surely_unused(reached_, parameters_.size());
+  for (const int p : early_) unused[static_cast<size_t>(p)] = false;  // by a loss that forward did not return
   for (size_t i = 0; i < unused.size(); ++i)
     if (unused[i]) mark_ready(static_cast<int>(i), false);
 }

@@ -14,7 +14,7 @@ Tensor trained(const Dims& shape, double value = 0) {
 // The error of construction, which must be the same on all ranks.
 std::string common_error(Communicator& comm, const std::vector<NamedTensor>& parameters,
                          const std::vector<NamedTensor>& buffers = {}) {
-  const std::string text = error_of([&] { const Ddp ddp(comm, parameters, buffers); });
+  std::string text = error_of([&] { const Ddp ddp(comm, parameters, buffers); });
   for (const std::string& other : comm.all_gather_bytes(text)) CHECK(other == text);
   return text;
 }

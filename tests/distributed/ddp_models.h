@@ -41,6 +41,7 @@ M seeded(const Args&... args) {
 // Samples [begin, begin + count) of an endless data set.
 inline Tensor samples(int64_t begin, int64_t count, int64_t features, DType dtype = f32) {
   std::vector<double> values;
+  values.reserve(static_cast<size_t>(count * features));
   for (int64_t i = begin * features; i < (begin + count) * features; ++i)
     values.push_back(std::sin(static_cast<double>(i * i % 1009) + 0.5));
   return from_vector(values, {count, features}, dtype);
@@ -54,6 +55,7 @@ Tensor loss_of(const M& net, int64_t begin, int64_t rows, DType dtype = f32) {
 
 inline std::vector<Tensor> gradients(const std::vector<NamedTensor>& parameters) {
   std::vector<Tensor> out;
+  out.reserve(parameters.size());
   for (const NamedTensor& p : parameters) out.push_back(p.tensor.grad().defined() ? p.tensor.grad().clone() : Tensor());
   return out;
 }
@@ -99,6 +101,7 @@ inline double max_difference(const std::vector<Tensor>& a, const std::vector<Ten
 
 inline std::vector<Tensor> values(const std::vector<NamedTensor>& named) {
   std::vector<Tensor> out;
+  out.reserve(named.size());
   for (const NamedTensor& n : named) out.push_back(n.tensor.detach());
   return out;
 }

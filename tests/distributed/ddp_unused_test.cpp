@@ -224,3 +224,22 @@ TEST_CASE("two forwards with unused parameters, one backward") {
     }
   });
 }
+
+TEST_CASE("a parameter that only a loss kept aside uses") {
+  for_each_world([](Communicator& comm) {
+    Branches net = seeded<Branches>(), alone = seeded<Branches>();
+    Ddp ddp(comm, nn::parameters(net), {}, finding);
+    const auto aside = [](const Branches& m, int rank) { return square(m.right(rank_samples(rank))).sum(); };
+    const auto expected = mean_of_ranks(alone, comm.size(), [&](int r) { aside(alone, r).backward(); });
+    for (int step = 0; step < 2; ++step) {
+      nn::zero_grad(net);
+      Tensor kept;
+      const Tensor returned = ddp.forward([&] {
+        kept = aside(net, comm.rank());
+        return net(rank_samples(comm.rank()), true, false);
+      });
+      kept.backward();
+      CHECK(equal_all(gradients(net), expected));
+    }
+  });
+}
