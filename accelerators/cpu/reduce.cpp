@@ -139,14 +139,15 @@ class Reduction {
 
   void reduce_rows() const {
     const int64_t length = gone_.numel();
-    parallel_for(
-        kept_.numel(), std::max<int64_t>(1, grain / std::max<int64_t>(length, 1)), [&](int64_t begin, int64_t end) {
-          cpu::Reader read = reader();
-          kept_.walk(begin, end, [&](const auto& p, int64_t n) {
-            for (int64_t i = 0; i < n; ++i)
-              store(p[1] + i * kept_.inner_stride(1), total_of(read, p[0] + i * kept_.inner_stride(0), 0, length));
-          });
-        });
+    const int64_t along = length == 0 ? 0 : kept_.inner_stride(0);  // nothing to walk over: x may be null
+    parallel_for(kept_.numel(), std::max<int64_t>(1, grain / std::max<int64_t>(length, 1)),
+                 [&](int64_t begin, int64_t end) {
+                   cpu::Reader read = reader();
+                   kept_.walk(begin, end, [&](const auto& p, int64_t n) {
+                     for (int64_t i = 0; i < n; ++i)
+                       store(p[1] + i * kept_.inner_stride(1), total_of(read, p[0] + i * along, 0, length));
+                   });
+                 });
   }
 
   void reduce_long_rows() const {
