@@ -3,12 +3,16 @@
 
 #include <loom/accelerators/memory.h>
 #include <loom/accelerators/threads.h>
+#include <loom/autograd/checkpoint.h>
 #include <loom/autograd/engine.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/ops.h>
 #include <loom/data/data_loader.h>
 #include <loom/data/dataset.h>
 #include <loom/data/fashion_mnist.h>
+#include <loom/fabric/csv_logger.h>
 #include <loom/fabric/fabric.h>
-#include <loom/nn/module.h>
+#include <loom/fabric/progress.h>
+#include <loom/nn/nn.h>
+#include <loom/nn/optim/optim.h>
 #include <loom/tensor/create.h>

@@ -1,7 +1,6 @@
 // Where metrics go. Called on the first rank only.
 #pragma once
 
-#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>

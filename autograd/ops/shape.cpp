@@ -175,17 +175,47 @@ Tensor diagonal(const Tensor& x_, int64_t offset, int dim1, int dim2) {
   });
 }
 
-std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, int dim) {
+namespace {
+
+// Gradients of the parts, zeros where none arrived, put together again: one node for all parts, so that the gradient of x
+// is written once however many parts there are.
+template <class Join>
+Grads join_parts(std::span<const Tensor> grads, const std::vector<Dims>& shapes, const Join& join) {
+  const Tensor& any = *std::find_if(grads.begin(), grads.end(), [](const Tensor& g) { return g.defined(); });
+  std::vector<Tensor> parts;
+  for (size_t i = 0; i < grads.size(); ++i)
+    parts.push_back(grads[i].defined() ? grads[i] : zeros(shapes[i], {any.dtype(), any.device()}));
+  return Grads(join(parts));
+}
+
+template <class Join>
+void record_parts(const Op& op, const Tensor& x, const std::vector<Tensor>& parts, const Join& join) {
+  if (!recording(x) || parts.empty()) return;
+  std::vector<Dims> shapes;
+  for (const Tensor& part : parts) shapes.push_back(part.shape());
+  record_outputs(op, parts, Inputs{x}, [shapes, join](std::span<const Tensor> grads, const Needs&) {
+    return join_parts(grads, shapes, join);
+  });
+}
+
+}  // namespace
+
+std::vector<Tensor> split(const Tensor& x_, const std::vector<int64_t>& sizes, int dim) {
+  const auto [x] = enter(ops::split, x_);
   const int at = normalize_dim("split", dim, x.dim());
   int64_t total = 0;
-  for (const int64_t n : sizes) total += n;
+  for (const int64_t n : sizes) {
+    check(n >= 0, "split: size ", n, " is negative");
+    total += n;
+  }
   check(total == x.size(at), "split: sizes add up to ", total, ", dimension ", at, " has size ", x.size(at));
   std::vector<Tensor> parts;
   int64_t start = 0;
   for (const int64_t n : sizes) {
-    parts.push_back(narrow(x, at, start, n));
+    parts.push_back(raw::slice(x, at, start, start + n, 1));
     start += n;
   }
+  record_parts(ops::split, x, parts, [at](const std::vector<Tensor>& grads) { return cat(grads, at); });
   return parts;
 }
 
@@ -202,9 +232,13 @@ std::vector<Tensor> chunk(const Tensor& x, int64_t chunks, int dim) {
   return split(x, std::max<int64_t>((x.size(dim) + chunks - 1) / chunks, 1), dim);
 }
 
-std::vector<Tensor> unbind(const Tensor& x, int dim) {
+std::vector<Tensor> unbind(const Tensor& x_, int dim) {
+  const auto [x] = enter(ops::unbind, x_);
+  check(x.dim() > 0, "unbind: a 0-dimensional tensor cannot be taken apart");
+  const int at = normalize_dim("unbind", dim, x.dim());
   std::vector<Tensor> parts;
-  for (int64_t i = 0; i < x.size(dim); ++i) parts.push_back(select(x, dim, i));
+  for (int64_t i = 0; i < x.size(at); ++i) parts.push_back(raw::select(x, at, i));
+  record_parts(ops::unbind, x, parts, [at](const std::vector<Tensor>& grads) { return stack(grads, at); });
   return parts;
 }
 
