@@ -43,6 +43,7 @@ struct Case {
   double length = 1;                     // of the longest sum
   double factor = 4;                     // roundings of the low precision result
   double step = 1e-5, tolerance = 1e-6;  // of central differences
+  bool is_large = false;  // too large for differences: plain against recorded gradients, layouts and precision only
 
   std::string name() const { return what.empty() ? op : op + " (" + what + ")"; }
   Case& constant_result() { return gradient = false, *this; }
@@ -51,6 +52,7 @@ struct Case {
   Case& differences(double h, double t) { return step = h, tolerance = t, *this; }
   Case& no_second_order(std::string why) { return first_order_only = std::move(why), *this; }
   Case& only_f64(std::string why) { return f64_only = std::move(why), *this; }
+  Case& large() { return is_large = true, *this; }
   Case& not_expanded(std::string why) { return fixed_layout = std::move(why), *this; }
 
   // The inputs, always the same; real ones in `dtype`.
@@ -74,6 +76,7 @@ void add_index_cases(Cases& cases);
 void add_convolution_cases(Cases& cases);
 void add_neural_cases(Cases& cases);
 void add_loss_cases(Cases& cases);
+void add_large_cases(Cases& cases);  // sizes at which kernels use blocks, vectors and threads
 
 const std::vector<Case>& all_cases();
 
