@@ -42,13 +42,22 @@ Reducer::Reducer(Communicator& communicator, std::vector<NamedTensor> parameters
 }
 
 void Reducer::watch() {
-  for (size_t i = 0; i < parameters_.size(); ++i)
-    hooks_.push_back(on_grad_ready(parameters_[i].tensor, [this, i] { gradient_ready(static_cast<int>(i)); }));
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const int parameter = static_cast<int>(i);
+    before_.push_back(parameters_[i].tensor.register_hook([this, parameter](const Tensor&) -> std::optional<Tensor> {
+      before_gradient(parameter);
+      return {};
+    }));
+    ready_hooks_.push_back(on_grad_ready(parameters_[i].tensor, [this, parameter] { gradient_ready(parameter); }));
+  }
 }
 
 // Does not wait: after an exception the other ranks may never come to these reductions.
 Reducer::~Reducer() {
-  for (size_t i = 0; i < hooks_.size(); ++i) remove_grad_ready_hook(parameters_[i].tensor, hooks_[i]);
+  for (size_t i = 0; i < ready_hooks_.size(); ++i) {
+    parameters_[i].tensor.remove_hook(before_[i]);
+    remove_grad_ready_hook(parameters_[i].tensor, ready_hooks_[i]);
+  }
   if (buckets_)
     for (const GradientBucket& b : buckets_->buckets) keep_until_done(b.flat, b.work);
   keep_until_done(use_.flags(), use_.work());

@@ -51,6 +51,7 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
   // One backward, in the order of events.
   void follow_backward();  // this run of the engine is now known here
   void reach_output(const std::shared_ptr<ForwardPass>& forward);
+  void before_gradient(int parameter);
   void gradient_ready(int parameter);
   void start_counting();
   void mark_unused();
@@ -72,7 +73,7 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
   const DdpOptions options_;
   const std::vector<NamedTensor> parameters_;
   const LeafFinder leaves_;
-  std::vector<uint64_t> hooks_;
+  std::vector<uint64_t> before_, ready_hooks_;  // hooks, by parameter
   std::optional<GradientBuckets> buckets_;
   bool rebuilds_;  // still to do
   bool warned_ = false;

@@ -31,6 +31,12 @@ void Reducer::reach_output(const std::shared_ptr<ForwardPass>& forward) {
   count_early();
 }
 
+// A parameter that gets a gradient again while its bucket is on its way, as it should not: nothing writes there now.
+void Reducer::before_gradient(int parameter) {
+  const Work& work = buckets_->of(parameter).work;
+  if (!work.done()) work.wait();
+}
+
 void Reducer::gradient_ready(int parameter) {
   follow_backward();
   statistics.last_ready = DdpStatistics::now();
