@@ -78,7 +78,7 @@ void check_same(Communicator& communicator, const char* what, const std::string&
       .all_gather(view_over(all.data(), DType::i64, {2 * communicator.size()}), view_over(own.data(), DType::i64, {2}))
       .wait();
   for (size_t i = 2; i < all.size(); ++i)
-    if (all[i] != all[i - 2]) fail(difference(what, communicator.all_gather_bytes(text)));
+    if (all[i] != all[i - 2]) throw AgreedError(difference(what, communicator.all_gather_bytes(text)));
 }
 
 }  // namespace

@@ -55,7 +55,7 @@ void train(Fabric& fabric, const Flags& flags) {
       progress.step([&] { return loss.item<double>(); });
       if (!flags.log.empty()) fabric.log("loss", fabric.all_reduce(loss), fabric.global_step());
       if (flags.save_every > 0 && fabric.global_step() % flags.save_every == 0) fabric.save(checkpoint, state);
-      if (fabric.global_step() == flags.max_steps) return;
+      if (flags.max_steps > 0 && fabric.global_step() >= flags.max_steps) return;
     }
     fabric.print("epoch ", epoch + 1, ": test accuracy ", accuracy(fabric, model, test_loader));
     if (!flags.checkpoints.empty()) fabric.save(checkpoint, state);

@@ -48,9 +48,10 @@ struct Flags {
     app.add_option("--accelerator", accelerator);
     app.add_option("--strategy", strategy);
     app.add_option("--precision", precision);
-    app.add_option("--checkpoints", checkpoints, "folder to save last.safetensors in, after every epoch");
+    auto* folder = app.add_option("--checkpoints", checkpoints, "folder to save last.safetensors in, after each epoch");
     app.add_option("--save-every", save_every, "save after so many steps too (0: only after epochs)")
-        ->check(CLI::NonNegativeNumber);
+        ->check(CLI::NonNegativeNumber)
+        ->needs(folder);
     app.add_option("--resume", resume, "checkpoint to go on from");
     app.add_option("--max-steps", max_steps, "stop after so many steps in all (0: no limit)")
         ->check(CLI::NonNegativeNumber);

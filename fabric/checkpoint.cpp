@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include <loom/fabric/agreement.h>
 #include <loom/fabric/directory_lock.h>
 #include <loom/fabric/fabric.h>
 #include <loom/tensor/context.h>
@@ -18,24 +19,21 @@ constexpr const char* format_key = "loom.format";
 constexpr const char* format_value = "checkpoint 1";
 constexpr const char* own_prefix = "loom.";  // entries that Fabric adds by itself
 
-// What f does wrong on any rank is raised on all.
-void together(Communicator& ranks, const std::function<void()>& f) {
-  std::string error;
-  try {
-    f();
-  } catch (const std::exception& e) {
-    error = e.what()[0] ? e.what() : "an exception without a text";
-  }
-  ranks.agree(error);
-}
-
 struct File {
   std::map<std::string, Tensor> tensors;
   std::map<std::string, std::string> metadata;
 };
 
+void check_names(const State& state) {
+  for (size_t i = 0; i < state.size(); ++i) {
+    const std::string& name = state[i].first;
+    check(!name.empty() && name.find('/') == std::string::npos && !name.starts_with(own_prefix), "the name '", name,
+          "' of an entry must not be empty, contain '/' or start with '", own_prefix, "'");
+    for (size_t k = 0; k < i; ++k) check(state[k].first != name, "the state has two entries named '", name, "'");
+  }
+}
+
 void add_entry(File& file, const std::string& name, const StateDict& state) {
-  check(name.find('/') == std::string::npos, "save: the name '", name, "' of an entry must not contain '/'");
   auto& list = file.metadata[entries_key];
   list += (list.empty() ? "" : "/") + name;
   for (const auto& [key, tensor] : state.tensors)
@@ -66,55 +64,92 @@ File read_file(const std::filesystem::path& path) {
   return {std::move(read.tensors), std::move(read.metadata)};
 }
 
+File read_checkpoint(const std::filesystem::path& path) {
+  File file = read_file(path);
+  const auto format = file.metadata.find(format_key);
+  check(format != file.metadata.end() && format->second == format_value, "load: ", path.string(),
+        " is not a checkpoint of fabric.save; a file of one module's tensors is read by load_raw");
+  return file;
+}
+
 StateDict deep_copy(StateDict state) {
   for (auto& [name, tensor] : state.tensors) tensor = raw::clone(tensor);
   return state;
 }
 
-// Loads all entries or none: what was replaced is put back when a later one does not fit.
-void load_entries(const File& file, const State& state, bool strict) {
+// What loading has replaced, in the order of doing so.
+using Replaced = std::vector<std::pair<StateEntry, StateDict>>;
+
+void load_entries(const File& file, const State& state, bool strict, Replaced& replaced) {
   const auto names = entry_names(file);
-  std::vector<std::pair<const StateEntry*, StateDict>> replaced;
   for (const auto& [name, entry] : state) {
     if (std::find(names.begin(), names.end(), name) == names.end()) {
-      check(!strict || name.starts_with(own_prefix), "load: the requested state contains a key '", name,
+      check(!strict || name.starts_with(own_prefix), "the requested state contains a key '", name,
             "' that does not exist in the loaded checkpoint; to disable strict loading, set strict=false");
       continue;
     }
     StateDict before = deep_copy(entry.save());
-    try {
-      entry.load(entry_of(file, name), strict);
-      replaced.emplace_back(&entry, std::move(before));
-    } catch (const std::exception& error) {
-      for (auto it = replaced.rbegin(); it != replaced.rend(); ++it) it->first->load(it->second, true);
-      fail("load: entry '", name, "': ", error.what());
-    }
+    const std::string error = error_of([&] { entry.load(entry_of(file, name), strict); });
+    check(error.empty(), "entry '", name, "': ", error);
+    replaced.emplace_back(entry, std::move(before));
   }
+}
+
+void put_back(const Replaced& replaced) {
+  for (auto it = replaced.rbegin(); it != replaced.rend(); ++it) it->first.load(it->second, true);
+}
+
+// A save that was killed has left its temporary, FILE.<numbers>.tmp. Only for who holds the directory's lock.
+void remove_leftovers(const std::filesystem::path& path) {
+  const std::string prefix = path.filename().string() + ".", suffix = ".tmp";
+  std::error_code ignored;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::filesystem::absolute(path).parent_path(), ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.size() > prefix.size() + suffix.size() && name.starts_with(prefix) && name.ends_with(suffix) &&
+        name.find_first_not_of("0123456789.", prefix.size()) == name.size() - suffix.size() + 1)
+      std::filesystem::remove(entry.path(), ignored);
+  }
+}
+
+// One rank's generator.
+StateEntry random_state(int rank, std::vector<std::string> all) {
+  const auto save = [all = std::move(all)] {
+    StateDict out;
+    for (size_t r = 0; r < all.size(); ++r) out.values["rank " + std::to_string(r)] = all[r];
+    return out;
+  };
+  // A checkpoint of fewer ranks: the draws of one rank differ from another's by its number, not by the generator.
+  const auto load = [rank](const StateDict& saved, bool) {
+    const std::string own = "rank " + std::to_string(rank);
+    std::istringstream text(saved.value(saved.values.contains(own) ? own : "rank 0"));
+    Generator read;
+    check(static_cast<bool>(text >> read.seed >> read.offset), "'", text.str(), "' is no state of a generator");
+    context().generator = read;
+  };
+  return {save, load};
 }
 
 }  // namespace
 
 // Every rank's random state (equal in most programs, but not in all), the step and where the loaders are. Collective.
 State Fabric::with_own_state(State state) {
-  StateDict random;
   const Generator& mine = context().generator;
-  const auto all = communicator().all_gather_bytes(str(mine.seed, " ", mine.offset));
-  for (size_t r = 0; r < all.size(); ++r) random.values["rank " + std::to_string(r)] = all[r];
-  const auto save_random = [random] { return random; };
-  const auto load_random = [this](const StateDict& saved, bool) {
-    const auto mine = saved.values.find("rank " + std::to_string(global_rank()));
-    const std::string& text = mine != saved.values.end() ? mine->second : saved.values.at("rank 0");
-    std::istringstream(text) >> context().generator.seed >> context().generator.offset;
-  };
-  state.emplace_back("loom.random", StateEntry(save_random, load_random));
+  state.emplace_back("loom.random",
+                     random_state(global_rank(), communicator().all_gather_bytes(str(mine.seed, " ", mine.offset))));
   state.emplace_back("loom.step", StateEntry(global_step_));
-  for (size_t i = 0; i < loaders_.size(); ++i) state.emplace_back("loom.loader " + std::to_string(i), loaders_[i]);
+  std::erase_if(loaders_, [](const auto& noted) { return noted.first.expired(); });
+  for (size_t i = 0; i < loaders_.size(); ++i)
+    state.emplace_back("loom.loader " + std::to_string(i), loaders_[i].second);
   return state;
 }
 
-void Fabric::note_loader(StateEntry position) { loaders_.push_back(std::move(position)); }
+void Fabric::note_loader(std::weak_ptr<void> loader, StateEntry position) {
+  loaders_.emplace_back(std::move(loader), std::move(position));
+}
 
-void Fabric::lock_directory(const std::filesystem::path& directory) {
+void Fabric::lock_directory(const std::filesystem::path& path) {
+  const auto directory = std::filesystem::weakly_canonical(std::filesystem::absolute(path).parent_path());
   const bool held =
       std::any_of(locks_.begin(), locks_.end(), [&](const auto& l) { return l->directory() == directory; });
   if (!held) locks_.push_back(std::make_shared<DirectoryLock>(directory));
@@ -122,13 +157,22 @@ void Fabric::lock_directory(const std::filesystem::path& directory) {
 
 void Fabric::save(const std::filesystem::path& path, const State& state) {
   require_launched("save");
+  const State complete = with_own_state(state);
   File file;
-  file.metadata[format_key] = format_value;
-  for (const auto& [name, entry] : with_own_state(state)) add_entry(file, name, entry.save());
   together(communicator(), [&] {
+    check_names(state);
+    file.metadata[format_key] = format_value;
+    for (const auto& [name, entry] : complete) {
+      StateDict saved;
+      const std::string error = error_of([&] { saved = entry.save(); });
+      check(error.empty(), "save: entry '", name, "': ", error);
+      add_entry(file, name, saved);
+    }
+  });
+  together(communicator(), [&] {  // once all ranks have what they need to
     if (!is_global_zero()) return;
-    const auto directory = std::filesystem::absolute(path).parent_path();
-    lock_directory(directory);
+    lock_directory(path);
+    remove_leftovers(path);
     save_safetensors(path, file.tensors, file.metadata);
   });
 }
@@ -137,17 +181,23 @@ std::vector<std::string> Fabric::load(const std::filesystem::path& path, const S
   require_launched("load");
   File file;
   together(communicator(), [&] {
-    file = read_file(path);
-    const auto format = file.metadata.find(format_key);
-    check(format != file.metadata.end() && format->second == format_value, "load: ", path.string(),
-          " is not a checkpoint of fabric.save; a file of one module's tensors is read by load_raw");
+    check_names(state);
+    file = read_checkpoint(path);
   });
   const State complete = with_own_state(state);
-  together(communicator(), [&] { load_entries(file, complete, strict); });
+  Replaced replaced;
+  try {
+    together(communicator(), [&] {
+      const std::string error = error_of([&] { load_entries(file, complete, strict, replaced); });
+      check(error.empty(), "load: ", path.string(), ": ", error);
+    });
+  } catch (const AgreedError&) {  // of this rank or another: all entries are loaded on all ranks, or none on any
+    put_back(replaced);
+    throw;
+  }
   std::vector<std::string> rest;
   for (const std::string& name : entry_names(file)) {
-    const bool known =
-        std::any_of(complete.begin(), complete.end(), [&](const auto& entry) { return entry.first == name; });
+    const bool known = std::any_of(state.begin(), state.end(), [&](const auto& entry) { return entry.first == name; });
     if (!known && !name.starts_with(own_prefix)) rest.push_back(name);
   }
   return rest;
@@ -157,7 +207,10 @@ void Fabric::load_raw(const std::filesystem::path& path, const StateEntry& entry
   require_launched("load_raw");
   together(communicator(), [&] {
     File file = read_file(path);
-    entry.load({std::move(file.tensors), std::move(file.metadata)}, strict);
+    const std::string error = error_of([&] {
+      entry.load({std::move(file.tensors), std::move(file.metadata)}, strict);
+    });
+    check(error.empty(), "load_raw: ", path.string(), ": ", error);
   });
 }
 

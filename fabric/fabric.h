@@ -66,7 +66,7 @@ class Fabric {
   Device device() const { return device_; }
   const Precision& precision() const { return precision_; }
   Strategy& strategy();
-  Communicator& communicator();  // all ranks
+  Communicator& communicator() { return ranks("communicator"); }  // all ranks
   const FabricOptions& options() const { return options_; }
 
   // Places the module (in place) and spreads it; net and optimizers outlive what is returned.
@@ -174,8 +174,8 @@ class Fabric {
   static uint64_t seed_everything(uint64_t seed);
 
   // Calls a member function on every callback whose type has it: fabric.call(&Early::on_epoch_end, epoch).
-  template <class C, class... Parameters, class... Args>
-  void call(void (C::*hook)(Parameters...), Args&&... args) {
+  template <class Hook, class C, class... Args>
+  void call(Hook C::*hook, Args&&... args) {
     for (const auto& callback : options_.callbacks)
       if (C* const target = dynamic_cast<C*>(callback.get())) (target->*hook)(args...);
   }
@@ -194,14 +194,15 @@ class Fabric {
 
   void join_ranks();
   void require_launched(const char* what) const;
+  Communicator& ranks(const char* what) const;  // for `what`, which needs a launched Fabric
   std::shared_ptr<ModuleSync> place(std::vector<NamedTensor> parameters, std::vector<NamedTensor> buffers, bool move);
   double clip(ModuleSync& sync, const std::vector<Tensor>& gradients, const ClipOptions& options);
   void after_setup();
   void after_optimizer_step();
   static void print_line(const std::string& line);
-  void note_loader(StateEntry position);
+  void note_loader(std::weak_ptr<void> loader, StateEntry position);
   State with_own_state(State state);
-  void lock_directory(const std::filesystem::path& directory);
+  void lock_directory(const std::filesystem::path& path);
 
   FabricOptions options_;
   std::shared_ptr<Communicator> communicator_;
@@ -210,7 +211,7 @@ class Fabric {
   Device device_;
   int local_rank_ = 0, node_rank_ = 0;
   int64_t global_step_ = 0;
-  std::vector<StateEntry> loaders_;
+  std::vector<std::pair<std::weak_ptr<void>, StateEntry>> loaders_;  // positions of those that are still in use
   std::vector<std::shared_ptr<class DirectoryLock>> locks_;
 };
 
@@ -222,6 +223,14 @@ template <class O>
 void FabricOptimizer<O>::step() {
   optimizer_->step();
   fabric_->after_optimizer_step();
+}
+
+template <class O>
+template <class Closure>
+auto FabricOptimizer<O>::step(Closure&& closure) {
+  auto loss = optimizer_->step(std::forward<Closure>(closure));
+  fabric_->after_optimizer_step();
+  return loss;
 }
 
 template <class O>
@@ -242,9 +251,7 @@ FabricDataLoader<L>::FabricDataLoader(Fabric& fabric, const L& loader, const Loa
     *loader_ = loader_->transformed([device = fabric.device()](typename L::Batch batch) {
       return data::map_tensors([device](const Tensor& x) { return x.to(device); }, std::move(batch));
     });
-  fabric.note_loader(
-      StateEntry([kept = loader_] { return StateEntry(*kept).save(); },
-                 [kept = loader_](const StateDict& s, bool strict) { StateEntry(*kept).load(s, strict); }));
+  fabric.note_loader(loader_, StateEntry(*loader_));
 }
 
 // The same on every rank: one seed for initialisation and shuffling; dropout differs by rank. Returns the seed.

@@ -1,5 +1,6 @@
 #include <loom/fabric/placement.h>
 
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -50,6 +51,21 @@ std::vector<std::string> own_command() {
 
 void set_default(const char* name, const char* value) { setenv(name, value, 0); }
 
+// Containers may forbid reading another process's memory, which Open MPI 4 tries and stumbles over.
+bool may_read_processes() {
+  char from = 1, to = 0;
+  const iovec local{&to, 1}, remote{&from, 1};
+  return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == 1;
+}
+
+void allow_root(int ranks) {
+  if (geteuid() != 0) return;
+  check(switched_on("LOOM_ALLOW_RUN_AS_ROOT") || std::getenv("OMPI_ALLOW_RUN_AS_ROOT"), "devices=", ranks,
+        ": mpirun refuses to run as root; use another user, or set LOOM_ALLOW_RUN_AS_ROOT=1");
+  set_default("OMPI_ALLOW_RUN_AS_ROOT", "1");
+  set_default("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+}
+
 }  // namespace
 
 std::string to_string(const Devices& devices) {
@@ -68,25 +84,22 @@ int requested_ranks(const Devices& devices) {
 
 void check_launched_ranks(const Devices& devices, int num_nodes, int local_size, int nodes) {
   const int n = explicit_number(devices);
+  check(num_nodes >= 1, "num_nodes=", num_nodes, ": expected a number of at least 1");
   check(n < 0 || n == local_size, "devices=", n, ": the launcher started ", local_size,
         local_size == 1 ? " rank" : " ranks", " on this node; start with -n ", n * num_nodes,
         " or use devices=\"auto\"");
-  check(num_nodes >= 1, "num_nodes=", num_nodes, ": expected a number of at least 1");
   check(num_nodes == 1 || num_nodes == nodes, "num_nodes=", num_nodes, ": the launcher started ranks on ", nodes,
         nodes == 1 ? " node" : " nodes");
 }
 
 void restart_under_mpirun(int ranks) {
-  if (geteuid() == 0) {
-    check(switched_on("LOOM_ALLOW_RUN_AS_ROOT") || std::getenv("OMPI_ALLOW_RUN_AS_ROOT"), "devices=", ranks,
-          ": mpirun refuses to run as root; use another user, or set LOOM_ALLOW_RUN_AS_ROOT=1");
-    set_default("OMPI_ALLOW_RUN_AS_ROOT", "1");
-    set_default("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-  }
-  // Ranks are threads of work here, so binding each to one core would pile its threads up; and one host needs no
-  // network.
+  allow_root(ranks);
+  // A rank's threads are to use all cores: bound to one, they would pile up there. mpirun counts cores in its own way;
+  // requested_ranks() has counted them already.
   set_default("OMPI_MCA_hwloc_base_binding_policy", "none");
-  if (switched_on("LOOM_OVERSUBSCRIBE")) set_default("OMPI_MCA_rmaps_base_oversubscribe", "1");
+  set_default("OMPI_MCA_rmaps_base_oversubscribe", "1");
+  if (!may_read_processes()) set_default("OMPI_MCA_btl_vader_single_copy_mechanism", "none");
+  if (isatty(STDOUT_FILENO) == 1) set_default("LOOM_PROGRESS", "bar");  // ranks cannot tell: theirs is mpirun's pipe
   std::vector<std::string> words = {"mpirun", "-n", std::to_string(ranks)};
   for (std::string& word : own_command()) words.push_back(std::move(word));
   std::vector<char*> arguments;

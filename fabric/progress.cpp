@@ -5,7 +5,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <string_view>
 #include <utility>
+
+#include <loom/distributed/mpi.h>
 
 namespace loom {
 
@@ -23,11 +27,18 @@ std::string bar_text(double fraction) {
   return "[" + std::string(static_cast<size_t>(full), '#') + std::string(static_cast<size_t>(width - full), '.') + "]";
 }
 
+// mpirun gives rank 0 a terminal of its own even where mpirun's output goes to a file, so a rank does not trust isatty.
+bool writes_to_terminal() {
+  const char* const wish = std::getenv("LOOM_PROGRESS");
+  if (wish != nullptr && *wish != '\0') return std::string_view(wish) == "bar";
+  return isatty(STDOUT_FILENO) == 1 && !started_by_mpi();
+}
+
 }  // namespace
 
 Progress::Progress(ProgressOptions options)
     : options_(std::move(options)),
-      terminal_(isatty(STDOUT_FILENO) == 1),
+      terminal_(writes_to_terminal()),
       done_(options_.first),
       start_(Clock::now()),
       last_(start_) {}

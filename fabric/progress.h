@@ -1,4 +1,5 @@
-// How far a loop is: a bar on a terminal, a line every few seconds elsewhere.
+// How far a loop is: a bar on a terminal, a line every few seconds elsewhere. LOOM_PROGRESS=bar or lines decides where
+// that guess is wrong (under mpirun it is lines).
 #pragma once
 
 #include <chrono>

@@ -6,14 +6,29 @@
 
 namespace loom {
 
+const std::string& StateDict::value(const std::string& name) const {
+  const auto found = values.find(name);
+  check(found != values.end(), "the checkpoint's entry has no value '", name, "'");
+  return found->second;
+}
+
 std::string number_to_text(double value) { return text::number(value); }
 
-double text_to_number(const std::string& text) {
-  double value = 0;
+namespace {
+
+template <class T>
+T parsed(const std::string& text, const char* what) {
+  T value = 0;
   const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-  check(status == std::errc() && end == text.data() + text.size(), "'", text, "' is not a number");
+  check(status == std::errc() && end == text.data() + text.size(), "'", text, "' is not a ", what);
   return value;
 }
+
+}  // namespace
+
+double text_to_number(const std::string& text) { return parsed<double>(text, "number"); }
+int64_t text_to_signed(const std::string& text) { return parsed<int64_t>(text, "whole number"); }
+uint64_t text_to_unsigned(const std::string& text) { return parsed<uint64_t>(text, "whole number from 0 on"); }
 
 StateEntry StateEntry::of_tensors(std::function<std::vector<NamedTensor>()> state) {
   return {[state] {
@@ -28,11 +43,7 @@ StateEntry StateEntry::of_number(std::function<std::string()> get, std::function
   return {[get] {
             return StateDict{{}, {{"value", get()}}};
           },
-          [set](const StateDict& saved, bool) {
-            const auto found = saved.values.find("value");
-            check(found != saved.values.end(), "the checkpoint's entry holds no number or text");
-            set(found->second);
-          }};
+          [set](const StateDict& saved, bool) { set(saved.value("value")); }};
 }
 
 StateEntry StateEntry::of_tensor(const Tensor& tensor) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -21,10 +22,25 @@ struct StateDict {
   std::map<std::string, std::string> values;
   StateDict(std::map<std::string, Tensor> t = {}, std::map<std::string, std::string> v = {})  // NOLINT: tensors alone
       : tensors(std::move(t)), values(std::move(v)) {}
+  const std::string& value(const std::string& name) const;  // throws Error where there is none
 };
 
 std::string number_to_text(double value);
-double text_to_number(const std::string& text);  // throws Error where it is none
+// These throw Error where the text is no such number, or too large.
+double text_to_number(const std::string& text);
+int64_t text_to_signed(const std::string& text);
+uint64_t text_to_unsigned(const std::string& text);
+template <class T>
+T text_to_integer(const std::string& text) {
+  const auto wide = [&] {
+    if constexpr (std::is_signed_v<T>)
+      return text_to_signed(text);
+    else
+      return text_to_unsigned(text);
+  }();
+  check(static_cast<decltype(wide)>(static_cast<T>(wide)) == wide, "'", text, "' does not fit its variable");
+  return static_cast<T>(wide);
+}
 
 // Anything with state_dict() and load_state_dict() over tensors by name (optimizers, schedulers), or over StateDict.
 template <class T>
@@ -86,9 +102,9 @@ StateEntry StateEntry::entry_of(T& object) {
             },
             [&object](const StateDict& state, bool) {
               auto s = object.state();
-              s.epoch = std::stoll(state.values.at("epoch"));
-              s.position = std::stoll(state.values.at("position"));
-              s.seed = std::stoull(state.values.at("seed"));
+              s.epoch = text_to_integer<int64_t>(state.value("epoch"));
+              s.position = text_to_integer<int64_t>(state.value("position"));
+              s.seed = text_to_integer<uint64_t>(state.value("seed"));
               object.load_state(s);
             }};
   } else if constexpr (std::is_same_v<T, std::string>) {
@@ -101,7 +117,7 @@ StateEntry StateEntry::entry_of(T& object) {
         std::is_integral_v<T> && !std::is_const_v<T>,
         "a checkpoint takes modules, optimizers, schedulers, loaders, tensors, numbers and strings (not const)");
     return of_number([&object] { return std::to_string(object); },
-                     [&object](const std::string& text) { object = static_cast<T>(std::stoll(text)); });
+                     [&object](const std::string& text) { object = text_to_integer<T>(text); });
   }
 }
 

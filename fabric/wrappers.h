@@ -133,6 +133,9 @@ class FabricOptimizer {
   FabricOptimizer(Fabric& fabric, O& optimizer) : fabric_(&fabric), optimizer_(&optimizer) {}
 
   void step();
+  // Runs closure, which computes the gradients and returns the loss, and steps.
+  template <class Closure>
+  auto step(Closure&& closure);
   void zero_grad(bool set_to_none = true) { optimizer_->zero_grad(set_to_none); }
   O& optimizer() const { return *optimizer_; }
   O* operator->() const { return optimizer_; }

@@ -1,0 +1,31 @@
+#include <loom/fabric/agreement.h>
+
+#include <algorithm>
+#include <exception>
+
+namespace loom {
+
+std::string error_of(const std::function<void()>& f) {
+  try {
+    f();
+    return {};
+  } catch (const std::exception& error) {
+    return error.what()[0] ? error.what() : "an exception without a text";
+  } catch (...) {
+    return "an exception of unknown type";
+  }
+}
+
+void together(Communicator& ranks, const std::function<void()>& f) {
+  const std::string error = error_of(f);
+  int32_t failed = error.empty() ? 0 : 1;
+  ranks.all_reduce(view_over(&failed, DType::i32, {1})).wait();
+  if (failed == 0) return;
+  if (failed == ranks.size()) {
+    const auto errors = ranks.all_gather_bytes(error);
+    if (std::ranges::all_of(errors, [&](const auto& e) { return e == error; })) throw AgreedError(error);
+  }
+  ranks.agree(error);
+}
+
+}  // namespace loom

@@ -1,0 +1,117 @@
+// fabric.launch: where the ranks come from, and what becomes of errors.
+#include <chrono>
+#include <exception>
+#include <iostream>
+#include <thread>
+
+#include <loom/accelerators/accelerator.h>
+#include <loom/accelerators/threads.h>
+#include <loom/distributed/mpi.h>
+#include <loom/fabric/agreement.h>
+#include <loom/fabric/fabric.h>
+#include <loom/fabric/placement.h>
+#include <loom/tensor/context.h>
+
+namespace loom {
+
+namespace {
+
+void check_accelerator_name(const std::string& name) {
+  check(name == "auto" || name == "cpu" || name == "cuda" || name == "gpu", "unknown accelerator '", name,
+        "'; available: auto, cpu, cuda");
+}
+
+Device resolve_accelerator(const std::string& name, int local_rank) {
+  check_accelerator_name(name);
+  const int gpus = name == "cpu" ? 0 : device_count(Device::cuda);
+  if (name == "cpu" || (name == "auto" && gpus == 0)) return Device::cpu;
+  check(gpus > 0, "accelerator '", name, "': this build or this machine has no CUDA device; use 'cpu' or 'auto'");
+  check(local_rank < gpus, "accelerator '", name, "': local rank ", local_rank, " has no device, this machine has ",
+        gpus);
+  return {Device::cuda, local_rank};
+}
+
+// mpirun binds a rank to one core by default where there are two ranks; its other threads would share that core.
+void warn_about_binding(int local_size) {
+  const int cores = available_cores();
+  if (num_threads() > cores)
+    std::cerr << str("loom: this rank may run on ", cores, " of the machine's cores but uses ", num_threads(),
+                     " threads; start mpirun with --bind-to none, or set LOOM_NUM_THREADS=", cores, " (", local_size,
+                     " ranks on this node)\n");
+}
+
+std::shared_ptr<Communicator> ranks_for(const FabricOptions& options) {
+  if (options.plugins.communicator) return options.plugins.communicator;
+  if (started_by_mpi()) return mpi_communicator();
+  return self_communicator();
+}
+
+// Alone and more ranks wanted: what can be wrong with the options is said here, once, rather than by every rank.
+void start_ranks_if_alone(const FabricOptions& options) {
+  if (options.plugins.communicator || started_by_mpi()) return;
+  const int ranks = requested_ranks(options.devices);
+  check(options.num_nodes >= 1, "num_nodes=", options.num_nodes, ": expected a number of at least 1");
+  check(options.num_nodes == 1, "num_nodes=", options.num_nodes,
+        ": start the program on every node with mpirun or srun");
+  if (ranks == 1) return;
+  check_accelerator_name(options.accelerator);
+  make_precision(options.precision);
+  if (!options.plugins.strategy) make_strategy(options.strategy, ranks);
+  restart_under_mpirun(ranks);
+}
+
+// Ends all ranks. What goes wrong usually goes wrong everywhere at once (a missing data set), and rank 0's text is
+// enough: the others wait a moment to be ended by it.
+void end_job(Communicator& ranks, const std::string& error) {
+  if (ranks.rank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  ranks.abort(error);  // over MPI this prints the text and does not return
+  std::cerr << str("[rank ", ranks.rank(), "] ", error, "\n") << std::flush;
+}
+
+}  // namespace
+
+void Fabric::join_ranks() {
+  if (strategy_) return;
+  communicator_ = ranks_for(options_);
+  const NodePlacement place = node_placement(*communicator_);
+  local_rank_ = place.local_rank;
+  node_rank_ = place.node_rank;
+  std::shared_ptr<Strategy> strategy = options_.plugins.strategy;
+  together(*communicator_, [&] {
+    check_launched_ranks(options_.devices, options_.num_nodes, place.local_size, place.nodes);
+    precision_ = make_precision(options_.precision);
+    device_ = resolve_accelerator(options_.accelerator, local_rank_);
+    if (!strategy) strategy = make_strategy(options_.strategy, world_size());
+  });
+  strategy_ = std::move(strategy);
+  context().data_rank = global_rank();
+  if (local_rank_ == 0) warn_about_binding(place.local_size);
+}
+
+void Fabric::launch(const std::function<void()>& f) {
+  start_ranks_if_alone(options_);
+  join_ranks();
+  f();
+  if (is_global_zero())
+    for (const auto& logger : options_.loggers) logger->finalize();
+}
+
+int Fabric::launch(int, char**, const std::function<void()>& f) {
+  bool agreed = false;
+  const std::string error = error_of([&] {
+    try {
+      launch(f);
+    } catch (const AgreedError&) {  // every rank is here, with the same text
+      agreed = true;
+      throw;
+    }
+  });
+  if (error.empty()) return 0;
+  if (world_size() > 1 && !agreed)
+    end_job(*communicator_, error);
+  else if (is_global_zero())
+    std::cerr << "error: " << error << std::endl;
+  return 1;
+}
+
+}  // namespace loom
