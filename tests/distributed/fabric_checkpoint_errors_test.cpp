@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checkpoints that do not fit, are damaged or cannot be written: every rank hears of it, and nothing has changed.
+#include <loom/tensor/safetensors.h>
+
+#include "fabric_checkpoint.h"
+
+using namespace fabric_test;
+
+namespace {
+
+struct Some {
+  nn::Linear second{12, 3}, other{2, 2};
+  LOOM_MEMBERS(second, other)
+};
+
+struct Wider {
+  nn::Linear first{6, 13}, second{12, 3}, third{3, 3};
+  LOOM_MEMBERS(first, second, third)
+};
+
+}  // namespace
+
+TEST_CASE("another model: missing, unexpected and mis-shaped keys are all named, on every rank") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    Fabric fabric(over(ranks));
+    fabric.launch([&] {
+      Net net = seeded();
+      Wider wider;
+      const auto path = folder / "x";
+      fabric.save(path, {{"model", net}});
+      const auto before = values(wider);
+      CHECK(error_text([&] {
+              fabric.load(path, {{"model", wider}});
+            }) ==
+            str("load: ", path.string(), ": entry 'model': load_state_dict: missing keys: third.weight, third.bias; ",
+                "shapes differ: first.weight is [13, 6] here and [12, 6] in the values, first.bias is [13] here and ",
+                "[12] in the values"));
+      CHECK(equal_all(values(wider), before));
+      nn::Linear part(6, 12);
+      CHECK(contains(
+          error_text([&] {
+            fabric.load(path, {{"model", part}});
+          }),
+          "missing keys: weight, bias; unexpected keys: first.bias, first.weight, second.bias, second.weight"));
+      // Not strict: what fits is loaded; shapes must fit.
+      CHECK(contains(error_text([&] { fabric.load(path, {{"model", wider}}, false); }), "shapes differ: first.weight"));
+      Some some;
+      fabric.load(path, {{"model", some}}, false);
+      CHECK(equal(some.second.weight.detach(), net.second.weight.detach()));
+    });
+  });
+}
+
+TEST_CASE("an entry that the file lacks, and entries of another kind") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    Fabric fabric(over(ranks));
+    fabric.launch([&] {
+      Net net = seeded();
+      optim::AdamW adamw(nn::parameters(net));
+      int64_t epoch = 3;
+      int8_t tiny = 1;
+      double rate = 0.5;
+      std::string text = "twelve";
+      const auto path = folder / "x";
+      fabric.save(path, {{"model", net}, {"epoch", epoch}, {"text", text}, {"rate", rate}});
+      const auto error = [&](const State& state) { return error_text([&] { fabric.load(path, state); }); };
+      const std::string where = str("load: ", path.string(), ": ");
+      CHECK(error({{"coconut", epoch}}) ==
+            where +
+                "the requested state contains a key 'coconut' that does not exist in the loaded checkpoint; to "
+                "disable strict loading, set strict=false");
+      epoch = 8;
+      fabric.load(path, {{"coconut", rate}, {"epoch", epoch}}, false);
+      CHECK(epoch == 3);
+      CHECK(rate == 0.5);
+      CHECK(error({{"text", epoch}}) == where + "entry 'text': 'twelve' is not a whole number");
+      CHECK(error({{"text", rate}}) == where + "entry 'text': 'twelve' is not a number");
+      CHECK(error({{"rate", epoch}}) == where + "entry 'rate': '0.5' is not a whole number");
+      CHECK(error({{"model", rate}}) == where + "entry 'model': the checkpoint's entry has no value 'value'");
+      CHECK(contains(error({{"epoch", net}}), where + "entry 'epoch': load_state_dict: missing keys: first.weight"));
+      CHECK(contains(error({{"model", adamw}}), where + "entry 'model': AdamW::load_state_dict: missing keys: "));
+      epoch = 300;
+      fabric.save(path, {{"epoch", epoch}});
+      CHECK(error({{"epoch", tiny}}) == where + "entry 'epoch': '300' does not fit its variable");
+      CHECK(tiny == 1);
+    });
+  });
+}
+
+TEST_CASE("a later entry that does not fit leaves the earlier ones as they were, on every rank") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    Fabric fabric(over(ranks));
+    fabric.launch([&] {
+      Run saved(fabric);
+      saved.train_to(4);
+      fabric.save(folder / "x", saved.state());
+      for (const bool stepped : {false, true}) {
+        Fabric second(over(ranks));
+        second.launch([&] {
+          Run run(second, 99);
+          if (stepped) run.train_to(2);
+          const auto before = run.everything();
+          State state = run.state();
+          state.emplace_back("absent", run.count);
+          CHECK(contains(error_text([&] { second.load(folder / "x", state); }), "contains a key 'absent'"));
+          CHECK(equal_all(run.everything(), before));
+          // On one rank only.
+          state = run.state();
+          if (second.global_rank() == second.world_size() - 1) state.back().first = "absent";
+          CHECK(contains(error_text([&] { second.load(folder / "x", state); }), "contains a key 'absent'"));
+          CHECK(equal_all(run.everything(), before));
+          second.load(folder / "x", run.state());
+          CHECK(equal_all(run.everything(), saved.everything()));
+        });
+      }
+    });
+  });
+}
+
+TEST_CASE("files that are truncated, random, of another kind or absent") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    Fabric fabric(over(ranks));
+    fabric.launch([&] {
+      Net net = seeded();
+      const auto path = folder / "x", damaged = folder / "damaged";
+      fabric.save(path, {{"model", net}});
+      const std::string whole = contents_of(path);
+      const auto before = values(net);
+      const auto error_with = [&](const std::string& bytes) {
+        fabric.barrier();
+        if (fabric.is_global_zero()) std::ofstream(damaged, std::ios::binary) << bytes;
+        fabric.barrier();
+        return error_text([&] { fabric.load(damaged, {{"model", net}}); });
+      };
+      std::vector<size_t> lengths = {0, 1, 7, 8, 9, whole.size() - 1};
+      for (size_t n = 16; n < whole.size(); n += whole.size() / 12) lengths.push_back(n);
+      for (const size_t n : lengths)
+        CHECK_MESSAGE(contains(error_with(whole.substr(0, n)), "safetensors: " + damaged.string()), n);
+      std::string noise(5000, '\0');
+      for (size_t i = 0; i < noise.size(); ++i) noise[i] = static_cast<char>(Philox{9, 0, i}.block(0)[0]);
+      CHECK(contains(error_with(noise), "safetensors: " + damaged.string()));
+      CHECK(contains(error_with(whole + "more"), "safetensors: " + damaged.string()));
+      CHECK(error_with(whole).empty());
+      CHECK(equal_all(values(net), before));
+
+      const auto absent = folder / "absent";
+      CHECK(error_text([&] { fabric.load(absent, {}); }) == "load: checkpoint file not found: " + absent.string());
+      CHECK(contains(error_text([&] { fabric.load(folder.path(), {}); }), folder.path().string()));
+      if (fabric.is_global_zero()) save_safetensors(absent, {{"first.weight", ones({2})}});
+      fabric.barrier();
+      CHECK(error_text([&] {
+              fabric.load(absent, {{"model", net}});
+            }) == str("load: ", absent.string(),
+                      " is not a checkpoint of fabric.save; a file of one module's tensors is read by load_raw"));
+      CHECK(contains(error_text([&] { fabric.load_raw(absent, net); }),
+                     str("load_raw: ", absent.string(), ": load_state_dict: missing keys: first.bias")));
+    });
+  });
+}
+
+TEST_CASE("save: one rank that fails is heard on all, and the file that was there stays") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    Fabric fabric(over(ranks));
+    fabric.launch([&] {
+      Net net = seeded();
+      const auto path = folder / "x";
+      fabric.save(path, {{"model", net}});
+      const std::string before = contents_of(path);
+      const int last = ranks.size() - 1;
+      const StateEntry broken(
+          [&]() -> StateDict {
+            check(ranks.rank() != last, "out of memory");
+            return {};
+          },
+          [](const StateDict&, bool) {});
+      const std::string prefix = ranks.size() > 1 ? str("rank ", last, ": ") : "";
+      CHECK(error_text([&] {
+              fabric.save(path, {{"model", net}, {"broken", broken}});
+            }) == prefix + "save: entry 'broken': out of memory");
+      CHECK(contents_of(path) == before);
+      CHECK(fabric.all_reduce(1.0, "sum") == ranks.size());
+    });
+  });
+}
+
+TEST_CASE("save: names, folders and disks that do not take it") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    Fabric fabric(over(ranks));
+    fabric.launch([&] {
+      double x = 1;
+      const auto error = [&](const State& state) { return error_text([&] { fabric.save(folder / "x", state); }); };
+      const std::string rule = "' of an entry must not be empty, contain '/' or start with 'loom.'";
+      for (const char* name : {"", "a/b", "loom.step"}) CHECK(error({{name, x}}) == str("the name '", name, rule));
+      CHECK(error({{"x", x}, {"x", x}}) == "the state has two entries named 'x'");
+      const std::string other = ranks.size() > 1 ? "rank 0: " : "";  // rank 0 writes
+      if (fabric.is_global_zero()) std::ofstream(folder / "file") << "not a folder";
+      fabric.barrier();
+      CHECK(contains(error_text([&] {
+                       fabric.save(folder / "file" / "x", {{"x", x}});
+                     }),
+                     other + "save: cannot make the directory " + (folder / "file").string()));
+      if (std::filesystem::exists("/dev/full"))
+        CHECK_FALSE(error_text([&] { fabric.save("/proc/loom/x", {{"x", x}}); }).empty());
+      CHECK(fabric.all_reduce(1.0, "sum") == ranks.size());
+    });
+  });
+}
+
+TEST_CASE("save: another writer's lock, and what a killed save left behind") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    double x = 1;
+    {
+      Fabric holder(over(ranks)), other(over(ranks));
+      holder.launch();
+      other.launch();
+      if (ranks.rank() == 0) {
+        std::ofstream(folder / "x.99999.3.tmp") << "half";
+        std::ofstream(folder / "x.backup.tmp") << "the user's";
+      }
+      holder.save(folder / "x", {{"x", x}});
+      if (ranks.rank() == 0) {
+        CHECK_FALSE(std::filesystem::exists(folder / "x.99999.3.tmp"));
+        CHECK(std::filesystem::exists(folder / "x.backup.tmp"));
+      }
+      const std::string text = error_text([&] { other.save(folder / "y", {{"x", x}}); });
+      CHECK(
+          contains(text, "save: the checkpoint directory " + folder.path().string() + " is being written by process "));
+      CHECK(contains(text, "; give each program a directory of its own"));
+      holder.save(folder / "x", {{"x", x}});
+    }
+    ranks.barrier().wait();
+    Fabric next(over(ranks));
+    next.launch([&] { next.save(folder / "y", {{"x", x}}); });  // given up with its Fabric
+  });
+}
