@@ -248,6 +248,24 @@ TEST_CASE("34: after an exception in backward the next iteration trains") {
   });
 }
 
+TEST_CASE("34: and so does a backward right after it") {
+  for_each_world([](Communicator& comm) {
+    Twins p(comm, {.bucket_cap_mb = 1e-4});
+    p.forward(0).backward();
+    const Tensor failing = p.ddp.forward([&] {
+      const Tensor hidden = tanh(p.net.first(samples(0, 4, 6)));
+      hidden.register_hook([](const Tensor&) -> std::optional<Tensor> { throw std::runtime_error("stop"); });
+      return p.net.third(tanh(p.net.second(hidden))).sum();
+    });
+    const Tensor next = p.forward(1);
+    CHECK(error_of([&] { failing.backward(); }) == "stop");
+    nn::zero_grad(p.net);
+    next.backward();
+    CHECK(equal_all(gradients(p.net), p.mean({1})));
+    CHECK(p.ddp.statistics().iterations == 2);
+  });
+}
+
 TEST_CASE("35: no collective in forwards without gradients or in evaluation") {
   for_each_world([](Communicator& comm) {
     Net net = seeded();

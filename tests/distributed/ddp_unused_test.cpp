@@ -64,6 +64,15 @@ TEST_CASE("18: what no rank uses keeps its gradient, or none") {
       ddp.forward([&] { return net(rank_samples(comm.rank()), false, true); }).backward();
       CHECK(numbers(net.left.weight.grad()) == kept);
       CHECK(!kept.empty());
+      // So do those that only this rank has accumulated.
+      nn::zero_grad(net);
+      {
+        const auto guard = ddp.no_sync();
+        ddp.forward([&] { return net(rank_samples(comm.rank()), true, false); }).backward();
+      }
+      const auto local = numbers(net.left.weight.grad());
+      ddp.forward([&] { return net(rank_samples(comm.rank()), false, true); }).backward();
+      CHECK(numbers(net.left.weight.grad()) == local);
     }
   });
 }
