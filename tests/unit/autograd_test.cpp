@@ -1,0 +1,306 @@
+// The engine: what is computed, when hooks fire, what is freed, and what is refused.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include <loom/accelerators/memory.h>
+#include <loom/autograd/engine.h>
+#include <loom/autograd/grad_mode.h>
+#include <loom/autograd/ops.h>
+#include <loom/autograd/parameter.h>
+#include <loom/tensor/create.h>
+
+using namespace loom;
+
+namespace {
+
+Tensor leaf(std::initializer_list<double> values) { return tensor(values, f64).requires_grad_(); }
+
+std::vector<double> values(const Tensor& x) { return x.to_vector<double>(); }
+
+}  // namespace
+
+TEST_CASE("backward adds to leaves' gradients") {
+  const Tensor x = leaf({1, 2, 3});
+  sum(x * x).backward();
+  CHECK(values(x.grad()) == std::vector<double>{2, 4, 6});
+  sum(x * 3.0).backward();
+  CHECK(values(x.grad()) == std::vector<double>{5, 7, 9});
+  x.set_grad({});
+  CHECK_FALSE(x.grad().defined());
+}
+
+TEST_CASE("a tensor used twice gets both contributions, in any order of arguments") {
+  const Tensor x = leaf({2});
+  const Tensor y = x * x;
+  sum(y * x + y).backward();  // x^3 + x^2
+  CHECK(values(x.grad()) == std::vector<double>{16});
+}
+
+TEST_CASE("broadcasting is undone on the edge") {
+  const Tensor row = leaf({1, 2}), column = tensor({{1.0}, {2.0}, {3.0}}, f64).requires_grad_();
+  sum(row * column).backward();
+  CHECK(row.grad().shape() == Dims{2});
+  CHECK(values(row.grad()) == std::vector<double>{6, 6});
+  CHECK(column.grad().shape() == Dims{3, 1});
+  CHECK(values(column.grad()) == std::vector<double>{3, 3, 3});
+}
+
+TEST_CASE("a gradient has its input's dtype") {
+  const Tensor x = ones({2}, f32).requires_grad_(), y = ones({2}, f64).requires_grad_();
+  sum(x * y).backward();
+  CHECK(x.grad().dtype() == f32);
+  CHECK(y.grad().dtype() == f64);
+}
+
+TEST_CASE("a leaf owns its gradient: add hands the same tensor to both") {
+  const Tensor a = leaf({1}), b = leaf({1}), seed = tensor({1.0}, f64);
+  (a + b).backward(seed);
+  a.grad().fill_(5);
+  CHECK(values(b.grad()) == std::vector<double>{1});
+  CHECK(values(seed) == std::vector<double>{1});
+}
+
+TEST_CASE("grad leaves .grad alone and runs only what leads to its inputs") {
+  const Tensor x = leaf({3}), other = leaf({4});
+  int calls = 0;
+  const Tensor side = other * 2.0;
+  side.register_hook([&](const Tensor&) -> std::optional<Tensor> {
+    ++calls;
+    return {};
+  });
+  const Tensor y = x * x + (side * 5.0);
+  CHECK(values(grad(y, x)) == std::vector<double>{6});
+  CHECK_FALSE(x.grad().defined());
+  CHECK(calls == 0);
+}
+
+TEST_CASE("grad with respect to a tensor between") {
+  const Tensor x = leaf({3});
+  const Tensor between = x * 2.0, y = between * between;
+  CHECK(values(grad(y, between)) == std::vector<double>{12});
+}
+
+TEST_CASE("create_graph: derivatives of any order") {
+  const Tensor x = leaf({2});
+  Tensor y = x * x * x * x;
+  const double expected[] = {32, 48, 48, 24};
+  for (const double value : expected) {
+    y = grad(y, x, {}, {.create_graph = true});
+    CHECK(y.item<double>() == value);
+  }
+}
+
+TEST_CASE("create_graph through a saved output (exp) and through backward()") {
+  const Tensor x = leaf({0.5});
+  const Tensor second = grad(grad(exp(x * 2.0), x, {}, {.create_graph = true}), x);
+  CHECK(second.item<double>() == doctest::Approx(4 * std::exp(1.0)));
+
+  (x * x * x).backward({}, false, true);
+  const Tensor first = x.grad();
+  x.set_grad({});
+  CHECK(grad(first, x).item<double>() == doctest::Approx(3.0));
+}
+
+TEST_CASE("the graph is freed by backward, and kept by retain_graph") {
+  const Tensor x = leaf({3});
+  const Tensor y = x * x;
+  y.backward({}, true);
+  y.backward();
+  CHECK(values(x.grad()) == std::vector<double>{12});
+  CHECK_THROWS_WITH_AS(
+      y.backward(),
+      "mul: backward through a graph that an earlier backward has freed; pass retain_graph to the earlier one "
+      "to differentiate twice",
+      Error);
+}
+
+TEST_CASE("a saved tensor that was modified in place is noticed") {
+  const Tensor x = leaf({3});
+  const Tensor y = x * 2.0;
+  const Tensor z = y * y;
+  {
+    const NoGrad off;
+    y.add_(1.0);
+  }
+  CHECK_THROWS_WITH_AS(
+      z.backward(),
+      "mul: a tensor saved for backward was modified in place (version 1, saved at 0); clone it before "
+      "the in-place operation",
+      Error);
+}
+
+TEST_CASE("in place is refused where it would not be recorded") {
+  const Tensor x = leaf({3}), y = tensor({1.0}, f64);
+  const char* const text =
+      "add_: an in-place operation on (or with) a tensor that requires grad is not recorded; use the function that "
+      "returns "
+      "a new tensor, or wrap the call in NoGrad";
+  CHECK_THROWS_WITH_AS(x.add_(1.0), text, Error);
+  CHECK_THROWS_WITH_AS(y.add_(x), text, Error);
+  const NoGrad off;
+  x.add_(1.0);
+  CHECK(values(x) == std::vector<double>{4});
+}
+
+TEST_CASE("NoGrad, EnableGrad and detach") {
+  const Tensor x = leaf({3});
+  {
+    const NoGrad off;
+    CHECK_FALSE((x * x).requires_grad());
+    const EnableGrad on;
+    CHECK((x * x).requires_grad());
+  }
+  const Tensor d = (x * x).detach();
+  CHECK_FALSE(d.requires_grad());
+  const Tensor y = x * 2.0;
+  CHECK(y.detach().storage() == y.storage());
+}
+
+TEST_CASE("leaves: what may and may not require grad") {
+  const Tensor x = leaf({1});
+  Tensor y = x * 2.0, integers = arange(3);
+  CHECK(x.is_leaf());
+  CHECK_FALSE(y.is_leaf());
+  CHECK_THROWS_WITH_AS(y.requires_grad_(),
+                       "requires_grad_: only leaves can be changed; this tensor was computed by mul; detach it first",
+                       Error);
+  CHECK_THROWS_WITH_AS(integers.requires_grad_(),
+                       "requires_grad_: only floating tensors can require grad, this one is i64", Error);
+}
+
+TEST_CASE("seeds are checked") {
+  const Tensor x = leaf({1, 2});
+  CHECK_THROWS_WITH_AS(
+      (x * 2.0).backward(),
+      "backward: output 0 has shape [2]; a gradient must be given for outputs of more than one element", Error);
+  CHECK_THROWS_WITH_AS((x * 2.0).backward(ones({3}, f64)),
+                       "backward: the gradient of output 0 has shape [3], the output [2]", Error);
+  CHECK_THROWS_WITH_AS(ones({1}).backward(),
+                       "backward: output 0 does not require grad; no input of it does, or it was computed under NoGrad",
+                       Error);
+  const Tensor unused = leaf({1});
+  CHECK_THROWS_WITH_AS(
+      grad(sum(x), unused),
+      "grad: the outputs do not depend on input 0; set allow_unused to get an undefined gradient instead", Error);
+  CHECK_FALSE(grad(sum(x), unused, {}, {.allow_unused = true}).defined());
+}
+
+TEST_CASE("hooks: a tensor's gradient may be replaced before it is used") {
+  const Tensor x = leaf({3});
+  const Tensor y = x * 2.0;
+  const uint64_t number = y.register_hook([](const Tensor& g) -> std::optional<Tensor> { return g * 10.0; });
+  (y * 1.0).backward();
+  CHECK(values(x.grad()) == std::vector<double>{20});
+
+  x.set_grad({});
+  const Tensor z = x * 2.0;
+  z.remove_hook(z.register_hook([](const Tensor& g) -> std::optional<Tensor> { return g * 10.0; }));
+  z.backward();
+  CHECK(values(x.grad()) == std::vector<double>{2});
+  y.remove_hook(number);
+}
+
+TEST_CASE("on_grad_ready fires once a backward, when all contributions have arrived") {
+  const Tensor first = leaf({2}), last = leaf({3});
+  std::vector<std::string> order;
+  on_grad_ready(first,
+                [&] { order.push_back("first " + std::to_string(static_cast<int>(first.grad().item<double>()))); });
+  on_grad_ready(last, [&] { order.push_back("last " + std::to_string(static_cast<int>(last.grad().item<double>()))); });
+  const Tensor y = first * 2.0;                                   // first is used here,
+  sum((y * last) + first).backward();                             // and here: 2 * 3 + 1 = 7; last: 4
+  CHECK(order == std::vector<std::string>{"last 4", "first 7"});  // what was used last is ready first
+}
+
+TEST_CASE("a leaf's first gradient goes into its buffer, later ones are added there") {
+  const Tensor x = leaf({1, 2}), bucket = full({4}, -1, f64);
+  set_grad_buffer(x, bucket.narrow(0, 1, 2));
+  sum(x * x).backward();
+  CHECK(x.grad().storage() == bucket.storage());
+  CHECK(values(bucket) == std::vector<double>{-1, 2, 4, -1});
+  sum(x).backward();
+  CHECK(values(bucket) == std::vector<double>{-1, 3, 5, -1});
+  x.set_grad({});
+  sum(x).backward();
+  CHECK(values(bucket) == std::vector<double>{-1, 1, 1, -1});
+}
+
+TEST_CASE("retain_grad keeps the gradient of a tensor between") {
+  const Tensor x = leaf({3});
+  const Tensor y = x * 2.0;
+  y.retain_grad();
+  (y * y).backward();
+  CHECK(values(y.grad()) == std::vector<double>{12});
+}
+
+TEST_CASE("on_backward_end runs after the last gradient, and not after an error") {
+  const Tensor x = leaf({1});
+  int ended = 0;
+  bool had_grad = false;
+  const Tensor y = x * 2.0;
+  y.register_hook([&](const Tensor&) -> std::optional<Tensor> {
+    on_backward_end([&] {
+      ++ended;
+      had_grad = x.grad().defined();
+    });
+    return {};
+  });
+  y.backward();
+  CHECK(ended == 1);
+  CHECK(had_grad);
+
+  const Tensor z = x * 2.0;
+  z.register_hook([&](const Tensor&) -> std::optional<Tensor> {
+    on_backward_end([&] { ++ended; });
+    throw Error("from a hook");
+  });
+  CHECK_THROWS_WITH_AS(z.backward(), "from a hook", Error);
+  CHECK(ended == 1);
+  (x * 2.0).backward();  // the engine is usable again
+}
+
+TEST_CASE("a chain of a million ops: forward, backward and destruction without recursion") {
+  const int64_t before = memory_stats().allocated;
+  {
+    const Tensor x = leaf({0});
+    Tensor y = x;
+    for (int i = 0; i < 1'000'000; ++i) y = y + 1.0;
+    CHECK(y.item<double>() == 1e6);
+    y.backward();
+    CHECK(x.grad().item<double>() == 1);
+    Tensor kept = x;
+    for (int i = 0; i < 1'000'000; ++i) kept = neg(kept);  // destroyed without a backward
+  }
+  CHECK(memory_stats().allocated == before);
+}
+
+TEST_CASE("an op's saved output does not keep the graph alive") {
+  const int64_t before = memory_stats().allocated;
+  {
+    const Tensor x = ones({1000}, f64).requires_grad_();
+    for (int i = 0; i < 10; ++i) exp(x);
+  }
+  CHECK(memory_stats().allocated == before);
+}
+
+TEST_CASE("several outputs: backward over all of them at once") {
+  const Tensor x = leaf({1, 2});
+  const auto parts = unbind(x);
+  const Tensor outputs[] = {parts[0] * 2.0, parts[1] * 3.0};
+  backward(outputs);
+  CHECK(values(x.grad()) == std::vector<double>{2, 3});
+}
+
+TEST_CASE("a parameter is a leaf; copying copies, sharing is asked for") {
+  const Parameter p(tensor({1.0, 2.0}, f64));
+  CHECK(p.requires_grad());
+  Parameter copy = p;
+  CHECK(copy.storage() != p.storage());
+  CHECK(copy.requires_grad());
+  copy.share(p);
+  CHECK(copy.is_same(p));
+  const Tensor handle = p;
+  CHECK(handle.is_same(p));
+}
