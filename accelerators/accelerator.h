@@ -1,7 +1,8 @@
 // Everything that a device must be able to do: one virtual function per access pattern, ops passed as data.
 //
 // Conventions of all kernels:
-// - Outputs come first. They are fully written (never read, unless the name or comment says "accumulates"), and must not
+// - Outputs come first. They are fully written (never read, unless the name or comment says "accumulates"), and must
+// not
 //   overlap inputs, except that an elementwise output may be exactly one of its inputs.
 // - Views may have any strides, stride 0 included for inputs; kernels that need dense memory say so.
 // - Shapes and dtypes have been checked by the caller (tensor/): a kernel checks nothing but the dtypes it lacks, for
@@ -134,8 +135,9 @@ class Accelerator {
   virtual void cross_entropy_grad(const View& dlogits, const View& g, const View& lse, const View& logits,
                                   const View& target, const CrossEntropy& options) = 0;
 
-  // Normalises each row of x [R, C] (dense): y = (x - mean) * rstd * w + b, rstd = 1 / sqrt(var + eps), biased variance.
-  // w, b [C] or null data. mean, rstd [R] in f32 (f64 for f64). rms: no mean (mean null), var = mean of squares.
+  // Normalises each row of x [R, C] (dense): y = (x - mean) * rstd * w + b, rstd = 1 / sqrt(var + eps), biased
+  // variance. w, b [C] or null data. mean, rstd [R] in f32 (f64 for f64). rms: no mean (mean null), var = mean of
+  // squares.
   virtual void layer_norm(const View& y, const View& mean, const View& rstd, const View& x, const View& w,
                           const View& b, double eps, bool rms) = 0;
   // dw, db may have null data; dx too.
@@ -145,8 +147,8 @@ class Accelerator {
   // x [N, C, L] (L = product of the spatial dims), statistics [C] in f32 (f64 for f64). Writes mean and the biased var.
   virtual void batch_statistics(const View& mean, const View& var, const View& x) = 0;
   // y = (x - mean) * rsqrt(var + eps) * w + b; w, b [C] or null data.
-  virtual void batch_norm(const View& y, const View& x, const View& mean, const View& var, const View& w,
-                          const View& b, double eps) = 0;
+  virtual void batch_norm(const View& y, const View& x, const View& mean, const View& var, const View& w, const View& b,
+                          double eps) = 0;
   // Gradients of batch_norm; training: through the batch's own statistics. dx, dw, db may have null data.
   virtual void batch_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x,
                                const View& mean, const View& var, const View& w, double eps, bool training) = 0;
@@ -168,7 +170,8 @@ class Accelerator {
 
   // One optimizer step over one parameter; all views dense and of one shape. State views are f32 or f64.
   virtual void sgd(const View& p, const View& g, const View& momentum, const SgdStep& s) = 0;
-  virtual void adam(const View& p, const View& g, const View& m, const View& v, const View& v_max, const AdamStep& s) = 0;
+  virtual void adam(const View& p, const View& g, const View& m, const View& v, const View& v_max,
+                    const AdamStep& s) = 0;
   virtual void adagrad(const View& p, const View& g, const View& sum, const AdagradStep& s) = 0;
   virtual void rmsprop(const View& p, const View& g, const View& square_avg, const View& grad_avg, const View& momentum,
                        const RmspropStep& s) = 0;

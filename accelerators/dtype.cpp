@@ -5,7 +5,8 @@
 namespace loom {
 
 namespace {
-constexpr std::array<std::string_view, dtype_count> names = {"f64", "f32", "f16", "bf16", "i64", "i32", "u8", "boolean"};
+constexpr std::array<std::string_view, dtype_count> names = {"f64", "f32", "f16", "bf16",
+                                                             "i64", "i32", "u8",  "boolean"};
 }  // namespace
 
 std::string to_string(DType t) { return std::string(names[static_cast<int>(t)]); }

@@ -36,13 +36,20 @@ DType promote(DType a, DType b);
 
 template <class T>
 constexpr DType dtype_of() {
-  if constexpr (std::is_same_v<T, double>) return DType::f64;
-  else if constexpr (std::is_same_v<T, float>) return DType::f32;
-  else if constexpr (std::is_same_v<T, Half>) return DType::f16;
-  else if constexpr (std::is_same_v<T, BFloat16>) return DType::bf16;
-  else if constexpr (std::is_same_v<T, bool>) return DType::boolean;
-  else if constexpr (std::is_same_v<T, uint8_t>) return DType::u8;
-  else if constexpr (std::is_integral_v<T> && sizeof(T) == 8) return DType::i64;
+  if constexpr (std::is_same_v<T, double>)
+    return DType::f64;
+  else if constexpr (std::is_same_v<T, float>)
+    return DType::f32;
+  else if constexpr (std::is_same_v<T, Half>)
+    return DType::f16;
+  else if constexpr (std::is_same_v<T, BFloat16>)
+    return DType::bf16;
+  else if constexpr (std::is_same_v<T, bool>)
+    return DType::boolean;
+  else if constexpr (std::is_same_v<T, uint8_t>)
+    return DType::u8;
+  else if constexpr (std::is_integral_v<T> && sizeof(T) == 8)
+    return DType::i64;
   else {
     static_assert(std::is_integral_v<T> && sizeof(T) == 4 && std::is_signed_v<T>, "no dtype for this C++ type");
     return DType::i32;
@@ -53,14 +60,22 @@ constexpr DType dtype_of() {
 template <class F>
 decltype(auto) with_type(DType t, F&& f) {
   switch (t) {
-    case DType::f64: return f.template operator()<double>();
-    case DType::f32: return f.template operator()<float>();
-    case DType::f16: return f.template operator()<Half>();
-    case DType::bf16: return f.template operator()<BFloat16>();
-    case DType::i64: return f.template operator()<int64_t>();
-    case DType::i32: return f.template operator()<int32_t>();
-    case DType::u8: return f.template operator()<uint8_t>();
-    case DType::boolean: return f.template operator()<bool>();
+    case DType::f64:
+      return f.template operator()<double>();
+    case DType::f32:
+      return f.template operator()<float>();
+    case DType::f16:
+      return f.template operator()<Half>();
+    case DType::bf16:
+      return f.template operator()<BFloat16>();
+    case DType::i64:
+      return f.template operator()<int64_t>();
+    case DType::i32:
+      return f.template operator()<int32_t>();
+    case DType::u8:
+      return f.template operator()<uint8_t>();
+    case DType::boolean:
+      return f.template operator()<bool>();
   }
   __builtin_unreachable();
 }
@@ -69,11 +84,16 @@ decltype(auto) with_type(DType t, F&& f) {
 template <class F>
 decltype(auto) with_floating(std::string_view op, DType t, F&& f) {
   switch (t) {
-    case DType::f64: return f.template operator()<double>();
-    case DType::f32: return f.template operator()<float>();
-    case DType::f16: return f.template operator()<Half>();
-    case DType::bf16: return f.template operator()<BFloat16>();
-    default: fail(op, ": expects a floating dtype, got ", to_string(t));
+    case DType::f64:
+      return f.template operator()<double>();
+    case DType::f32:
+      return f.template operator()<float>();
+    case DType::f16:
+      return f.template operator()<Half>();
+    case DType::bf16:
+      return f.template operator()<BFloat16>();
+    default:
+      fail(op, ": expects a floating dtype, got ", to_string(t));
   }
 }
 
@@ -81,10 +101,14 @@ decltype(auto) with_floating(std::string_view op, DType t, F&& f) {
 template <class F>
 decltype(auto) with_integral(std::string_view op, DType t, F&& f) {
   switch (t) {
-    case DType::i64: return f.template operator()<int64_t>();
-    case DType::i32: return f.template operator()<int32_t>();
-    case DType::u8: return f.template operator()<uint8_t>();
-    default: fail(op, ": expects an integral dtype, got ", to_string(t));
+    case DType::i64:
+      return f.template operator()<int64_t>();
+    case DType::i32:
+      return f.template operator()<int32_t>();
+    case DType::u8:
+      return f.template operator()<uint8_t>();
+    default:
+      fail(op, ": expects an integral dtype, got ", to_string(t));
   }
 }
 
@@ -94,7 +118,6 @@ using compute_type = std::conditional_t<std::is_same_v<T, Half> || std::is_same_
 
 // The type that sums over T accumulate in: f32 for the 16-bit types, i64 for integers, T otherwise.
 template <class T>
-using accumulate_type =
-    std::conditional_t<std::is_integral_v<T>, int64_t, compute_type<T>>;
+using accumulate_type = std::conditional_t<std::is_integral_v<T>, int64_t, compute_type<T>>;
 
 }  // namespace loom

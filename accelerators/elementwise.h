@@ -46,7 +46,8 @@ LOOM_HOST_DEVICE T power(T base, T exponent) {
   if constexpr (std::is_integral_v<T>) {
     if (exponent < T(0)) return base == T(1) ? T(1) : base == T(-1) ? (exponent % T(2) == T(0) ? T(1) : T(-1)) : T(0);
     T result = 1;
-    for (T n = exponent, square = base; n > T(0); n = static_cast<T>(n / T(2)), square = static_cast<T>(square * square))
+    for (T n = exponent, square = base; n > T(0);
+         n = static_cast<T>(n / T(2)), square = static_cast<T>(square * square))
       if (n % T(2) != T(0)) result = static_cast<T>(result * square);
     return result;
   } else {
@@ -64,8 +65,10 @@ LOOM_HOST_DEVICE T logaddexp(T a, T b) {
 // Sign of the result: the dividend's (C, torch.fmod).
 template <class T>
 LOOM_HOST_DEVICE T truncated_modulo(T a, T b) {
-  if constexpr (std::is_integral_v<T>) return b == T(0) ? T(0) : static_cast<T>(a % b);
-  else return std::fmod(a, b);
+  if constexpr (std::is_integral_v<T>)
+    return b == T(0) ? T(0) : static_cast<T>(a % b);
+  else
+    return std::fmod(a, b);
 }
 
 // Sign of the result: the divisor's (Python, torch.remainder).
@@ -92,13 +95,13 @@ struct UnaryFunction;
 template <Binary op>
 struct BinaryFunction;
 
-#define LOOM_UNARY_FUNCTION(name, result, f)                                               \
-  template <>                                                                              \
-  struct UnaryFunction<Unary::name> {                                                      \
-    template <class T>                                                                     \
+#define LOOM_UNARY_FUNCTION(name, result, f)                                                    \
+  template <>                                                                                   \
+  struct UnaryFunction<Unary::name> {                                                           \
+    template <class T>                                                                          \
     LOOM_HOST_DEVICE result operator()(T x, [[maybe_unused]] T p, [[maybe_unused]] T q) const { \
-      return static_cast<result>(f);                                                       \
-    }                                                                                      \
+      return static_cast<result>(f);                                                            \
+    }                                                                                           \
   };
 #define LOOM_BINARY_FUNCTION(name, result, f)            \
   template <>                                            \

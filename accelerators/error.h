@@ -18,7 +18,7 @@ class Error : public std::runtime_error {
 
 namespace text {
 
-std::string number(double value);                        // shortest text that reads back as the same double
+std::string number(double value);  // shortest text that reads back as the same double
 
 template <class T>
 void append(std::string& out, const T& value) {

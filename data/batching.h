@@ -16,10 +16,10 @@ struct DataLoaderOptions {
   bool shuffle = false;
   Shared<Sampler> sampler = {};             // instead of shuffle
   Shared<BatchSampler> batch_sampler = {};  // instead of batch_size, shuffle, sampler and drop_last
-  bool drop_last = false;              // the last batch, when it is not full
-  int num_workers = 0;                 // threads that prepare batches; 0: the caller itself
-  int prefetch_factor = 2;             // batches that each worker may be ahead
-  std::optional<uint64_t> seed = {};        // of shuffle and of the samples' random draws; none: the rank's (manual_seed)
+  bool drop_last = false;                   // the last batch, when it is not full
+  int num_workers = 0;                      // threads that prepare batches; 0: the caller itself
+  int prefetch_factor = 2;                  // batches that each worker may be ahead
+  std::optional<uint64_t> seed = {};  // of shuffle and of the samples' random draws; none: the rank's (manual_seed)
 };
 
 // Where a loader stands. Position counts what all ranks together have consumed of the epoch, in samples (with a batch

@@ -125,7 +125,8 @@ void visit_leaves(const std::string& path, T& member, const F& f) {
   } else if constexpr (detail::Tuple<T>) {
     size_t i = 0;
     std::apply([&](auto&... parts) { (visit_leaves(join(path, std::to_string(i++)), parts, f), ...); }, member);
-  } else if constexpr (std::is_invocable_v<Plain&, const Tensor&> && (std::is_empty_v<Plain> || std::is_pointer_v<Plain>)) {
+  } else if constexpr (std::is_invocable_v<Plain&, const Tensor&> &&
+                       (std::is_empty_v<Plain> || std::is_pointer_v<Plain>)) {
     // A function in a Sequential, which has no state. One with members must list them.
   } else if constexpr (detail::Pointer<T>) {
     if (member) visit_leaves(path, *member, f);

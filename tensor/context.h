@@ -31,10 +31,10 @@ class ParameterValues;  // autograd/parameter.h
 struct Context {
   bool grad_mode = true;
   Generator generator;
-  int data_rank = 0;                      // dropout and the like draw from stream data_rank + 1
-  DType default_dtype = DType::f32;       // of new tensors
-  Device default_device;                  // of new tensors
-  bool skip_init = false;                 // modules leave their parameters uninitialised
+  int data_rank = 0;                                        // dropout and the like draw from stream data_rank + 1
+  DType default_dtype = DType::f32;                         // of new tensors
+  Device default_device;                                    // of new tensors
+  bool skip_init = false;                                   // modules leave their parameters uninitialised
   std::shared_ptr<const ParameterValues> parameter_values;  // functional_call: what parameters stand for
 };
 

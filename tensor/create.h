@@ -1,5 +1,5 @@
-// New tensors: constant, from C++ memory, random. None of them records a gradient. What options leave open is the rank's
-// default (context.h).
+// New tensors: constant, from C++ memory, random. None of them records a gradient. What options leave open is the
+// rank's default (context.h).
 #pragma once
 
 #include <functional>
@@ -59,11 +59,11 @@ Tensor tensor(std::initializer_list<std::initializer_list<T>> rows, const Tensor
 Tensor from_blob(void* data, const Dims& shape, DType dtype, Device device = {}, std::function<void()> release = {});
 
 // Random, from the rank's generator.
-Tensor rand(const Dims& shape, const TensorOptions& options = {});                          // uniform in [0, 1)
-Tensor randn(const Dims& shape, const TensorOptions& options = {});                         // normal(0, 1)
+Tensor rand(const Dims& shape, const TensorOptions& options = {});                                // uniform in [0, 1)
+Tensor randn(const Dims& shape, const TensorOptions& options = {});                               // normal(0, 1)
 Tensor randint(int64_t low, int64_t high, const Dims& shape, const TensorOptions& options = {});  // [low, high), i64
-Tensor randperm(int64_t n, const TensorOptions& options = {});                              // i64
-Tensor bernoulli(const Tensor& probability);  // elementwise
+Tensor randperm(int64_t n, const TensorOptions& options = {});                                    // i64
+Tensor bernoulli(const Tensor& probability);                                                      // elementwise
 Tensor rand_like(const Tensor& x);
 Tensor randn_like(const Tensor& x);
 

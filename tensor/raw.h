@@ -1,7 +1,8 @@
 // The operations on tensors without gradients: shapes, dtypes and broadcasting are settled here, once, and the device's
 // kernel is called. Errors of shape and dtype come from here, and name the op.
 //
-// autograd/ wraps each of these in an op that records its derivative; user code calls those (same names, namespace loom).
+// autograd/ wraps each of these in an op that records its derivative; user code calls those (same names, namespace
+// loom).
 #pragma once
 
 #include <optional>
@@ -16,7 +17,7 @@ namespace loom::raw {
 // Views: same memory, other shape and strides.
 // `offset` counts from the start of the storage, as in PyTorch.
 Tensor as_strided(const Tensor& x, const Dims& shape, const Dims& strides, int64_t offset);
-Tensor alias(const Tensor& x);  // a new handle on the same array, without graph
+Tensor alias(const Tensor& x);                                       // a new handle on the same array, without graph
 std::optional<Tensor> try_view(const Tensor& x, const Dims& shape);  // none where a copy would be needed
 Dims infer_shape(std::string_view op, const Dims& shape, int64_t numel);  // fills in a -1
 Tensor reshape(const Tensor& x, const Dims& shape);
@@ -58,7 +59,7 @@ Tensor gather(const Tensor& x, int dim, const Tensor& index);
 Tensor scatter(Scatter mode, const Tensor& x, int dim, const Tensor& index, const Tensor& source);  // a copy of x
 Tensor cat(const std::vector<Tensor>& tensors, int dim);
 Tensor flip(const Tensor& x, const Dims& dims);
-Tensor nonzero(const Tensor& x);                  // [count, rank] i64
+Tensor nonzero(const Tensor& x);                                 // [count, rank] i64
 Tensor triangle(const Tensor& x, int64_t diagonal, bool upper);  // triu, tril
 
 // Linear algebra and networks.

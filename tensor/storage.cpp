@@ -13,8 +13,10 @@ Storage::Storage(void* data, size_t bytes, Device device, std::function<void()> 
     : data_(data), bytes_(bytes), device_(device), external_(true), release_(std::move(release)) {}
 
 Storage::~Storage() {
-  if (!external_) accelerator(device_).release(data_);
-  else if (release_) release_();
+  if (!external_)
+    accelerator(device_).release(data_);
+  else if (release_)
+    release_();
 }
 
 }  // namespace loom

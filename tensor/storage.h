@@ -1,4 +1,5 @@
-// The memory behind tensors. Views of one tensor share its Storage, and with it the version that counts in-place writes.
+// The memory behind tensors. Views of one tensor share its Storage, and with it the version that counts in-place
+// writes.
 #pragma once
 
 #include <atomic>

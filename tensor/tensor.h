@@ -1,4 +1,5 @@
-// The one tensor type: a handle to an n-dimensional, row-major array. Copying a handle shares the array; views are O(1).
+// The one tensor type: a handle to an n-dimensional, row-major array. Copying a handle shares the array; views are
+// O(1).
 //
 // Names, dimension order, defaults and results are PyTorch's. Functions are declared here as members where they read
 // naturally so; those that take part in differentiation are defined in autograd/.
@@ -7,8 +8,8 @@
 #include <concepts>
 #include <cstdint>
 #include <functional>
-#include <iosfwd>
 #include <initializer_list>
+#include <iosfwd>
 #include <memory>
 #include <optional>
 #include <span>
@@ -40,14 +41,15 @@ inline constexpr Ellipsis ellipsis{};
 // One entry of x.index({...}): a position, a slice, a new axis, an ellipsis, or a tensor of positions (i64) or a mask.
 using Index = std::variant<int64_t, Slice, NewAxis, Ellipsis, std::shared_ptr<const Tensor>>;
 
-// dtype and device of a new tensor; what is not given is the rank's default (f32 on cpu unless a Fabric says otherwise).
+// dtype and device of a new tensor; what is not given is the rank's default (f32 on cpu unless a Fabric says
+// otherwise).
 struct TensorOptions {
   std::optional<DType> dtype;
   std::optional<Device> device;
   TensorOptions() = default;
-  TensorOptions(DType t) : dtype(t) {}                         // NOLINT: zeros({2, 3}, f64)
-  TensorOptions(Device d) : device(d) {}                       // NOLINT: zeros({2, 3}, Device::cuda)
-  TensorOptions(DType t, Device d) : dtype(t), device(d) {}    // NOLINT
+  TensorOptions(DType t) : dtype(t) {}                       // NOLINT: zeros({2, 3}, f64)
+  TensorOptions(Device d) : device(d) {}                     // NOLINT: zeros({2, 3}, Device::cuda)
+  TensorOptions(DType t, Device d) : dtype(t), device(d) {}  // NOLINT
 };
 
 class Tensor {
@@ -101,9 +103,12 @@ class Tensor {
   template <class T>
   T item() const {
     static_assert(std::is_arithmetic_v<T>);
-    if constexpr (std::is_same_v<T, bool>) return item_number() != 0;  // 0.5 is true
-    else if constexpr (std::is_integral_v<T>) return static_cast<T>(item_integer());
-    else return static_cast<T>(item_number());
+    if constexpr (std::is_same_v<T, bool>)
+      return item_number() != 0;  // 0.5 is true
+    else if constexpr (std::is_integral_v<T>)
+      return static_cast<T>(item_integer());
+    else
+      return static_cast<T>(item_number());
   }
   // All elements in row-major order, converted to T; any strides, any device.
   template <class T>
@@ -113,10 +118,10 @@ class Tensor {
   bool requires_grad() const;
   Tensor& requires_grad_(bool value = true);  // leaves only; floating dtypes only
   bool is_leaf() const;
-  const Tensor& grad() const;                 // undefined when there is none; leaves (and retain_grad) only
-  void set_grad(const Tensor& grad) const;    // replaces or (undefined) removes it
-  void retain_grad() const;                   // keep .grad of a non-leaf
-  Tensor detach() const;                      // shares memory and version, no graph
+  const Tensor& grad() const;               // undefined when there is none; leaves (and retain_grad) only
+  void set_grad(const Tensor& grad) const;  // replaces or (undefined) removes it
+  void retain_grad() const;                 // keep .grad of a non-leaf
+  Tensor detach() const;                    // shares memory and version, no graph
   void backward(const Tensor& gradient = {}, bool retain_graph = false, bool create_graph = false) const;
   // Called with the gradient of this tensor when it is complete, before it is used; may return a replacement.
   // Returns a number for remove_hook.
@@ -134,13 +139,13 @@ class Tensor {
   Tensor view(Dims shape) const;     // throws where reshape would copy
   Tensor flatten(int start_dim = 0, int end_dim = -1) const;
   Tensor transpose(int dim0, int dim1) const;
-  Tensor t() const;                  // 2-d
-  Tensor mT() const;                 // swaps the last two dims
+  Tensor t() const;   // 2-d
+  Tensor mT() const;  // swaps the last two dims
   Tensor permute(Dims dims) const;
   Tensor squeeze() const;
   Tensor squeeze(int dim) const;
   Tensor unsqueeze(int dim) const;
-  Tensor expand(Dims shape) const;   // -1 keeps an extent
+  Tensor expand(Dims shape) const;  // -1 keeps an extent
   Tensor select(int dim, int64_t index) const;
   Tensor narrow(int dim, int64_t start, int64_t length) const;
   Tensor slice(int dim, std::optional<int64_t> start, std::optional<int64_t> stop, int64_t step = 1) const;
@@ -163,11 +168,11 @@ class Tensor {
   Tensor softmax(int dim) const;
 
   // Elementwise functions of one argument (accelerators/elementwise.def), and in place.
-#define UNARY(name, ...)   \
-  Tensor name() const;     \
+#define UNARY(name, ...) \
+  Tensor name() const;   \
   Tensor name##_() const;
-#define STEP(name, ...)    \
-  Tensor name() const;     \
+#define STEP(name, ...) \
+  Tensor name() const;  \
   Tensor name##_() const;
 #define PREDICATE(name, ...) Tensor name() const;
 #include <loom/accelerators/elementwise.def>
@@ -216,8 +221,10 @@ class Tensor {
   static Tensor wrap_number(bool value);
   template <class T>
   static Tensor wrap_number(T value) {
-    if constexpr (std::is_floating_point_v<T>) return wrap_number(static_cast<double>(value));
-    else return wrap_number(static_cast<int64_t>(value));
+    if constexpr (std::is_floating_point_v<T>)
+      return wrap_number(static_cast<double>(value));
+    else
+      return wrap_number(static_cast<int64_t>(value));
   }
   void* raw_data() const;
   void check_type(DType given, const char* what) const;
@@ -231,7 +238,8 @@ class Tensor {
 // The dtype that an operation on both computes in (torch.result_type): dtypes of tensors with dimensions win over those
 // of 0-dimensional ones, and these over numbers, within a category (boolean < integral < floating).
 DType result_type(const Tensor& a, const Tensor& b);
-// The common shape of both, extents of 1 repeated; throws "op: shapes [2, 3] and [2, 4] do not broadcast (dimension 1)".
+// The common shape of both, extents of 1 repeated; throws "op: shapes [2, 3] and [2, 4] do not broadcast (dimension
+// 1)".
 Dims broadcast_shapes(std::string_view op, const Dims& a, const Dims& b);
 // -rank <= dim < rank becomes 0 <= dim < rank; throws "op: dimension 3 is out of range for a tensor of rank 2".
 int normalize_dim(std::string_view op, int dim, int rank);

@@ -34,25 +34,24 @@ class Cpu final : public Accelerator {
   void softmax_grad(const View& dx, const View& dy, const View& y, int dim, bool log) override;
   void cross_entropy(const View& loss, const View& lse, const View& logits, const View& target,
                      const CrossEntropy& options) override;
-  void cross_entropy_grad(const View& dlogits, const View& g, const View& lse, const View& logits,
-                          const View& target, const CrossEntropy& options) override;
+  void cross_entropy_grad(const View& dlogits, const View& g, const View& lse, const View& logits, const View& target,
+                          const CrossEntropy& options) override;
   void layer_norm(const View& y, const View& mean, const View& rstd, const View& x, const View& w, const View& b,
                   double eps, bool rms) override;
-  void layer_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x,
-                       const View& w, const View& mean, const View& rstd, bool rms) override;
+  void layer_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x, const View& w,
+                       const View& mean, const View& rstd, bool rms) override;
   void batch_statistics(const View& mean, const View& var, const View& x) override;
   void batch_norm(const View& y, const View& x, const View& mean, const View& var, const View& w, const View& b,
                   double eps) override;
-  void batch_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x,
-                       const View& mean, const View& var, const View& w, double eps, bool training) override;
+  void batch_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x, const View& mean,
+                       const View& var, const View& w, double eps, bool training) override;
   void index_select(const View& y, const View& x, const View& index, int dim) override;
   void index_add(const View& y, const View& x, const View& index, int dim) override;
   void gather(const View& y, const View& x, const View& index, int dim) override;
   void scatter(Scatter mode, const View& y, const View& x, const View& index, int dim) override;
   void random(Random kind, const View& y, double a, double b, const Philox& state) override;
   void sgd(const View& p, const View& g, const View& momentum, const SgdStep& s) override;
-  void adam(const View& p, const View& g, const View& m, const View& v, const View& v_max,
-            const AdamStep& s) override;
+  void adam(const View& p, const View& g, const View& m, const View& v, const View& v_max, const AdamStep& s) override;
   void adagrad(const View& p, const View& g, const View& sum, const AdagradStep& s) override;
   void rmsprop(const View& p, const View& g, const View& square_avg, const View& grad_avg, const View& momentum,
                const RmspropStep& s) override;

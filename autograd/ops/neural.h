@@ -43,7 +43,7 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
 enum class Reduction : uint8_t { mean, sum, none };
 
 struct CrossEntropyOptions {
-  Tensor weight{};              // [C], per class; undefined: 1
+  Tensor weight{};  // [C], per class; undefined: 1
   int64_t ignore_index = -100;
   Reduction reduction = Reduction::mean;
   double label_smoothing = 0;

@@ -177,8 +177,8 @@ Tensor diagonal(const Tensor& x_, int64_t offset, int dim1, int dim2) {
 
 namespace {
 
-// Gradients of the parts, zeros where none arrived, put together again: one node for all parts, so that the gradient of x
-// is written once however many parts there are.
+// Gradients of the parts, zeros where none arrived, put together again: one node for all parts, so that the gradient of
+// x is written once however many parts there are.
 template <class Join>
 Grads join_parts(std::span<const Tensor> grads, const std::vector<Dims>& shapes, const Join& join) {
   const Tensor& any = *std::find_if(grads.begin(), grads.end(), [](const Tensor& g) { return g.defined(); });

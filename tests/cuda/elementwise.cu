@@ -16,13 +16,13 @@ __global__ void binary_row(Y* y, const T* a, const T* b, int n) {
   if (i < n) y[i] = elementwise::BinaryFunction<op>{}(a[i], b[i]);
 }
 
-#define UNARY(name, ...)                                                                     \
+#define UNARY(name, ...)                                                                    \
   template __global__ void unary_row<Unary::name>(float*, const float*, float, float, int); \
   template __global__ void unary_row<Unary::name>(double*, const double*, double, double, int);
 #define UNARY_P(name, ...) UNARY(name)
 #define STEP(name, ...) UNARY(name)
 #define PREDICATE(name, ...) template __global__ void unary_row<Unary::name>(bool*, const float*, float, float, int);
-#define BINARY(name, ...)                                                                \
+#define BINARY(name, ...)                                                                     \
   template __global__ void binary_row<Binary::name>(float*, const float*, const float*, int); \
   template __global__ void binary_row<Binary::name>(double*, const double*, const double*, int);
 #define COMPARE(name, ...) template __global__ void binary_row<Binary::name>(bool*, const float*, const float*, int);
