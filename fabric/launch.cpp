@@ -65,7 +65,7 @@ void start_ranks_if_alone(const FabricOptions& options) {
 void end_job(Communicator& ranks, const std::string& error) {
   if (ranks.rank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(300));
   ranks.abort(error);  // over MPI this prints the text and does not return
-  std::cerr << str("[rank ", ranks.rank(), "] ", error, "\n") << std::flush;
+  std::cerr << str("[rank ", ranks.rank(), "] ", error, "\n");
 }
 
 }  // namespace
@@ -110,7 +110,7 @@ int Fabric::launch(int, char**, const std::function<void()>& f) {
   if (world_size() > 1 && !agreed)
     end_job(*communicator_, error);
   else if (is_global_zero())
-    std::cerr << "error: " << error << std::endl;
+    std::cerr << "error: " + error + "\n";  // in one piece: other ranks write there too
   return 1;
 }
 

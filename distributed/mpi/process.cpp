@@ -158,6 +158,7 @@ void abort_job(const std::string& reason, int exit_code) {
   std::fflush(stdout);
   std::fprintf(stderr, "[rank %d] %s\n", rank, reason.c_str());
   std::fflush(stderr);
+  if (running) std::this_thread::sleep_for(std::chrono::milliseconds(100));  // mpirun passes it on before its own words
   std::thread([exit_code] {
     std::this_thread::sleep_for(std::chrono::seconds(1));
     ::_exit(exit_code);
