@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Programs on Fabric that go wrong: the job is over within seconds, the first cause is printed first.
+
+usage: fabric_cases.py MPIEXEC PROGRAM [GROUP...]
+"""
+import re
+
+import jobs
+from jobs import expect, fails, run
+
+SECONDS = 5 + 3  # 5 to end, the rest to start
+
+
+def goes_wrong(program, case, first, ranks=3):
+    """The first line that the job prints matches."""
+    job = run([program, case], ranks)
+    expect(job.code != 0, job, "expected an error status")
+    line = next((line for line in job.output.splitlines() if line.strip()), "")
+    expect(re.match(first, line), job, f"expected the first line to match {first!r}")
+    expect(job.seconds < SECONDS, job, f"expected an end within {SECONDS} s")
+    return job
+
+
+def rank_throws(program, _):
+    job = goes_wrong(program, "throw", r"\[rank 1\] disk quota exceeded$")
+    fails(job, "disk quota exceeded")
+
+
+def rank_throws_a_number(program, _):
+    goes_wrong(program, "throw_number", r"\[rank 1\] an exception of unknown type$")
+
+
+def rank_exits(program, _):
+    goes_wrong(program, "exit", r"\[rank \d\] rank 1 has ended, this rank waits for it in ")
+
+
+def rank_is_killed(program, _):
+    job = goes_wrong(program, "kill", r".")
+    expect(re.search(r"rank 1 .*\n?.*exited on signal 9", job.output), job, "expected mpirun to name rank 1")
+
+
+def rank_crashes(program, _):
+    job = goes_wrong(program, "segfault", r".")
+    expect(re.search(r"rank 1 .*\n?.*exited on signal 11", job.output), job, "expected mpirun to name rank 1")
+
+
+def all_ranks_throw(program, _):
+    job = goes_wrong(program, "throw_all", r"\[rank 0\] no data set$")
+    fails(job, "no data set")
+
+
+def one_rank_throws(program, _):
+    fails(run([program, "throw_all"]), "error: no data set")
+
+
+def models_differ(program, _):
+    job = run([program, "models"], 3)
+    text = ("DDP expects same model across all ranks, but Rank 0 has 2 params, while rank 1 has inconsistent 4 params. "
+            "First difference: params[2] is second.weight, on one of them only.")
+    for rank in range(3):
+        fails(job, f"rank {rank} raised: {text}")
+    fails(job, f"error: {text}")
+    expect(job.seconds < SECONDS, job, f"expected an end within {SECONDS} s")
+
+
+def disk_is_full(program, folder):
+    for ranks in (None, 2):
+        job = jobs.succeeds(run([program, "full_disk", folder], ranks))
+        expect(re.search(rf"raised: (rank 0: )?safetensors: {folder}/last.safetensors: cannot write the file: "
+                         "File too large", job.output), job, "expected the reason")
+        expect("loaded: 100\n" in job.output, job, "expected the previous checkpoint to load")
+        expect(sorted(p.name for p in folder.iterdir()) == [".loom.lock", "last.safetensors"], job,
+               f"left behind: {list(folder.iterdir())}")
+
+
+def two_programs_write_one_folder(program, folder):
+    for ranks in (None, 2):
+        first = jobs.start([program, "hold", folder], ranks)
+        expect(first.stdout.readline().strip() == b"saved", jobs.Job(0, "", 0), "expected the first to save")
+        second = run([program, "hold", folder], ranks)
+        fails(second, f"save: the checkpoint directory {folder} is being written by process ")
+        expect(re.search(r"process \d+ on \S+; give each program a directory of its own", second.output), second,
+               "expected the other process to be named")
+        first.communicate(b"\n", timeout=jobs.LIMIT)
+        expect(first.returncode == 0, second, "expected the first to end well")
+        jobs.succeeds(run([program, "hold", folder], ranks))  # the folder is free again
+
+
+if __name__ == "__main__":
+    jobs.main({
+        "faults": [rank_throws, rank_throws_a_number, rank_exits, rank_is_killed, rank_crashes, all_ranks_throw,
+                   one_rank_throws, models_differ],
+        "checkpoints": [disk_is_full, two_programs_write_one_folder],
+    })

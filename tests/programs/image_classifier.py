@@ -1,0 +1,232 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The image classifier as a user starts it: alone, as ranks, interrupted and resumed, with flags that are wrong.
+
+usage: image_classifier.py MPIEXEC PROGRAM [GROUP...]
+"""
+import csv
+import json
+import os
+import shutil
+import signal
+import struct
+import time
+
+import jobs
+from jobs import expect, fails, run, succeeds, write_data
+
+STEPS = 10  # of an epoch, for 2 ranks and the batch size below
+FLAGS = ["--batch-size", 32]
+
+
+def losses(folder, version=0):
+    """(step, loss as text) of a run that logged to the folder."""
+    with open(folder / "lightning_logs" / f"version_{version}" / "metrics.csv", encoding="utf-8") as file:
+        return [(int(row["step"]), row["loss"]) for row in csv.DictReader(file)]
+
+
+def starts_its_own_ranks(program, folder):
+    data = write_data(folder / "data")
+    job = succeeds(run([program, "--data", data, "--devices", 2, "--epochs", 1, "--log", folder, *FLAGS]))
+    expect("epoch 1: test accuracy " in job.output, job, "expected the accuracy")
+    expect(job.output.count("test accuracy") == 1, job, "expected one rank to print")
+    expect(len(losses(folder)) == STEPS, job, f"expected {STEPS} steps: two ranks")
+    expect("\r" not in job.output.replace("\r\n", "\n") and "\x1b" not in job.output, job, "expected lines, no bar")
+    job = succeeds(run([program, "--data", data, "--devices", 2, "--epochs", 1], LOOM_PROGRESS="bar"))
+    expect("\x1b[K" in job.output, job, "expected a bar")
+
+
+def joins_mpirun(program, folder):
+    data = write_data(folder / "data", train=256)
+    for ranks in (1, 2, 4):
+        for devices in ("auto", ranks):
+            log = folder / f"{ranks}-{devices}"
+            command = [program, "--data", data, "--epochs", 1, "--devices", devices, "--log", log, *FLAGS]
+            job = succeeds(run(command, ranks))
+            expect(len(losses(log)) == 8 // ranks, job, f"expected {8 // ranks} steps of {ranks} ranks")
+            expect(job.output.count("test accuracy") == 1, job, "expected one rank to print")
+
+
+def joins_srun(program, folder):
+    if not jobs.which("srun"):
+        return "skipped: no srun"
+    data = write_data(folder / "data", train=256)
+    jobs.MPIEXEC, kept = "srun", jobs.MPIEXEC
+    try:
+        succeeds(run([program, "--data", data, "--epochs", 1, "--log", folder, *FLAGS], 2))
+    finally:
+        jobs.MPIEXEC = kept
+    return None if len(losses(folder)) == 4 else "skipped: this srun does not start MPI programs"
+
+
+def devices_are_checked(program, _):
+    rule = ': expected "auto" or a number of at least 1'
+    for ranks in (None, 2):
+        for devices in ("0", "-1", "two"):
+            fails(run([program, "--devices", devices], ranks), f"error: devices='{devices}'{rule}")
+    fails(run([program, "--devices", 3], 2),
+          'error: devices=3: the launcher started 2 ranks on this node; start with -n 3 or use devices="auto"')
+    cores = len(os.sched_getaffinity(0))
+    fails(run([program, "--devices", cores + 1], LOOM_OVERSUBSCRIBE=None),
+          f"error: devices={cores + 1}: this machine has {cores} cores for ranks; ask for fewer, or set "
+          "LOOM_OVERSUBSCRIBE=1 to let ranks share cores")
+    fails(run([program, "--devices", 2], PATH="/nonexistent"),
+          "error: devices=2: cannot start mpirun: No such file or directory; install openmpi-bin, or use devices=1")
+    if os.geteuid() == 0:
+        fails(run([program, "--devices", 2], LOOM_ALLOW_RUN_AS_ROOT=None, OMPI_ALLOW_RUN_AS_ROOT=None),
+              "error: devices=2: mpirun refuses to run as root; use another user, or set LOOM_ALLOW_RUN_AS_ROOT=1")
+
+
+def names_are_checked(program, _):
+    texts = {
+        "--strategy": "unknown strategy 'zero9'; available: auto, single, ddp, ddp_find_unused_parameters_true",
+        "--accelerator": "unknown accelerator 'zero9'; available: auto, cpu, cuda",
+        "--precision": "unknown precision 'zero9'; available: 32-true, 64-true",
+    }
+    for flag, text in texts.items():
+        fails(run([program, flag, "zero9"]), f"error: {text}")
+        fails(run([program, flag, "zero9", "--devices", 2]), f"error: {text}")
+        fails(run([program, flag, "zero9"], 2), f"error: {text}")
+    fails(run([program, "--save-every", 5]), "--save-every requires --checkpoints")
+
+
+def data_is_checked(program, folder):
+    missing = (f"FashionMnist: no data set in {folder}; install the Debian package dataset-fashion-mnist "
+               "(apt-get install dataset-fashion-mnist) or pass --data DIR")
+    fails(run([program, "--data", folder]), f"error: {missing}")
+    fails(run([program, "--data", folder], 2), f"[rank 0] {missing}")
+    write_data(folder, train=20, test=20)
+    images = folder / "train-images-idx3-ubyte"
+    whole = images.read_bytes()
+    for length in (2, 10, 16, len(whole) // 2, len(whole) - 1):
+        images.write_bytes(whole[:length])
+        fails(run([program, "--data", folder]), f"{images}: truncated: ")
+
+
+def checkpoints_are_checked(program, folder):
+    data = write_data(folder / "data", train=64, test=20)
+    checkpoints, path = folder / "checkpoints", folder / "checkpoints" / "last.safetensors"
+    command = [program, "--data", data, "--epochs", 1]
+    succeeds(run([*command, "--checkpoints", checkpoints]))
+    fails(run([*command, "--resume", folder / "none"], 2),
+          f"error: load: checkpoint file not found: {folder / 'none'}")
+    whole = path.read_bytes()
+    length = struct.unpack("<Q", whole[:8])[0]
+    for bad in (whole[:5], whole[:100], whole[:length // 2], whole[:-1], os.urandom(1000)):
+        path.write_bytes(bad)
+        fails(run([*command, "--resume", path]), f"error: safetensors: {path}: ")
+    path.write_bytes(whole[:-1])
+    fails(run([*command, "--resume", path], 2), f"error: safetensors: {path}: ")  # once
+    header = whole[8:8 + length]
+    changes = {  # of another model: a key that is missing, another name in its place, another shape
+        "missing keys: fc2.bias; unexpected keys: fc3.bias":
+            header.replace(b'"model/fc2.bias"', b'"model/fc3.bias"'),
+        "shapes differ: fc2.bias is [10] here and [5, 2] in the values":
+            header.replace(b'"model/fc2.bias":{"dtype":"F32","shape":[10]',
+                           b'"model/fc2.bias":{"dtype":"F32","shape":[5,2]'),
+    }
+    for text, changed in changes.items():
+        assert changed != header
+        changed = changed.rstrip(b" ")
+        changed += b" " * (-len(changed) % 64)
+        path.write_bytes(struct.pack("<Q", len(changed)) + changed + whole[8 + length:])
+        fails(run([*command, "--resume", path], 2),
+              f"error: load: {path}: entry 'model': load_state_dict: {text}")
+
+
+class Run:
+    """A run of two ranks and two epochs that saves and logs to its own folder."""
+
+    def __init__(self, program, folder, data):
+        self.log, self.checkpoints = folder, folder / "checkpoints"
+        self.path = self.checkpoints / "last.safetensors"
+        self.command = [program, "--data", data, "--epochs", 2, "--log", folder, "--checkpoints", self.checkpoints,
+                        *FLAGS]
+
+    def step(self):
+        """Of the checkpoint; 0: there is none."""
+        try:
+            with open(self.path, "rb") as file:
+                header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        except FileNotFoundError:
+            return 0
+        return int(header["__metadata__"]["loom.step/value"])
+
+    def resume(self):
+        return succeeds(run([*self.command, "--resume", self.path], 2))
+
+
+def expect_same(interrupted, whole, at, job):
+    """Both runs end with the same bytes; the rows before and after the checkpoint of step `at` are those of `whole`."""
+    rows = losses(whole.log)
+    expect(len(rows) == 2 * STEPS, job, f"expected {2 * STEPS} rows")
+    expect(losses(interrupted.log)[:at] == rows[:at], job, "expected the same losses before the interruption")
+    expect(losses(interrupted.log, 1) == rows[at:], job, "expected the same losses after it")
+    expect(interrupted.path.read_bytes() == whole.path.read_bytes(), job, "expected the same last checkpoint")
+
+
+def resumes_bit_for_bit(program, folder):
+    data = write_data(folder / "data")
+    whole, stopped, killed = (Run(program, folder / name, data) for name in ("whole", "stopped", "killed"))
+    succeeds(run(whole.command, 2))
+    succeeds(run([*stopped.command, "--save-every", 7, "--max-steps", 17], 2))
+    expect_at = stopped.step()
+    assert expect_at == 14, expect_at  # in the middle of the second epoch
+    expect_same(stopped, whole, expect_at, stopped.resume())
+
+    job = jobs.start([*killed.command, "--save-every", 1], 2)
+    until = time.monotonic() + jobs.LIMIT
+    while killed.step() < STEPS + 2 and time.monotonic() < until:
+        time.sleep(0.002)
+    ranks = jobs.children(job.pid)
+    for pid in [*ranks, job.pid]:  # a machine that lost its power
+        os.kill(pid, signal.SIGKILL)
+    job.communicate(timeout=jobs.LIMIT)
+    at = killed.step()
+    assert len(ranks) == 2 and STEPS + 2 <= at < 2 * STEPS, (ranks, at)
+    expect_same(killed, whole, at, killed.resume())
+
+
+def ranks_equal_one_process(program, folder):
+    """100 steps; in f32 rounding alone drives two such runs apart after some 50."""
+    data = write_data(folder / "data", test=20)
+    common = ["--data", data, "--epochs", 100, "--max-steps", 100, "--precision", "64-true"]
+    for name, batch, ranks in (("one", 32, None), ("two", 16, 2)):
+        job = succeeds(run([program, *common, "--batch-size", batch, "--log", folder / name], ranks))
+    one, two = (losses(folder / name) for name in ("one", "two"))
+    worst = max(abs(float(a) - float(b)) for (_, a), (_, b) in zip(one, two))
+    expect(len(one) == len(two) == 100 and worst < 1e-5, job, f"losses differ by {worst}")
+    expect(float(one[-1][1]) < 0.5 * float(one[0][1]), job, "expected the loss to fall")
+    return f"ok: losses differ by at most {worst:.1e}"
+
+
+def a_killed_rank_ends_the_job(program, folder):
+    data = write_data(folder / "data", test=20)
+    command = [program, "--data", data, "--epochs", 1000, "--log", folder, *FLAGS]
+    for victim in (0, 1):
+        job = jobs.start(command, 2)
+        log = folder / "lightning_logs" / f"version_{victim}" / "metrics.csv"
+        until = time.monotonic() + jobs.LIMIT
+        while not log.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        begin = time.monotonic()
+        os.kill(jobs.children(job.pid)[victim], signal.SIGKILL)
+        output = job.communicate(timeout=jobs.LIMIT)[0].decode()
+        ended = jobs.Job(job.returncode, output, time.monotonic() - begin)
+        expect(ended.code != 0, ended, "expected an error status")
+        expect(ended.seconds < 5, ended, "expected the end within 5 s")
+        expect(f"rank {victim}" in output and "signal 9" in output, ended, "expected the victim to be named")
+    shutil.rmtree(folder / "lightning_logs")
+
+
+GROUPS = {
+    "launch": [starts_its_own_ranks, joins_mpirun],
+    "srun": [joins_srun],
+    "errors": [devices_are_checked, names_are_checked, data_is_checked, checkpoints_are_checked],
+    "resume": [resumes_bit_for_bit],
+    "parity": [ranks_equal_one_process],
+    "faults": [a_killed_rank_ends_the_job],
+}
+
+if __name__ == "__main__":
+    jobs.main(GROUPS)
