@@ -40,7 +40,9 @@ void run_all_reduce(const Options& options) {
     const int64_t rounds = options.smoke() ? 2 : std::clamp<int64_t>((int64_t{1} << 30) / size.bytes, 10, 2000);
     const Times times = time_steps(rounds / 10 + 1, rounds, [&] { ranks->all_reduce(view).wait(); });
     if (ranks->rank() == 0)
-      Record(size.name, static_cast<double>(size.bytes) / times.median * 1e-9, "GB/s").add("us", times.median * 1e6);
+      Record(size.name, static_cast<double>(size.bytes) / times.median * 1e-9, "GB/s")
+          .add("us", times.median * 1e6)
+          .print();
   }
 }
 

@@ -1,4 +1,4 @@
-#include "limits.h"
+#include "machine_limits.h"
 
 #include <algorithm>
 #include <chrono>
@@ -83,6 +83,17 @@ double copy_bandwidth() {
                   static_cast<size_t>(end - begin) * sizeof(float));
     });
     benchmark::DoNotOptimize(to.data());
+  });
+  return 2 * sizeof(float) * floats / seconds;
+}
+
+double update_bandwidth() {
+  std::vector<uint64_t> values(floats / 2, 1);
+  const double seconds = best_seconds([&] {
+    loom::parallel_for(floats / 2, floats / 2 / loom::num_threads(), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) values[static_cast<size_t>(i)] ^= 1;
+    });
+    benchmark::DoNotOptimize(values.data());
   });
   return 2 * sizeof(float) * floats / seconds;
 }

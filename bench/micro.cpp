@@ -11,7 +11,7 @@
 #include <loom/loom.h>
 #include <loom/nn/optim/adam.h>
 
-#include "limits.h"
+#include "machine_limits.h"
 #include "record.h"
 #include "row.h"
 
@@ -95,12 +95,12 @@ std::vector<Operation> operations(bool smoke) {
 }
 
 struct Limits {
-  double copy = copy_bandwidth(), read = read_bandwidth(), flops = fma_peak();
+  double copy = copy_bandwidth(), update = update_bandwidth(), read = read_bandwidth(), flops = fma_peak();
 
   // Seconds; 0: no limit is known.
   double seconds(const Cost& cost) const {
     const double bytes = 4 * (cost.read + cost.written);
-    return std::max(bytes / (cost.written > 0 ? copy : std::max(read, copy)), cost.flops / flops);
+    return std::max(bytes / std::max({copy, update, read}), cost.flops / flops);
   }
 };
 
@@ -145,9 +145,10 @@ void run_micro(const Options& options) {
   const auto wanted = [&](const std::string& name) { return name.find(filter) != std::string::npos; };
 
   const Limits limits;
-  if (wanted("copy")) Record("copy 40 MB", limits.copy * 1e-9, "GB/s");
-  if (wanted("read")) Record("read 40 MB", limits.read * 1e-9, "GB/s");
-  if (wanted("fma")) Record("fma peak", limits.flops * 1e-9, "GFLOP/s");
+  if (wanted("copy")) Record("copy 40 MB", limits.copy * 1e-9, "GB/s").print();
+  if (wanted("update")) Record("update 40 MB", limits.update * 1e-9, "GB/s").print();
+  if (wanted("read")) Record("read 40 MB", limits.read * 1e-9, "GB/s").print();
+  if (wanted("fma")) Record("fma peak", limits.flops * 1e-9, "GFLOP/s").print();
   for (const Operation& operation : operations(options.smoke())) {
     if (!wanted(operation.name)) continue;
     const Body body = operation.make();
@@ -155,6 +156,7 @@ void run_micro(const Options& options) {
     const double value = in_unit(operation, seconds_of_a_call(operation.name, body, options));
     Record record(operation.name, value, operation.unit);
     if (const double limit = limits.seconds(operation.cost); limit > 0) record.add("limit", in_unit(operation, limit));
+    record.print();
   }
 }
 

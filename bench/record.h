@@ -1,4 +1,4 @@
-// One result, printed as one line of JSON when it goes out of scope.
+// One result: a line of JSON.
 #pragma once
 
 #include <iostream>
@@ -15,9 +15,6 @@ class Record {
   Record(const std::string& what, double value, const std::string& unit)
       : line_("{\"case\": \"" + what + "\", \"value\": " + loom::text::number(value) + ", \"unit\": \"" + unit + "\"") {
   }
-  Record(const Record&) = delete;
-  Record& operator=(const Record&) = delete;
-  ~Record() { std::cout << line_ + "}\n" << std::flush; }
 
   Record& add(const std::string& key, double value) {
     line_ += ", \"" + key + "\": " + loom::text::number(value);
@@ -29,6 +26,8 @@ class Record {
     line_ += ']';
     return *this;
   }
+
+  void print() const { std::cout << line_ + "}\n" << std::flush; }
 
  private:
   std::string line_;

@@ -29,8 +29,8 @@ void run_startup(const Options&) {
   const loom::Tensor sum = loom::ones({4}) + loom::ones({4});
   loom::check(sum[0].item<float>() == 2, "1 + 1 is not 2");
   const double now = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-  Record("time to first op", now, "clock");
-  Record("resident memory", peak_resident_mib(), "MiB");
+  Record("time to first op", now, "clock").print();
+  Record("resident memory", peak_resident_mib(), "MiB").print();
 }
 
 }  // namespace bench

@@ -52,7 +52,8 @@ void train(const std::string& name, const Options& options, const Settings& sett
     const bool per_step = options.text("unit") == "ms";
     Record(name, per_step ? times.median * 1e3 : samples / times.median, per_step ? "ms" : "samples/s")
         .add("mean", per_step ? times.mean * 1e3 : samples / times.mean)
-        .add("losses", losses);
+        .add("losses", losses)
+        .print();
   });
 }
 
