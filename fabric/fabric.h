@@ -101,7 +101,8 @@ class Fabric {
     require_launched("setup_optimizers");
     return {FabricOptimizer<Optimizers>(*this, optimizers)...};
   }
-  // Shards the loader over the ranks and moves its batches to the device. Its position belongs to every checkpoint.
+  // Shards the loader over the ranks (in rank 0's order) and moves its batches to the device. Its position belongs to
+  // every checkpoint. Collective.
   template <class Loader>
   FabricDataLoader<Loader> setup_dataloaders(const Loader& loader, const LoaderSetup& setup = {}) {
     static_assert(!is_fabric_wrapper<Loader>, "a loader is passed to setup_dataloaders only once");
@@ -244,9 +245,11 @@ std::vector<Tensor> FabricOptimizer<O>::gradients() const {
 
 template <class L>
 FabricDataLoader<L>::FabricDataLoader(Fabric& fabric, const L& loader, const LoaderSetup& setup) {
-  const bool shard = setup.use_distributed_sampler && fabric.world_size() > 1;
-  loader_ = std::make_shared<L>(
-      shard ? loader.distributed(fabric.world_size(), fabric.global_rank(), std::nullopt, setup.exact) : loader);
+  loader_ = std::make_shared<L>(loader);
+  if (setup.use_distributed_sampler && fabric.world_size() > 1) {
+    const uint64_t seed = fabric.broadcast(loader.state().seed);  // the ranks' shares are shares of one order
+    *loader_ = loader.distributed(fabric.world_size(), fabric.global_rank(), seed, setup.exact);
+  }
   if (setup.move_to_device && fabric.device().kind != Device::cpu)
     *loader_ = loader_->transformed([device = fabric.device()](typename L::Batch batch) {
       return data::map_tensors([device](const Tensor& x) { return x.to(device); }, std::move(batch));
