@@ -47,7 +47,7 @@ endif()
 
 # The library's own flags. Contraction stays off, and fast-math too: a loop's vector body and its scalar tail must round
 # alike, for a sharded update is bit-equal to the whole one. Kernels that want a fused multiply-add write it.
-set(LOOM_LIBRARY_FLAGS -fno-math-errno -fno-trapping-math -fopenmp-simd -ffp-contract=off)
+set(LOOM_LIBRARY_FLAGS -fno-math-errno -fno-trapping-math -ffp-contract=off)
 if(LOOM_ARCH)
   list(APPEND LOOM_LIBRARY_FLAGS -march=${LOOM_ARCH})
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")

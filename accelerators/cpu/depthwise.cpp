@@ -1,5 +1,6 @@
 // Depthwise convolutions: so few products per element that unfolding would cost more than the work.
 #include <algorithm>
+#include <array>
 
 #include <loom/accelerators/cpu/conv.h>
 #include <loom/accelerators/cpu/scratch.h>
@@ -69,6 +70,21 @@ void depthwise_grad_input(const ConvShape& s, T* dx, const T* dy, const T* w) {
   });
 }
 
+// Eight sums side by side, which the compiler keeps in a register; added up in a fixed order.
+template <class T>
+T strided_dot(const T* a, const T* b, int64_t step, int64_t count) {
+  constexpr int64_t lanes = 8;
+  std::array<T, lanes> sums{};
+  int64_t j = 0;
+  if (step == 1)
+    for (; j + lanes <= count; j += lanes)
+      for (int64_t lane = 0; lane < lanes; ++lane) sums[static_cast<size_t>(lane)] += a[j + lane] * b[j + lane];
+  T total = 0;
+  for (const T s : sums) total += s;
+  for (; j < count; ++j) total += a[j] * b[j * step];
+  return total;
+}
+
 template <class T>
 void depthwise_grad_weight(const ConvShape& s, T* dw, const T* dy, const T* x) {
   const int64_t step = s.g.stride[1];
@@ -81,14 +97,7 @@ void depthwise_grad_weight(const ConvShape& s, T* dw, const T* dy, const T* x) {
         const T* const g = dy + (n * s.outputs + o) * s.out_plane();
         const T* const from = x + (n * s.channels + o / s.group_outputs) * s.plane();
         for_each_row(s, [&](int64_t out, int64_t in, int64_t count, int64_t tap) {
-          T row = 0;
-          if (step == 1) {
-#pragma omp simd reduction(+ : row)
-            for (int64_t j = 0; j < count; ++j) row += g[out + j] * from[in + j];
-          } else {
-            for (int64_t j = 0; j < count; ++j) row += g[out + j] * from[in + j * step];
-          }
-          sum[tap] += static_cast<double>(row);
+          sum[tap] += static_cast<double>(strided_dot(g + out, from + in, step, count));
         });
       }
       for (int64_t t = 0; t < s.taps(); ++t) dw[o * s.taps() + t] = static_cast<T>(sum[t]);
