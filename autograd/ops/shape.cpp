@@ -192,6 +192,7 @@ template <class Join>
 void record_parts(const Op& op, const Tensor& x, const std::vector<Tensor>& parts, const Join& join) {
   if (!recording(x) || parts.empty()) return;
   std::vector<Dims> shapes;
+  shapes.reserve(parts.size());
   for (const Tensor& part : parts) shapes.push_back(part.shape());
   record_outputs(op, parts, Inputs{x}, [shapes, join](std::span<const Tensor> grads, const Needs&) {
     return join_parts(grads, shapes, join);
