@@ -82,7 +82,9 @@ using Replaced = std::vector<std::pair<StateEntry, StateDict>>;
 
 void load_entries(const File& file, const State& state, bool strict, Replaced& replaced) {
   const auto names = entry_names(file);
-  for (const auto& [name, entry] : state) {
+  for (const auto& named : state) {
+    const std::string& name = named.first;
+    const StateEntry& entry = named.second;
     if (std::find(names.begin(), names.end(), name) == names.end()) {
       check(!strict || name.starts_with(own_prefix), "the requested state contains a key '", name,
             "' that does not exist in the loaded checkpoint; to disable strict loading, set strict=false");
@@ -162,11 +164,11 @@ void Fabric::save(const std::filesystem::path& path, const State& state) {
   together(communicator(), [&] {
     check_names(state);
     file.metadata[format_key] = format_value;
-    for (const auto& [name, entry] : complete) {
+    for (const auto& named : complete) {
       StateDict saved;
-      const std::string error = error_of([&] { saved = entry.save(); });
-      check(error.empty(), "save: entry '", name, "': ", error);
-      add_entry(file, name, saved);
+      const std::string error = error_of([&] { saved = named.second.save(); });
+      check(error.empty(), "save: entry '", named.first, "': ", error);
+      add_entry(file, named.first, saved);
     }
   });
   together(communicator(), [&] {  // once all ranks have what they need to
