@@ -31,9 +31,27 @@ def starts_its_own_ranks(program, folder):
     expect("epoch 1: test accuracy " in job.output, job, "expected the accuracy")
     expect(job.output.count("test accuracy") == 1, job, "expected one rank to print")
     expect(len(losses(folder)) == STEPS, job, f"expected {STEPS} steps: two ranks")
-    expect("\r" not in job.output.replace("\r\n", "\n") and "\x1b" not in job.output, job, "expected lines, no bar")
-    job = succeeds(run([program, "--data", data, "--devices", 2, "--epochs", 1], LOOM_PROGRESS="bar"))
-    expect("\x1b[K" in job.output, job, "expected a bar")
+
+
+def shows_a_bar_on_terminals(program, folder):
+    """A rank's output looks like one under mpirun, whatever mpirun's own is."""
+    command = [program, "--data", write_data(folder / "data", train=64, test=20), "--epochs", 1]
+    two = [*command, "--devices", 2]
+    for bar, job in ((False, run(command)), (False, run(two)), (False, run(command, 2)),
+                     (True, run(two, LOOM_PROGRESS="bar")), (True, jobs.run_on_terminal(command)),
+                     (True, jobs.run_on_terminal(two)), (False, jobs.run_on_terminal(command, 2)),
+                     (False, jobs.run_on_terminal(two, LOOM_PROGRESS="lines"))):
+        succeeds(job)
+        expect(("\x1b[K" in job.output) == bar, job, "expected a bar" if bar else "expected lines")
+        expect(job.output.count("epoch 1 1/1  loss ") == 1, job, "expected the progress")
+
+
+def equals_the_plain_program(program, folder):
+    data = write_data(folder / "data")
+    command = ["--data", data, "--epochs", 2, *FLAGS]
+    with_fabric, plain = succeeds(run([program, *command])), succeeds(run([program + "_plain", *command]))
+    accuracies = [[line for line in job.output.splitlines() if "test accuracy" in line] for job in (with_fabric, plain)]
+    expect(len(accuracies[0]) == 2 and accuracies[0] == accuracies[1], plain, f"expected {accuracies[0]}")
 
 
 def joins_mpirun(program, folder):
@@ -220,7 +238,7 @@ def a_killed_rank_ends_the_job(program, folder):
 
 
 GROUPS = {
-    "launch": [starts_its_own_ranks, joins_mpirun],
+    "launch": [starts_its_own_ranks, joins_mpirun, shows_a_bar_on_terminals, equals_the_plain_program],
     "srun": [joins_srun],
     "errors": [devices_are_checked, names_are_checked, data_is_checked, checkpoints_are_checked],
     "resume": [resumes_bit_for_bit],

@@ -3,6 +3,7 @@
 import collections
 import os
 import pathlib
+import pty
 import shutil
 import struct
 import subprocess
@@ -38,6 +39,22 @@ def run(command, ranks=None, **variables):
     job = subprocess.run(words(command, ranks), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          stderr=subprocess.STDOUT, env=environment(**variables), timeout=LIMIT, check=False)
     return Job(job.returncode, job.stdout.decode(), time.monotonic() - start)
+
+
+def run_on_terminal(command, ranks=None, **variables):
+    """The same with a terminal as its output."""
+    begin, (ours, theirs) = time.monotonic(), pty.openpty()
+    with subprocess.Popen(words(command, ranks), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+                          env=environment(**variables)) as job:
+        os.close(theirs)
+        output = b""
+        try:
+            while part := os.read(ours, 65536):
+                output += part
+        except OSError:  # the other end is closed
+            pass
+        os.close(ours)
+    return Job(job.returncode, output.decode(), time.monotonic() - begin)
 
 
 def start(command, ranks=None, **variables):
