@@ -78,6 +78,8 @@ LOOM_HOST_DEVICE T floored_modulo(T a, T b) {
   return r != T(0) && (r < T(0)) != (b < T(0)) ? static_cast<T>(r + b) : r;
 }
 
+// The whole number that leaves floored_modulo(a, b) (Python, torch.floor_divide): 1 // 0.1 is 9, as 0.1 is a little
+// more than a tenth.
 template <class T>
 LOOM_HOST_DEVICE T floored_quotient(T a, T b) {
   if constexpr (std::is_integral_v<T>) {
@@ -85,7 +87,11 @@ LOOM_HOST_DEVICE T floored_quotient(T a, T b) {
     const T q = static_cast<T>(a / b);
     return a % b != T(0) && (a < T(0)) != (b < T(0)) ? static_cast<T>(q - T(1)) : q;
   } else {
-    return std::floor(a / b);
+    if (b == T(0)) return a / b;
+    const T r = std::fmod(a, b);
+    T q = (a - r) / b;  // whole but for rounding
+    if (r != T(0) && (r < T(0)) != (b < T(0))) q -= T(1);
+    return q == T(0) ? std::copysign(T(0), a / b) : std::nearbyint(q);
   }
 }
 

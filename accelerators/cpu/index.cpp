@@ -104,6 +104,16 @@ void for_each_pair(const Plan& p, T* table, T* list, const int64_t* index, const
     across[r] = last == p.dim ? 0 : p.strides[r][last];
   }
   const bool dense = across[in_table] == 1 && across[in_list] == 1;
+  if (last == p.dim) {  // pieces of width 1
+    for_each_piece(p, [&](const std::array<int64_t, 3>& offset, int64_t) {
+      T* const row = table + offset[in_table];
+      T* const to = list + offset[in_list];
+      const int64_t* const at = index + offset[in_index];
+      for (int64_t i = 0; i < p.shape[p.dim]; ++i)
+        op(row[at[i * step[in_index]] * step[in_table]], to[i * step[in_list]]);
+    });
+    return;
+  }
   for_each_piece(p, [&](const std::array<int64_t, 3>& offset, int64_t width) {
     for (int64_t i = 0; i < p.shape[p.dim]; ++i) {
       T* const to = list + offset[in_list] + i * step[in_list];

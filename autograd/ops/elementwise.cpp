@@ -1,6 +1,7 @@
 // Wraps every row of accelerators/elementwise.def in an op: the forward kernel and the row's derivative.
 #include <loom/autograd/ops/elementwise.h>
 
+#include <limits>
 #include <numbers>
 
 #include <loom/autograd/graph.h>
@@ -37,9 +38,21 @@ Tensor hardswish(const Tensor& g, const Tensor& x) {
   return where(x >= 3.0, g, g * (x * 2.0 + 3.0) * (1.0 / 6.0) * (x > -3.0));
 }
 
+// In the branch that is not taken exp(x) may overflow, and the second derivative would be 0 * inf.
+Tensor below_0(const Tensor& x) { return clamp(x, -std::numeric_limits<double>::infinity(), 0.0); }
+
 Tensor selu(const Tensor& g, const Tensor& x) {
   const double scale = 1.0507009873554804934, alpha = 1.6732632423543772848;  // Klambauer et al. 2017
-  return where(x > 0.0, g * scale, g * (scale * alpha) * exp(x));
+  return where(x > 0.0, g * scale, g * (scale * alpha) * exp(below_0(x)));
+}
+
+Tensor elu(const Tensor& g, const Tensor& x, double alpha) { return where(x > 0.0, g, g * alpha * exp(below_0(x))); }
+
+Tensor celu(const Tensor& g, const Tensor& x, double alpha) { return where(x > 0.0, g, g * exp(below_0(x) / alpha)); }
+
+// Where a is 0 the function is 0 whatever b.
+Tensor xlogy_a(const Tensor& g, const Tensor& a, const Tensor& b) {
+  return where(logical_and(a == 0.0, b <= 0.0), 0.0, g * log(b));
 }
 
 Tensor pow_scalar(const Tensor& g, const Tensor& x, double p) {

@@ -60,11 +60,20 @@ Tensor huber_loss(const Tensor& x, const Tensor& target, Reduction reduction, do
 
 namespace {
 
+void check_probabilities(const Tensor& x) {
+  if (x.device().kind != Device::cpu || x.numel() == 0) return;  // elsewhere a look at the values waits
+  const auto low = raw::reduce(Reduce::min, x, {}, false).item<double>();
+  const auto high = raw::reduce(Reduce::max, x, {}, false).item<double>();
+  check(low >= 0 && high <= 1, "binary_cross_entropy: given x from ", low, " to ", high,
+        ", expected probabilities in [0, 1]; for logits there is binary_cross_entropy_with_logits");
+}
+
 Tensor clamped_log(const Tensor& x) { return clamp(log(x), -100.0); }
 
 // An op of its own, as the derivative of the clamped logarithms at 0 and 1 would be 0 * inf.
 Tensor elementwise_bce(const Tensor& input, const Tensor& label) {
   const auto [x, t] = enter(ops::binary_cross_entropy, input, label);
+  check_probabilities(x);
   Tensor y;
   {
     const NoGrad off;

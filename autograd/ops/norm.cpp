@@ -150,7 +150,8 @@ Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const T
   Dims per_channel = Dims::filled(x.dim(), 1);
   per_channel[1] = channels;
   if (weight.defined()) y = y * reshape(weight, per_channel);
-  return bias.defined() ? y + reshape(bias, per_channel) : y;
+  if (bias.defined()) y = y + reshape(bias, per_channel);
+  return y.to(x.dtype());
 }
 
 }  // namespace loom

@@ -163,7 +163,10 @@ Tensor var(const Tensor& x_, const Dims& dims, double correction, bool keepdim) 
 }
 
 Tensor std(const Tensor& x, const Dims& dims, double correction, bool keepdim) {
-  return sqrt(var(x, dims, correction, keepdim));
+  const Tensor variance = var(x, dims, correction, keepdim);
+  if (!recording(variance)) return sqrt(variance);
+  const Tensor flat = variance == 0.0;  // PyTorch's gradient there is 0; sqrt's is infinite
+  return masked_fill(sqrt(masked_fill(variance, flat, 1.0)), flat, 0.0);
 }
 
 namespace {

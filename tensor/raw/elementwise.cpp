@@ -37,6 +37,7 @@ double saturated(DType dtype, double value) {
 }
 
 struct UnaryPlan {
+  Unary op;
   DType dtype;  // computed in
   DType result;
   bool identity = false;
@@ -54,10 +55,23 @@ bool takes_bounds(Unary op) { return op == Unary::clamp || op == Unary::hardtanh
 
 bool rounds(Unary op) { return op == Unary::floor || op == Unary::ceil || op == Unary::round || op == Unary::trunc; }
 
+// Powers that are another op, which costs a hundredth.
+Unary power_as(double exponent) {
+  return exponent == 2      ? Unary::square
+         : exponent == 0.5  ? Unary::sqrt
+         : exponent == -0.5 ? Unary::rsqrt
+         : exponent == -1   ? Unary::reciprocal
+                            : Unary::pow_scalar;
+}
+
 UnaryPlan plan(Unary op, DType x, double p, double q) {
   const ElementwiseKind kind = kind_of(op);
-  UnaryPlan out{.dtype = x, .result = x, .p = p, .q = q};
+  UnaryPlan out{.op = op, .dtype = x, .result = x, .p = p, .q = q};
   if (kind == ElementwiseKind::real && is_integral(x)) out.dtype = context().default_dtype;
+  if (op == Unary::pow_scalar) {
+    out.op = power_as(p);
+    out.identity = p == 1 && is_floating(x);
+  }
   if (kind == ElementwiseKind::numeric && is_integral(x)) {
     if (x == DType::boolean) out.dtype = numeric_dtype_of_boolean(op);
     out.identity = rounds(op) || out.dtype == DType::boolean;
@@ -71,6 +85,7 @@ UnaryPlan plan(Unary op, DType x, double p, double q) {
       }
     }
   }
+  if (op == Unary::clamp && out.p > out.q) out.p = out.q;  // as PyTorch: the upper bound wins
   out.result = kind == ElementwiseKind::predicate ? DType::boolean : out.dtype;
   return out;
 }
@@ -128,8 +143,18 @@ BinaryPlan plan(Binary op, const Tensor& a, const Tensor& b) {
   return {op, common, common};
 }
 
+// Integers have no infinity to give. Elsewhere than on the host a look at the values waits: there the kernel gives 0.
+void check_divisor(Binary op, const View& b) {
+  if (op != Binary::floor_divide && op != Binary::remainder && op != Binary::fmod) return;
+  if (!is_integral(b.dtype) || b.device.kind != Device::cpu) return;
+  bool nonzero = true;
+  accelerator(b.device).reduce(Reduce::all, view_over(&nonzero, DType::boolean, Dims::filled(b.rank(), 1)), b);
+  check(nonzero, name_of(op), ": division of integers by zero");
+}
+
 void run(const BinaryPlan& plan, const View& y, const Tensor& a, const Tensor& b) {
   const Operand left(a, plan.dtype, y.device), right(b, plan.dtype, y.device);
+  check_divisor(plan.op, right.view());
   accelerator(y.device).binary(plan.op, y, broadcast(left.view(), y.shape), broadcast(right.view(), y.shape));
 }
 
@@ -141,7 +166,7 @@ Tensor unary(Unary op, const Tensor& x, double p, double q) {
   Tensor y = uninitialized(name_of(op), x.shape(), plan.result, x.device());
   if (y.numel() == 0) return y;
   const Operand input(x, plan.dtype, x.device());
-  accelerator(x.device()).unary(op, y, input.view(), plan.p, plan.q);
+  accelerator(x.device()).unary(plan.op, y, input.view(), plan.p, plan.q);
   return y;
 }
 
@@ -161,7 +186,7 @@ void unary_into(Unary op, const Tensor& x, double p, double q) {
   x.storage()->bump_version();
   if (x.numel() == 0 || plan.identity) return;
   if (plan.dtype == x.dtype() && plan.result == x.dtype())
-    accelerator(x.device()).unary(op, x, x, plan.p, plan.q);
+    accelerator(x.device()).unary(plan.op, x, x, plan.p, plan.q);
   else
     accelerator(x.device()).copy(x, unary(op, x, p, q));
 }

@@ -133,6 +133,9 @@ TEST_CASE("losses") {
       {CALL(huber_loss(f({2}), f({2}), Reduction::mean, 0)), "huber_loss: given delta 0, expected more than 0"},
       {CALL(binary_cross_entropy(f({2, 1}), f({2}))),
        "binary_cross_entropy: given x of shape [2, 1] and target of shape [2], expected equal shapes"},
+      {CALL(binary_cross_entropy(tensor({2.0, -1.0}), f({2}))),
+       "binary_cross_entropy: given x from -1 to 2, expected probabilities in [0, 1]; for logits there is "
+       "binary_cross_entropy_with_logits"},
       {CALL(binary_cross_entropy_with_logits(f({2, 1}), f({2}))),
        "binary_cross_entropy_with_logits: given x of shape [2, 1] and target of shape [2], expected equal shapes"},
       {CALL(kl_div(f({2, 1}), f({2}))),

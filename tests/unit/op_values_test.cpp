@@ -76,6 +76,27 @@ TEST_CASE("binary cross entropy at the ends") {
              tensor({0.0, 800.0, std::log(2.0)}, f64)));
 }
 
+TEST_CASE("gradients where a function is flat or overflows, as PyTorch's") {
+  Tensor x = tensor({100.0, -1.0, 0.0});
+  x.requires_grad_();
+  const auto second = [&](const Tensor& y) { return grad(sum(grad(sum(y), x, {}, {.create_graph = true})), x); };
+  for (const Tensor& y : {elu(x), selu(x), celu(x, 2.0)}) {
+    const Tensor h = second(y);
+    CHECK(h[0].item<float>() == 0);
+    CHECK(std::isfinite(h[1].item<float>()));
+  }
+  Tensor flat = ones({2, 3});
+  flat.requires_grad_();
+  CHECK(near(grad(sum(loom::std(flat, {1})), flat), zeros({2, 3})));
+  Tensor a = tensor({0.0, 0.0, 2.0});
+  a.requires_grad_();
+  CHECK(near(grad(sum(xlogy(a, tensor({0.0, 1.0, 1.0}))), a), zeros({3})));
+  Tensor nan = full({1}, NAN);
+  nan.requires_grad_();
+  for (const Tensor& y : {threshold(nan, 0, 5), softshrink(nan), hardshrink(nan)})
+    CHECK(grad(sum(y), nan).item<float>() == 1);
+}
+
 TEST_CASE("losses piece by piece") {
   const Tensor x = tensor({0.0, 0.5, 3.0}, f64), zero = zeros({3}, f64);
   CHECK(near(smooth_l1_loss(x, zero, Reduction::none, 2), tensor({0.0, 0.0625, 2.0}, f64)));

@@ -53,6 +53,45 @@ TEST_CASE("elementwise: bounds of integers") {
   CHECK(show(raw::unary(Unary::clamp, x, -infinity, infinity)) == "i64[3] -5 5 300");
   CHECK(show(raw::unary(Unary::clamp, x, 0.5, infinity)) == "f32[3] 0.5 5 300");
   CHECK(show(raw::unary(Unary::clamp, tensor({3, 200}, u8), -1, 1e9)) == "u8[2] 3 200");
+  CHECK(show(raw::unary(Unary::clamp, x, 6, 0)) == "i64[3] 0 0 0");  // the upper bound wins
+  CHECK(show(raw::unary(Unary::clamp, tensor({-5.0, 3.0}), 6, 0)) == "f32[2] 0 0");
+}
+
+TEST_CASE("elementwise: powers that are computed otherwise") {
+  const Tensor x = tensor({-2.0, 0.0, 4.0}, f64);
+  CHECK(show(raw::unary(Unary::pow_scalar, x, 1, 0)) == "f64[3] -2 0 4");
+  CHECK(show(raw::unary(Unary::pow_scalar, x, 2, 0)) == "f64[3] 4 0 16");
+  CHECK(show(raw::unary(Unary::pow_scalar, x, 3, 0)) == "f64[3] -8 0 64");
+  CHECK(show(raw::unary(Unary::pow_scalar, x, -1, 0)) == "f64[3] -0.5 inf 0.25");
+  CHECK(show(raw::unary(Unary::pow_scalar, x[2], 0.5, 0)) == "f64[] 2");
+  CHECK(show(raw::unary(Unary::pow_scalar, x[2], -0.5, 0)) == "f64[] 0.5");
+  CHECK(show(raw::unary(Unary::pow_scalar, tensor({-2, 3}), 1, 0)) == "f32[2] -2 3");
+  CHECK(show(raw::unary(Unary::pow_scalar, tensor({-2, 3}), 2, 0)) == "f32[2] 4 9");
+}
+
+TEST_CASE("elementwise: division with a rest") {
+  for (const Binary op : {Binary::floor_divide, Binary::remainder, Binary::fmod}) {
+    const std::string text = std::string(name_of(op)) + ": division of integers by zero";
+    CHECK(error_of([&] { raw::binary(op, tensor({1, 2}), tensor({1, 0})); }) == text);
+    CHECK(error_of([&] { raw::binary_into(op, tensor({1, 2}, i32), int64_t{0}); }) == text);
+    CHECK(show(raw::binary(op, zeros({0}, i64), int64_t{1})) == "i64[0]");
+  }
+  // torch.floor_divide
+  const Tensor a = tensor({1.0, -1.0, 6.0, -7.0, 1.0, -5.0}, f64);
+  const Tensor b = tensor({0.1, 0.1, -4.0, 2.0, 0.0, std::numeric_limits<double>::infinity()}, f64);
+  CHECK(show(raw::binary(Binary::floor_divide, a, b)) == "f64[6] 9 -10 -2 -4 inf -1");
+}
+
+TEST_CASE("elementwise: NaN passes where PyTorch lets it pass") {
+  const Tensor nan = tensor({std::numeric_limits<double>::quiet_NaN()});
+  for (const DType t : {f32, f64, bf16})
+    for (const Unary op :
+         {Unary::relu, Unary::relu6, Unary::clamp, Unary::hardtanh, Unary::threshold, Unary::softshrink,
+          Unary::hardshrink, Unary::leaky_relu, Unary::elu, Unary::hardswish, Unary::hardsigmoid}) {
+      CAPTURE(name_of(op));
+      CHECK(raw::unary(Unary::isnan, raw::unary(op, raw::cast(nan, t), 0.25, 0.5)).item<bool>());
+    }
+  CHECK(raw::unary(Unary::isnan, raw::binary(Binary::xlogy, 0.0, nan)).item<bool>());
 }
 
 TEST_CASE("elementwise: binary broadcasts and promotes") {
