@@ -32,6 +32,7 @@ struct Meta {
   bool requires_grad = false;  // leaves: gradients are wanted
   std::shared_ptr<Node> node;  // what computed it; null for leaves
   uint32_t slot = 0;           // which of the node's outputs it is
+  bool retains_grad = false;   // retain_grad has been called
   Tensor grad;
   Tensor grad_buffer;  // if defined, a leaf's first gradient is written here and .grad becomes it (DDP's bucket)
   std::vector<std::pair<uint64_t, GradHook>> hooks;                     // leaves; those of others live in their node
@@ -140,8 +141,10 @@ class Saved {
  public:
   Saved() = default;
   explicit Saved(const Tensor& x) : tensor_(x), version_(x.defined() ? x.version() : 0) {
-    if (region_scope && x.defined()) [[unlikely]]
-      if ((recomputed_ = note_saved(x))) tensor_ = Tensor();
+    if (!region_scope || !x.defined()) [[likely]]
+      return;
+    recomputed_ = note_saved(x);
+    if (recomputed_) tensor_ = Tensor();
   }
   const Tensor& operator()() const {
     if (recomputed_) [[unlikely]]

@@ -48,7 +48,8 @@ void Tensor::set_grad(const Tensor& gradient) const {
 
 void Tensor::retain_grad() const {
   check(requires_grad(), "retain_grad: the tensor does not require grad");
-  if (is_leaf()) return;
+  if (is_leaf() || body().meta->retains_grad) return;
+  body().meta->retains_grad = true;
   const std::weak_ptr<Meta> weak = body().meta;
   register_hook([weak](const Tensor& g) -> std::optional<Tensor> {
     if (const auto meta = weak.lock()) meta->grad = meta->grad.defined() ? add(meta->grad, g) : g;
@@ -191,8 +192,7 @@ Tensor Tensor::copy_(const Tensor& source) const {
 }
 Tensor Tensor::fill_(double value) const {
   refuse_recorded("fill_", *this);
-  accelerator(device()).fill(*this, value);
-  storage()->bump_version();
+  raw::fill_into(*this, value);
   return *this;
 }
 Tensor Tensor::zero_() const { return fill_(0); }

@@ -27,19 +27,9 @@ TensorOptions with_default(TensorOptions options, DType dtype) {
   return options;
 }
 
-// Integral dtypes are filled with integers: a double would not hold all of them.
 Tensor filled(std::string_view op, const Dims& shape, double value, const TensorOptions& options) {
   Tensor y = make(op, shape, options);
-  if (y.numel() == 0) return y;
-  Accelerator& device = accelerator(y.device());
-  if (is_floating(y.dtype())) {
-    device.fill(y, value);
-  } else if (y.dtype() == DType::boolean) {
-    device.fill(y, int64_t{value != 0});
-  } else {
-    check(value >= -0x1p63 && value < 0x1p63, op, ": ", value, " cannot be stored in ", y.dtype());
-    device.fill(y, static_cast<int64_t>(value));
-  }
+  raw::fill(op, y, value);
   return y;
 }
 

@@ -36,6 +36,7 @@ Tensor clone(const Tensor& x);       // dense row-major copy
 Tensor cast(const Tensor& x, DType dtype);
 Tensor to_device(const Tensor& x, Device device);
 void copy_into(const Tensor& y, const Tensor& x);  // broadcasts, converts; bumps y's version
+void fill_into(const Tensor& y, double value);     // bumps y's version
 
 // Elementwise, with broadcasting and promotion.
 Tensor unary(Unary op, const Tensor& x, double p = 0, double q = 0);

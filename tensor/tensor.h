@@ -38,7 +38,8 @@ struct NewAxis {};   // None of x[None]
 struct Ellipsis {};  // ... of x[..., 0]
 inline constexpr NewAxis new_axis{};
 inline constexpr Ellipsis ellipsis{};
-// One entry of x.index({...}): a position, a slice, a new axis, an ellipsis, or a tensor of positions (i64) or a mask.
+// One entry of x.index({...}): a position, a slice, a new axis, an ellipsis, or a tensor of positions (i64) or a mask,
+// which at(tensor) makes (autograd/ops/index.h).
 using Index = std::variant<int64_t, Slice, NewAxis, Ellipsis, std::shared_ptr<const Tensor>>;
 
 // dtype and device of a new tensor; what is not given is the rank's default (f32 on cpu unless a Fabric says
@@ -151,7 +152,7 @@ class Tensor {
   Tensor slice(int dim, std::optional<int64_t> start, std::optional<int64_t> stop, int64_t step = 1) const;
   Tensor diagonal(int64_t offset = 0, int dim1 = 0, int dim2 = 1) const;
   Tensor operator[](int64_t index) const { return select(0, index); }
-  // x.index({0, Slice{1, 3}, ellipsis, mask}): PyTorch's indexing; a view when no tensor is among the indices.
+  // x.index({0, Slice{1, 3}, ellipsis, at(mask)}): PyTorch's indexing; a view when no tensor is among the indices.
   Tensor index(const std::vector<Index>& indices) const;
   Tensor index_put_(const std::vector<Index>& indices, const Tensor& values, bool accumulate = false) const;
 

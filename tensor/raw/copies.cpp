@@ -1,4 +1,6 @@
 // Copies: to dense memory, another dtype, another device, into memory that exists.
+#include <limits>
+
 #include <loom/tensor/raw/operand.h>
 
 namespace loom::raw {
@@ -32,6 +34,29 @@ Tensor to_device(const Tensor& x, Device device) {
   Tensor y = uninitialized("to", x.shape(), x.dtype(), device);
   if (y.numel() > 0) transfer(y, contiguous(x));
   return y;
+}
+
+// Integral dtypes are filled with integers: a double would not hold all of them.
+void fill(std::string_view op, const Tensor& y, double value) {
+  Accelerator& device = accelerator(y.device());
+  if (is_floating(y.dtype())) {
+    if (y.numel() > 0) device.fill(y, value);
+    return;
+  }
+  const bool held = with_type(y.dtype(), [&]<class T> {
+    using Limits = std::numeric_limits<T>;
+    const double below_first = static_cast<double>(Limits::min()) - 1, last = static_cast<double>(Limits::max());
+    return std::is_same_v<T, bool> ||
+           (sizeof(T) == 8 ? value >= -0x1p63 && value < 0x1p63 : value > below_first && value < last + 1);
+  });
+  check(held, op, ": ", value, " cannot be stored in ", y.dtype());
+  if (y.numel() > 0) device.fill(y, y.dtype() == DType::boolean ? int64_t{value != 0} : static_cast<int64_t>(value));
+}
+
+void fill_into(const Tensor& y, double value) {
+  check_writable("fill_", y);
+  fill("fill_", y, value);
+  y.storage()->bump_version();
 }
 
 void copy_into(const Tensor& y, const Tensor& x) {

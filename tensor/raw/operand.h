@@ -34,6 +34,8 @@ void check_index(std::string_view op, const Tensor& index, const Tensor& x);  //
 // The element of a 0-dimensional CPU tensor.
 double number_at(const View& x);
 
+// Every element becomes `value`, cut to an integer for integral dtypes; refuses numbers out of their range.
+void fill(std::string_view op, const Tensor& y, double value);
 // Refuses to write where several elements share one place.
 void check_writable(std::string_view op, const Tensor& y);
 // PyTorch's rule for results in place: floating never becomes integral, nor anything else boolean.

@@ -31,6 +31,22 @@ TEST_CASE("create: full is exact in integral dtypes") {
         "full: nan cannot be stored in i32");
 }
 
+TEST_CASE("fill_: numbers that the dtype holds, into elements of their own") {
+  const Tensor x = zeros({2}, i64);
+  x.fill_(2.7);
+  CHECK(show(x) == "i64[2] 2 2");
+  CHECK(show(zeros({1}, boolean).fill_(0.5)) == "boolean[1] 1");
+  CHECK(show(zeros({1}, u8).fill_(255)) == "u8[1] 255");
+  const uint64_t version = x.version();
+  CHECK(error_of([&] { x.fill_(std::numeric_limits<double>::quiet_NaN()); }) == "fill_: nan cannot be stored in i64");
+  CHECK(error_of([] { zeros({2}, u8).fill_(256); }) == "fill_: 256 cannot be stored in u8");
+  CHECK(error_of([] { zeros({2}, i32).fill_(1e30); }) == "fill_: 1e+30 cannot be stored in i32");
+  CHECK(error_of([] { full({2}, -1, u8); }) == "full: -1 cannot be stored in u8");
+  CHECK(error_of([] { zeros({1}).expand({3}).fill_(1); }) ==
+        "fill_: the tensor is expanded (stride 0) at dimension 0, so several elements share one place; clone it first");
+  CHECK(x.version() == version);
+}
+
 TEST_CASE("create: defaults are the rank's") {
   CHECK(empty({2}).dtype() == f32);
   Context mine = context();
