@@ -32,8 +32,9 @@ Tensor merged_mask(const AttentionCall& call, const Tensor& q, const Tensor& k) 
     add_mask(whole ? reshape(mask, {batch, heads, targets, sources}) : mask);
   }
   if (call.key_padding_mask.defined()) {
-    check(call.key_padding_mask.numel() == batch * sources, "MultiheadAttention: key_padding_mask is ",
-          call.key_padding_mask.shape(), ", expected ", Dims{batch, sources});
+    const Dims shape = call.key_padding_mask.shape();
+    check(shape == Dims{batch, sources} || (batch == 1 && shape == Dims{sources}),
+          "MultiheadAttention: key_padding_mask is ", shape, ", expected ", Dims{batch, sources});
     add_mask(reshape(additive(call.key_padding_mask, q), {batch, 1, 1, sources}));
   }
   if (call.is_causal && !call.attn_mask.defined() && (merged.defined() || call.need_weights))
@@ -117,7 +118,7 @@ std::pair<Tensor, Tensor> MultiheadAttention::operator()(const Tensor& query, co
     y = scaled_dot_product_attention(q, k, v, {.mask = mask, .dropout = p, .is_causal = causal});
   }
   y = transpose(y, 1, 2);
-  y = out_proj(reshape(y, {y.size(0), y.size(1), -1}));
+  y = out_proj(reshape(y, {y.size(0), y.size(1), out_proj.weight.size(1)}));
   return {!batched ? squeeze(y, 0) : batch_first ? y : transpose(y, 0, 1), weights};
 }
 

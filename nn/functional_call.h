@@ -50,8 +50,9 @@ auto functional_call(M& net, const std::map<std::string, Tensor>& values, Args&&
     }
   });
   if (found < values.size()) {
-    visit_leaves(net, [&]<class Leaf>(const std::string& path, const Leaf&) {
-      if constexpr (!std::is_same_v<Leaf, Training>) names += (names.empty() ? "" : ", ") + path;
+    visit_leaves(net, [&]<class Leaf>(const std::string& path, const Leaf& leaf) {
+      if constexpr (!std::is_same_v<Leaf, Training>)
+        if (leaf.defined()) names += (names.empty() ? "" : ", ") + path;
     });
     for (const auto& [name, value] : values)
       check((", " + names + ", ").find(", " + name + ", ") != std::string::npos,

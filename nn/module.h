@@ -200,6 +200,7 @@ void eval(M& module) {
 void convert_state(const std::vector<NamedTensor>& tensors, const TensorOptions& options);
 template <Module M>
 void to(M& module, const TensorOptions& options) {
+  check(is_floating(options.dtype.value_or(DType::f32)), "to: a module has a floating dtype, got ", *options.dtype);
   convert_state(parameters(module), options);
   convert_state(buffers(module), options);
 }
@@ -225,20 +226,26 @@ int64_t parameter_count(const M& module) {
 // From now on both are one parameter, a's.
 inline void tie(const Parameter& a, Parameter& b) { b.share(a); }
 
-// A deep copy: own values, same flags, ties inside the module kept.
+// A deep copy: own values, same flags, ties inside the module kept. Refuses modules that hold parts by shared_ptr,
+// whose copies would be the same parts.
 template <Module M>
 M clone(const M& module) {
   M copy(module);
   std::vector<const void*> originals;
   visit_leaves(module, [&]<class Leaf>(const std::string&, const Leaf& leaf) {
-    if constexpr (std::is_same_v<Leaf, Parameter>) originals.push_back(leaf.body_pointer().get());
+    if constexpr (!std::is_same_v<Leaf, Training>) originals.push_back(leaf.body_pointer().get());
   });
   std::unordered_map<const void*, const Parameter*> first;
   size_t i = 0;
-  visit_leaves(copy, [&]<class Leaf>(const std::string&, Leaf& leaf) {
-    if constexpr (std::is_same_v<Leaf, Parameter>) {
-      const auto [place, fresh] = first.emplace(originals[i++], &leaf);
-      if (!fresh && leaf.defined()) leaf.share(*place->second);
+  visit_leaves(copy, [&]<class Leaf>(const std::string& path, Leaf& leaf) {
+    if constexpr (!std::is_same_v<Leaf, Training>) {
+      const void* const original = originals[i++];
+      check(!leaf.defined() || leaf.body_pointer().get() != original, "clone: '", path,
+            "' is behind a shared_ptr, which a copy of the module shares; hold the part by value");
+      if constexpr (std::is_same_v<Leaf, Parameter>) {
+        const auto [place, fresh] = first.emplace(original, &leaf);
+        if (!fresh && leaf.defined()) leaf.share(*place->second);
+      }
     }
   });
   return copy;

@@ -72,7 +72,8 @@ std::vector<double> OneCycleLR::get_lr() {
   while (i + 1 < phases_.size() && step > phases_[i].end_step) ++i;
   const double start_step = i == 0 ? 0 : phases_[i - 1].end_step;
   const Phase& phase = phases_[i];
-  const double share = (step - start_step) / (phase.end_step - start_step);
+  const double length = phase.end_step - start_step;
+  const double share = length == 0 ? 1 : (step - start_step) / length;  // a phase of no length is at its end
   std::vector<double> out;
   for (Group& group : optimizer_->param_groups()) {
     out.push_back(anneal(group.option(phase.start_lr), group.option(phase.end_lr), share));

@@ -63,15 +63,25 @@ State Scheduler::state_dict() const {
   return out;
 }
 
-void Scheduler::load_state_dict(const State& values) {
+std::string Scheduler::mismatches(const State& values) const {
   std::string missing;
-  visit_all([&](const char* name, std::vector<double>& numbers) {
+  // Visiting to read changes nothing.
+  const_cast<Scheduler*>(this)->visit_all([&](const char* name, std::vector<double>& numbers) {
     const auto found = values.find(name);
     if (found == values.end() || found->second.numel() != static_cast<int64_t>(numbers.size()))
       missing += (missing.empty() ? "" : ", ") + std::string(name);
   });
-  check(missing.empty(), "scheduler: load_state_dict: missing or of another length: ", missing);
+  return missing;
+}
+
+void Scheduler::assign(const State& values) {
   visit_all([&](const char* name, std::vector<double>& numbers) { numbers = values.at(name).to_vector<double>(); });
+}
+
+void Scheduler::load_state_dict(const State& values) {
+  const std::string missing = mismatches(values);
+  check(missing.empty(), "scheduler: load_state_dict: missing or of another length: ", missing);
+  assign(values);
 }
 
 }  // namespace loom::optim

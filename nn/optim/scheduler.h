@@ -23,7 +23,7 @@ class Scheduler {
 
   // Counters, rates and options; all or nothing, by name.
   virtual State state_dict() const;
-  virtual void load_state_dict(const State& values);
+  void load_state_dict(const State& values);
 
  protected:
   friend class SequentialLR;
@@ -36,6 +36,8 @@ class Scheduler {
   // ... and from the epoch alone.
   virtual std::vector<double> closed_form() { return get_lr(); }
   virtual void visit_state(const Visit&) {}
+  virtual std::string mismatches(const State& values) const;  // what keeps values from being loaded
+  virtual void assign(const State& values);                   // loads what has none
   virtual void undo_initial_step() { --last_epoch_; }
 
   void start();         // for constructors: notes the initial rates, and makes the first step

@@ -57,15 +57,30 @@ State SequentialLR::state_dict() const {
   return out;
 }
 
-void SequentialLR::load_state_dict(const State& values) {
-  Scheduler::load_state_dict(values);
+namespace {
+
+State part_of(const State& values, const std::string& prefix) {
+  State part;
+  for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at)
+    part[at->first.substr(prefix.size())] = at->second;
+  return part;
+}
+
+}  // namespace
+
+std::string SequentialLR::mismatches(const State& values) const {
+  std::string all = Scheduler::mismatches(values);
   for (size_t i = 0; i < schedulers_.size(); ++i) {
-    const std::string prefix = str("schedulers.", i, ".");
-    State part;
-    for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at)
-      part[at->first.substr(prefix.size())] = at->second;
-    schedulers_[i]->load_state_dict(part);
+    const std::string prefix = str("schedulers.", i, "."),
+                      missing = schedulers_[i]->mismatches(part_of(values, prefix));
+    if (!missing.empty()) all += (all.empty() ? "" : ", ") + str("of ", prefix, " ", missing);
   }
+  return all;
+}
+
+void SequentialLR::assign(const State& values) {
+  Scheduler::assign(values);
+  for (size_t i = 0; i < schedulers_.size(); ++i) schedulers_[i]->assign(part_of(values, str("schedulers.", i, ".")));
 }
 
 }  // namespace loom::optim

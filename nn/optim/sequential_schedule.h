@@ -16,12 +16,13 @@ class SequentialLR final : public Scheduler {
 
   void step() override;
   State state_dict() const override;  // those of the parts: "schedulers.0.last_epoch"
-  void load_state_dict(const State& values) override;
 
  private:
   std::vector<double> get_lr() override { return present_lr(); }
   void undo_initial_step() override;
   void visit_state(const Visit& visit) override;
+  std::string mismatches(const State& values) const override;
+  void assign(const State& values) override;
   size_t position() const;  // of the scheduler whose turn it is
 
   std::vector<std::shared_ptr<Scheduler>> schedulers_;

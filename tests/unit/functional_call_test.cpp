@@ -92,6 +92,10 @@ TEST_CASE("unknown names are errors") {
   CHECK(error_of([&] {
           nn::functional_call(net, {{"wieght", ones({1, 2})}}, ones({1, 2}));
         }) == "functional_call: no parameter or buffer is called 'wieght'; there are weight, bias");
+  CHECK(error_of([] {
+          nn::Linear plain(2, 2, {.bias = false});
+          nn::functional_call(plain, {{"bias", ones({2})}}, ones({1, 2}));
+        }) == "functional_call: no parameter or buffer is called 'bias'; there are weight");
   CHECK(error_of([&] {
           nn::functional_call(net, {{"weight", Tensor()}}, ones({1, 2}));
         }) == "functional_call: the value of 'weight' is undefined");

@@ -14,6 +14,11 @@ using namespace loom;
 using tensor_test::error_of;
 using tensor_test::show;
 
+struct Shared {
+  std::shared_ptr<nn::Linear> part = std::make_shared<nn::Linear>(2, 2);
+  LOOM_MEMBERS(part)
+};
+
 struct Net {
   nn::Linear fc1{3, 4};
   std::vector<nn::Linear> more;
@@ -107,6 +112,26 @@ TEST_CASE("ties: one parameter, saved under both names, kept by clone") {
   const Tied untied = net;  // a plain copy has values of its own
   CHECK(!untied.first.weight.is_same(untied.second.weight));
   CHECK(show(untied.second.weight) == show(net.second.weight));
+}
+
+TEST_CASE("clone refuses what a copy would share") {
+  CHECK(error_of([] { nn::clone(Shared()); }) ==
+        "clone: 'part.weight' is behind a shared_ptr, which a copy of the module shares; hold the part by value");
+}
+
+TEST_CASE("layers take batches of no samples, as exact evaluation gives them") {
+  const nn::MultiheadAttention attention(4, 2, {.batch_first = true});
+  Tensor x = zeros({0, 3, 4});
+  x.requires_grad_();
+  for (const bool weights : {true, false}) {
+    const Tensor y = attention(x, x, x, {.need_weights = weights}).first;
+    CHECK(y.shape() == Dims{0, 3, 4});
+    CHECK(grad(sum(y), x).shape() == Dims{0, 3, 4});
+  }
+}
+
+TEST_CASE("group norm of half precision with f32 parameters stays half") {
+  CHECK(nn::GroupNorm(2, 4)(ones({1, 4, 3}, f16)).dtype() == f16);
 }
 
 TEST_CASE("train, eval and freeze reach everything below") {
@@ -232,6 +257,14 @@ TEST_CASE("layers say what is wrong") {
   CHECK(error_of([] { nn::GroupNorm(3, 4); }) ==
         "GroupNorm: num_channels must be divisible by num_groups, got 4 and 3");
   CHECK(error_of([] { nn::BatchNorm2d(3)(ones({2, 3})); }) == "BatchNorm2d: expects [N, C, H, W], got [2, 3]");
+  CHECK(error_of([] {
+          nn::Linear net(2, 2);
+          nn::to(net, i64);
+        }) == "to: a module has a floating dtype, got i64");
+  CHECK(error_of([] {  // [S, N], as the other arguments are
+          const Tensor x = ones({3, 2, 4});
+          nn::MultiheadAttention(4, 2)(x, x, x, {.key_padding_mask = zeros({3, 2}, boolean)});
+        }) == "MultiheadAttention: key_padding_mask is [3, 2], expected [2, 3]");
   CHECK(error_of([] { nn::Embedding(3, 2, {.padding_idx = 3}); }) ==
         "Embedding: padding_idx 3 is out of range for 3 embeddings");
 }

@@ -129,6 +129,30 @@ TEST_CASE("warm restarts step to fractions of epochs") {
   CHECK(schedule.get_last_lr()[0] == doctest::Approx(0.05));
 }
 
+TEST_CASE("a sequence of schedules loads as a whole or not at all") {
+  const auto make = [](SGD& sgd) {
+    return SequentialLR(sgd, {std::make_shared<LinearLR>(sgd), std::make_shared<StepLR>(sgd, 2)}, {3});
+  };
+  Setup ahead, here;
+  SequentialLR before = make(ahead.sgd), after = make(here.sgd);
+  for (int i = 0; i < 4; ++i) before.step();
+  State state = before.state_dict();
+  state.erase("schedulers.1.gamma");
+  CHECK(tensor_test::error_of([&] { after.load_state_dict(state); }) ==
+        "scheduler: load_state_dict: missing or of another length: of schedulers.1. gamma");
+  CHECK(after.last_epoch() == 0);
+  after.load_state_dict(before.state_dict());
+  CHECK(after.last_epoch() == 4);
+}
+
+TEST_CASE("OneCycleLR: a phase without length is over at once") {
+  Setup s;
+  OneCycleLR cycle(s.sgd, 0.5, {.total_steps = 10, .pct_start = 0.1});
+  CHECK(cycle.get_last_lr()[0] == 0.5);
+  for (int i = 0; i < 9; ++i) cycle.step();
+  CHECK(cycle.get_last_lr()[0] < 1e-5);
+}
+
 TEST_CASE("schedulers say what is wrong") {
   using tensor_test::error_of;
   Setup s;
