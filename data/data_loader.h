@@ -153,7 +153,7 @@ class DataLoader {
   };
   struct Loop {
     BatchPlan plan;
-    int64_t taken = 0;
+    int64_t taken = 0, number = 0;
     Prefetch<Batch> batches;
   };
 
@@ -165,9 +165,13 @@ class DataLoader {
     BatchPlan plan = batching_.plan(state_.epoch, state_.position);
     looping_ = true;
     Job job{dataset_, collate_, plan, state_.epoch, state_.seed, loading_context(context())};
-    return std::unique_ptr<Loop>(new Loop{plan, 0, Prefetch<Batch>(plan.size(), workers_, ahead_, std::move(job))});
+    return std::unique_ptr<Loop>(
+        new Loop{plan, 0, ++loops_, Prefetch<Batch>(plan.size(), workers_, ahead_, std::move(job))});
   }
   std::optional<Batch> next(Loop& loop) {
+    check(loop.number == loops_,
+          "DataLoader: another loop over this loader began within this one, and its place in the ",
+          "epoch is the loader's; copy the loader for the inner loop");
     if (loop.batches.exhausted()) {
       ++state_.epoch;
       state_.position = 0;
@@ -188,6 +192,7 @@ class DataLoader {
   Transform transform_;
   LoaderState state_;
   bool looping_ = false;
+  int64_t loops_ = 0;  // begun so far
 };
 
 }  // namespace loom::data

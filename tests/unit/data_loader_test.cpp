@@ -134,6 +134,24 @@ TEST_CASE("data loader: a loop may be left early") {
   }
 }
 
+TEST_CASE("data loader: a loop within a loop needs a loader of its own") {
+  DataLoader loader(Indexed{4}, {.batch_size = 2});
+  int inner = 0;
+  const auto nested = [&](auto& other) {
+    for (const auto& batch : loader) {
+      static_cast<void>(batch);
+      for (const auto& more : other) inner += more.defined() ? 1 : 0;
+    }
+  };
+  auto copy = loader;
+  nested(copy);
+  CHECK(inner == 4);
+  CHECK_THROWS_WITH_AS(nested(loader),
+                       "DataLoader: another loop over this loader began within this one, and its place in the epoch is "
+                       "the loader's; copy the loader for the inner loop",
+                       Error);
+}
+
 TEST_CASE("data loader: resumes within an epoch, bit for bit") {
   for (const int workers : {0, 2}) {
     const DataLoaderOptions options{.batch_size = 3, .shuffle = true, .num_workers = workers, .seed = 8};
