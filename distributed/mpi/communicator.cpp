@@ -54,6 +54,7 @@ class MpiCommunicator : public Communicator {
   std::unique_ptr<Communicator> split(int color, int key) override {
     MPI_Comm part = MPI_COMM_NULL;
     std::unique_ptr<Communicator> out;
+    barrier().wait();  // MPI's own calls below are not watched: a rank that never comes is noticed here
     group_->in_order([&] {
       const int chosen = color < 0 ? MPI_UNDEFINED : color;
       mpi::check_status(MPI_Comm_split(group_->comm(), chosen, key, &part), "MPI_Comm_split");
@@ -66,6 +67,7 @@ class MpiCommunicator : public Communicator {
 
   std::string node() override {
     int first = rank();
+    barrier().wait();  // as in split
     group_->in_order([&] {
       MPI_Comm local = MPI_COMM_NULL;
       mpi::check_status(MPI_Comm_split_type(group_->comm(), MPI_COMM_TYPE_SHARED, rank(), MPI_INFO_NULL, &local),

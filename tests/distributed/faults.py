@@ -22,6 +22,9 @@ FAULTS = {
     "abort": (3, 1, r"\[rank 1\] no space left", 5),
     "early": (3, 1, r"\[rank \d\] rank 1 has ended, this rank waits for it in all_reduce #3 f32\[1000\] sum", 5),
     "exit": (3, 1, r"\[rank \d\] rank 1 has ended, this rank waits for it in all_reduce #3 f32\[1000\] sum", 5),
+    "exit_split": (3, 1, r"\[rank \d\] rank 1 has ended, this rank waits for it in barrier #3", 5),
+    "late_split": (3, 42, r"\[rank \d\] timeout after 1 s in barrier #3; rank 1 is missing ", 6),
+    "late_node": (3, 42, r"\[rank \d\] timeout after 1 s in barrier #3; rank 1 is missing ", 6),
     "late": (3, 42, r"\[rank \d\] timeout after 1 s in all_reduce #3 f32\[1000\] sum; rank 1 is missing "
                     r"\(its last: all_reduce #2 f32\[1000\] sum\)\s+last collectives: all_reduce #0", 6),
 }

@@ -26,8 +26,8 @@ int last_rank(Communicator& comm, const std::string& what) {
   if (what == "segfault") std::raise(SIGSEGV);
   if (what == "throw" || what == "caught") fail("disk full");
   if (what == "abort") comm.abort("no space left");
-  if (what == "exit") std::exit(0);
-  if (what == "late") std::this_thread::sleep_for(std::chrono::seconds(30));
+  if (what.starts_with("exit")) std::exit(0);
+  if (what.starts_with("late")) std::this_thread::sleep_for(std::chrono::seconds(30));
   if (what == "other") comm.barrier().wait();
   if (what == "throw_in_group" || what == "caught_in_group") {
     const auto own = comm.split(0, 0);  // with all
@@ -38,7 +38,7 @@ int last_rank(Communicator& comm, const std::string& what) {
 
 int run(const std::string& what, MpiMode mode) {
   MpiOptions options{.mode = mode};
-  if (what == "late") options.communicator.timeout = std::chrono::seconds(1);
+  if (what.starts_with("late")) options.communicator.timeout = std::chrono::seconds(1);
   const auto comm = mpi_communicator(options);
   if (what == "clean") {
     sum(*comm, 3);
@@ -50,6 +50,8 @@ int run(const std::string& what, MpiMode mode) {
   if (what == "all") comm->agree(comm->rank() == 1 ? "no such file" : "");
   if (comm->rank() == 1) return last_rank(*comm, what);
   if (what.ends_with("in_group")) sum(*comm->split(0, 0), 1 << 30);
+  if (what.ends_with("split")) comm->split(0, 0);
+  if (what.ends_with("node")) comm->node();
   sum(*comm, 1 << 30, what == "kill" ? 1'000'000 : 1000);
   return 0;
 }
