@@ -207,13 +207,21 @@ std::vector<std::string> Fabric::load(const std::filesystem::path& path, const S
 
 void Fabric::load_raw(const std::filesystem::path& path, const StateEntry& entry, bool strict) {
   require_launched("load_raw");
-  together(communicator(), [&] {
-    File file = read_file(path);
-    const std::string error = error_of([&] {
-      entry.load({std::move(file.tensors), std::move(file.metadata)}, strict);
+  Replaced replaced;
+  try {
+    together(communicator(), [&] {
+      File file = read_file(path);
+      StateDict before = deep_copy(entry.save());
+      const std::string error = error_of([&] {
+        entry.load({std::move(file.tensors), std::move(file.metadata)}, strict);
+      });
+      check(error.empty(), "load_raw: ", path.string(), ": ", error);
+      replaced.emplace_back(entry, std::move(before));
     });
-    check(error.empty(), "load_raw: ", path.string(), ": ", error);
-  });
+  } catch (const AgreedError&) {
+    put_back(replaced);
+    throw;
+  }
 }
 
 }  // namespace loom

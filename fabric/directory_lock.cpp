@@ -33,8 +33,9 @@ DirectoryLock::DirectoryLock(const std::filesystem::path& directory) : directory
   std::filesystem::create_directories(directory, status);
   check(!status, "save: cannot make the directory ", directory.string(), ": ", status.message());
   const std::string path = (directory / ".loom.lock").string();
-  file_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  check(file_ >= 0, "save: cannot write to the directory ", directory.string(), ": ", std::strerror(errno));
+  // Not through a link: what it points to would be overwritten.
+  file_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+  check(file_ >= 0, "save: cannot open ", path, ", the checkpoint directory's lock: ", std::strerror(errno));
   if (flock(file_, LOCK_EX | LOCK_NB) != 0) {
     const std::string owner = read_owner(file_);
     close(file_);

@@ -212,6 +212,43 @@ TEST_CASE("save: names, folders and disks that do not take it") {
   });
 }
 
+TEST_CASE("save: a link in the lock's place is refused, and what it points to stays") {
+  const auto self = self_communicator();
+  const SharedFolder folder(*self);
+  std::ofstream(folder / "precious") << "not ours";
+  std::filesystem::create_symlink(folder / "precious", folder / ".loom.lock");
+  double x = 1;
+  Fabric fabric(over(*self));
+  fabric.launch([&] {
+    CHECK(contains(error_text([&] {
+                     fabric.save(folder / "x", {{"x", x}});
+                   }),
+                   "save: cannot open " + (folder / ".loom.lock").string() + ", the checkpoint directory's lock: "));
+  });
+  CHECK(contents_of(folder / "precious") == "not ours");
+}
+
+TEST_CASE("load_raw: one rank that fails leaves all as they were") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    Fabric fabric(over(ranks));
+    fabric.launch([&] {
+      Tensor x = full({3}, 1.0);
+      if (fabric.is_global_zero()) save_safetensors(folder / "raw", {{"value", full({3}, 2.0)}});
+      fabric.barrier();
+      const int last = ranks.size() - 1;
+      StateEntry entry(x);
+      const auto load = entry.load;
+      entry.load = [&, load](const StateDict& saved, bool strict) {
+        if (saved.tensors.at("value")[0].item<double>() == 2) check(ranks.rank() != last, "out of memory");
+        load(saved, strict);
+      };
+      CHECK(contains(error_text([&] { fabric.load_raw(folder / "raw", entry); }), "out of memory"));
+      CHECK(equal(x, full({3}, 1.0)));
+    });
+  });
+}
+
 TEST_CASE("save: another writer's lock, and what a killed save left behind") {
   for_each_world([](Communicator& ranks) {
     const SharedFolder folder(ranks);
