@@ -75,6 +75,7 @@ void CsvLogger::log_metrics(const Metrics& metrics, std::optional<int64_t> step)
   for (const auto& [name, value] : metrics) {
     check(name.find_first_of(",\"\n\r") == std::string::npos, "CsvLogger: the metric name '", name,
           "' must not contain commas, quotes or line ends");
+    check(name != "step", "CsvLogger: 'step' is the column of the step, not the name of a metric; pass it as the step");
     row[name] = text::number(value);
     wider = columns_.insert(name).second || wider;
   }

@@ -55,6 +55,10 @@ double Fabric::clip(ModuleSync& sync, const std::vector<Tensor>& gradients, cons
   check(!(options.clip_val && options.max_norm),
         "clip_gradients: only one of clip_val and max_norm can be set; each is an algorithm of its own");
   check(options.clip_val || options.max_norm, "clip_gradients: set clip_val or max_norm");
+  const double limit = options.clip_val ? *options.clip_val : *options.max_norm;
+  check(limit >= 0, "clip_gradients: ", options.clip_val ? "clip_val" : "max_norm", " is ", limit,
+        ", expected 0 or more");  // a negative one would turn gradients round
+  check(options.norm_type > 0, "clip_gradients: norm_type is ", options.norm_type, ", expected more than 0");
   const NoGrad off;
   if (options.clip_val) {
     for (const Tensor& g : gradients) g.clamp_(-*options.clip_val, *options.clip_val);

@@ -14,6 +14,7 @@
 // Names and meaning are Lightning Fabric's; docs/fabric.md lists the differences row by row.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -125,7 +126,7 @@ class Fabric {
   }
   // In its scope forwards of this module leave their gradients local (accumulation).
   template <nn::Module M>
-  NoSync no_backward_sync(const FabricModule<M>& module, bool enabled = true) {
+  [[nodiscard]] NoSync no_backward_sync(const FabricModule<M>& module, bool enabled = true) {
     return NoSync(module.sync(), enabled);
   }
 
@@ -142,6 +143,8 @@ class Fabric {
     requires std::is_arithmetic_v<T>
   T broadcast(T value, int src = 0) {
     const std::string bytes = broadcast(std::string(reinterpret_cast<const char*>(&value), sizeof(T)), src);
+    check(bytes.size() == sizeof(T), "broadcast: rank ", src, " sent ", bytes.size(), " bytes, this rank expects a ",
+          "number of ", sizeof(T));
     T out;
     std::copy_n(bytes.data(), sizeof(T), reinterpret_cast<char*>(&out));
     return out;

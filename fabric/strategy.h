@@ -38,6 +38,6 @@ class Strategy {
 
 // By name; throws Error with the list of names for an unknown one, and for one that does not fit the number of ranks.
 std::shared_ptr<Strategy> make_strategy(std::string_view name, int world_size);
-std::string strategy_names();  // "auto, single, ddp"
+std::string strategy_names();  // "auto, single, ddp, ..."
 
 }  // namespace loom

@@ -69,6 +69,9 @@ TEST_CASE("CsvLogger: layout, versions, rows on disk at once, a header that grow
   CHECK(error_text([&] {
           first.log_metrics({{"a,b", 1}}, {});
         }) == "CsvLogger: the metric name 'a,b' must not contain commas, quotes or line ends");
+  CHECK(error_text([&] {
+          first.log_metrics({{"step", 1}}, 5);
+        }) == "CsvLogger: 'step' is the column of the step, not the name of a metric; pass it as the step");
 
   CsvLogger second({.root = folder.path()});
   second.log_metrics({{"loss", 1}}, {});
