@@ -39,6 +39,8 @@ void train(Fabric& fabric, const Flags& flags) {
   const auto checkpoint = std::filesystem::path(flags.checkpoints) / "last.safetensors";
   const State state = {{"model", model}, {"optimizer", optimizer}};
   if (!flags.resume.empty()) fabric.load(flags.resume, state);
+  if (loader.state().epoch >= flags.epochs)  // nothing is left to do
+    fabric.print("epoch ", loader.state().epoch, ": test accuracy ", accuracy(fabric, model, test_loader));
 
   while (loader.state().epoch < flags.epochs) {
     const int64_t epoch = loader.state().epoch, batch = flags.batch_size * fabric.world_size();

@@ -170,6 +170,9 @@ class Run:
             return 0
         return int(header["__metadata__"]["loom.step/value"])
 
+    def accuracy(self, job):
+        return job.output.rpartition("test accuracy ")[2].split()[0]
+
     def resume(self):
         return succeeds(run([*self.command, "--resume", self.path], 2))
 
@@ -186,7 +189,9 @@ def expect_same(interrupted, whole, at, job):
 def resumes_bit_for_bit(program, folder):
     data = write_data(folder / "data")
     whole, stopped, killed = (Run(program, folder / name, data) for name in ("whole", "stopped", "killed"))
-    succeeds(run(whole.command, 2))
+    trained = succeeds(run(whole.command, 2))
+    done = whole.resume()  # of all epochs: says where it stands
+    expect(done.output.count(f"epoch 2: test accuracy {whole.accuracy(trained)}") == 1, done, "expected the accuracy")
     succeeds(run([*stopped.command, "--save-every", 7, "--max-steps", 17], 2))
     expect_at = stopped.step()
     assert expect_at == 14, expect_at  # in the middle of the second epoch
