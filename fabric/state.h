@@ -105,6 +105,8 @@ StateEntry StateEntry::entry_of(T& object) {
               s.epoch = text_to_integer<int64_t>(state.value("epoch"));
               s.position = text_to_integer<int64_t>(state.value("position"));
               s.seed = text_to_integer<uint64_t>(state.value("seed"));
+              check(s.epoch >= 0 && s.position >= 0, "a loader cannot be at sample ", s.position, " of epoch ",
+                    s.epoch);
               object.load_state(s);
             }};
   } else if constexpr (std::is_same_v<T, std::string>) {

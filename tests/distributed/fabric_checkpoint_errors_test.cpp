@@ -85,6 +85,12 @@ TEST_CASE("an entry that the file lacks, and entries of another kind") {
       fabric.save(path, {{"epoch", epoch}});
       CHECK(error({{"epoch", tiny}}) == where + "entry 'epoch': '300' does not fit its variable");
       CHECK(tiny == 1);
+
+      data::DataLoader loader(samples(8), {});
+      StateEntry moved(loader);
+      moved.save = [] { return StateDict{{}, {{"epoch", "2"}, {"position", "-4"}, {"seed", "1"}}}; };
+      fabric.save(path, {{"loader", moved}});
+      CHECK(error({{"loader", loader}}) == where + "entry 'loader': a loader cannot be at sample -4 of epoch 2");
     });
   });
 }
