@@ -34,13 +34,14 @@ struct Flags {
   std::string devices = "auto", accelerator = "auto", strategy = "auto", precision = "32-true";
   std::string checkpoints, resume, log;
   int64_t save_every = 0, max_steps = 0;
+  static constexpr int most = 1'000'000'000;  // of anything that is counted
 
   void add_common(CLI::App& app) {
-    app.option_defaults()->always_capture_default();
+    app.option_defaults()->always_capture_default()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
     app.add_option("--data", data, "folder with the four Fashion-MNIST files");
-    app.add_option("--epochs", epochs)->check(CLI::PositiveNumber);
-    app.add_option("--batch-size", batch_size, "samples a step and rank")->check(CLI::PositiveNumber);
-    app.add_option("--lr", lr, "learning rate of AdamW")->check(CLI::PositiveNumber);
+    app.add_option("--epochs", epochs)->check(CLI::Range(1, most));
+    app.add_option("--batch-size", batch_size, "samples a step and rank")->check(CLI::Range(1, most));
+    app.add_option("--lr", lr, "learning rate of AdamW");
     app.add_option("--seed", seed);
   }
   void add_fabric(CLI::App& app) {
@@ -50,11 +51,11 @@ struct Flags {
     app.add_option("--precision", precision);
     auto* folder = app.add_option("--checkpoints", checkpoints, "folder to save last.safetensors in, after each epoch");
     app.add_option("--save-every", save_every, "save after so many steps too (0: only after epochs)")
-        ->check(CLI::NonNegativeNumber)
+        ->check(CLI::Range(0, most))
         ->needs(folder);
     app.add_option("--resume", resume, "checkpoint to go on from");
     app.add_option("--max-steps", max_steps, "stop after so many steps in all (0: no limit)")
-        ->check(CLI::NonNegativeNumber);
+        ->check(CLI::Range(0, most));
     app.add_option("--log", log, "folder for metrics.csv: the loss of every step, the mean over ranks");
   }
 };

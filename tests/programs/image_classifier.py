@@ -27,7 +27,8 @@ def losses(folder, version=0):
 
 def starts_its_own_ranks(program, folder):
     data = write_data(folder / "data")
-    job = succeeds(run([program, "--data", data, "--devices", 2, "--epochs", 1, "--log", folder, *FLAGS]))
+    job = succeeds(run([program, "--data", data, "--devices", 2, "--epochs", 9, "--epochs", 1,  # the last one counts
+                        "--log", folder, *FLAGS]))
     expect("epoch 1: test accuracy " in job.output, job, "expected the accuracy")
     expect(job.output.count("test accuracy") == 1, job, "expected one rank to print")
     expect(len(losses(folder)) == STEPS, job, f"expected {STEPS} steps: two ranks")
@@ -106,6 +107,9 @@ def names_are_checked(program, _):
         fails(run([program, flag, "zero9", "--devices", 2]), f"error: {text}")
         fails(run([program, flag, "zero9"], 2), f"error: {text}")
     fails(run([program, "--save-every", 5]), "--save-every requires --checkpoints")
+    for flag, value, least in (("--epochs", 0, 1), ("--batch-size", -1, 1), ("--max-steps", -5, 0)):
+        fails(run([program, flag, value]), f"{flag}: Value {value} not in range {least} to 1000000000\n")
+    fails(run([program, "--lr", -1]), "error: AdamW: invalid learning rate: -1")
 
 
 def data_is_checked(program, folder):
