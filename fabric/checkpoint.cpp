@@ -37,8 +37,8 @@ void add_entry(File& file, const std::string& name, const StateDict& state) {
   auto& list = file.metadata[entries_key];
   list += (list.empty() ? "" : "/") + name;
   for (const auto& [key, tensor] : state.tensors)
-    file.tensors.emplace(name + "/" + key, raw::to_device(tensor.detach(), Device::cpu));
-  for (const auto& [key, value] : state.values) file.metadata.emplace(name + "/" + key, value);
+    file.tensors.emplace(str(name, '/', key), raw::to_device(tensor.detach(), Device::cpu));
+  for (const auto& [key, value] : state.values) file.metadata.emplace(str(name, '/', key), value);
 }
 
 std::vector<std::string> entry_names(const File& file) {

@@ -41,7 +41,8 @@ Tensor Fabric::all_gather(const Tensor& x) {
   Communicator& all = ranks("all_gather");
   Dims shape = x.shape();
   shape.insert(0, all.size());
-  const Tensor in = x.detach().contiguous(), out = empty(shape, {x.dtype(), x.device()});
+  const Tensor in = x.detach().contiguous();
+  Tensor out = empty(shape, {x.dtype(), x.device()});
   all.all_gather(out, in).wait();
   return out;
 }

@@ -100,9 +100,10 @@ void restart_under_mpirun(int ranks) {
   set_default("OMPI_MCA_rmaps_base_oversubscribe", "1");
   if (!may_read_processes()) set_default("OMPI_MCA_btl_vader_single_copy_mechanism", "none");
   if (isatty(STDOUT_FILENO) == 1) set_default("LOOM_PROGRESS", "bar");  // ranks cannot tell: theirs is mpirun's pipe
-  std::vector<std::string> words = {"mpirun", "-n", std::to_string(ranks)};
-  for (std::string& word : own_command()) words.push_back(std::move(word));
+  std::vector<std::string> words = own_command();
+  words.insert(words.begin(), {"mpirun", "-n", std::to_string(ranks)});
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   execvp("mpirun", arguments.data());

@@ -30,7 +30,7 @@ double text_to_number(const std::string& text) { return parsed<double>(text, "nu
 int64_t text_to_signed(const std::string& text) { return parsed<int64_t>(text, "whole number"); }
 uint64_t text_to_unsigned(const std::string& text) { return parsed<uint64_t>(text, "whole number from 0 on"); }
 
-StateEntry StateEntry::of_tensors(std::function<std::vector<NamedTensor>()> state) {
+StateEntry StateEntry::of_tensors(const std::function<std::vector<NamedTensor>()>& state) {
   return {[state] {
             StateDict out;
             for (const NamedTensor& t : state()) out.tensors.emplace(t.name, t.tensor);
@@ -39,7 +39,8 @@ StateEntry StateEntry::of_tensors(std::function<std::vector<NamedTensor>()> stat
           [state](const StateDict& saved, bool strict) { nn::load_state(state(), saved.tensors, strict); }};
 }
 
-StateEntry StateEntry::of_number(std::function<std::string()> get, std::function<void(const std::string&)> set) {
+StateEntry StateEntry::of_number(const std::function<std::string()>& get,
+                                 const std::function<void(const std::string&)>& set) {
   return {[get] {
             return StateDict{{}, {{"value", get()}}};
           },

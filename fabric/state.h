@@ -69,8 +69,9 @@ class StateEntry {
  private:
   template <class T>
   static StateEntry entry_of(T& object);
-  static StateEntry of_tensors(std::function<std::vector<NamedTensor>()> state);
-  static StateEntry of_number(std::function<std::string()> get, std::function<void(const std::string&)> set);
+  static StateEntry of_tensors(const std::function<std::vector<NamedTensor>()>& state);
+  static StateEntry of_number(const std::function<std::string()>& get,
+                              const std::function<void(const std::string&)>& set);
   static StateEntry of_tensor(const Tensor& tensor);
 };
 

@@ -183,7 +183,7 @@ TEST_CASE("setup: one module, with optimizers, apart; all are the user's own obj
 
 TEST_CASE("setup gives every rank rank 0's values") {
   for_each_fabric([](Fabric& fabric) {
-    Net net = seeded(static_cast<uint64_t>(10 + fabric.global_rank())), zero = seeded(10);
+    Net net = seeded(uint64_t{10} + static_cast<uint64_t>(fabric.global_rank())), zero = seeded(10);
     auto model = fabric.setup(net);
     CHECK(equal_all(values(model), values(zero)));
   });

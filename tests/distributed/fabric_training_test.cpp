@@ -227,7 +227,7 @@ TEST_CASE("step with a closure returns its loss and counts") {
     auto [model, optimizer] = fabric.setup(net, sgd);
     const auto closure = [&, &model = model, &optimizer = optimizer] {
       optimizer.zero_grad();
-      const Tensor loss = mse_loss(model(rows(0, 4, 6)), rows(7, 4, 3));
+      Tensor loss = mse_loss(model(rows(0, 4, 6)), rows(7, 4, 3));
       fabric.backward(loss);
       return loss;
     };
@@ -256,6 +256,9 @@ TEST_CASE("training loaders share every epoch's samples; exact ones count each s
     CHECK_FALSE(equal(first, second));
     const auto sorted = std::get<0>(sort(first)).to_vector<int64_t>();
     CHECK(std::set<int64_t>(sorted.begin(), sorted.end()).size() == count);
+    seed_everything(uint64_t{100} + static_cast<uint64_t>(fabric.global_rank()));  // must not cost samples
+    auto unequal = fabric.setup_dataloaders(data::DataLoader(numbers, {.shuffle = true}), {.exact = true});
+    CHECK(equal(std::get<0>(sort(seen(unequal))), arange(count)));
     auto whole =
         fabric.setup_dataloaders(data::DataLoader(numbers, {.batch_size = 4}), {.use_distributed_sampler = false});
     CHECK(seen(whole).size(0) == count * n);

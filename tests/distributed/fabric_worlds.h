@@ -101,6 +101,7 @@ std::vector<Tensor> values(const M& net) {
 
 inline std::vector<Tensor> values(const std::map<std::string, Tensor>& named) {
   std::vector<Tensor> out;
+  out.reserve(named.size());
   for (const auto& [name, x] : named) out.push_back(x.clone());
   return out;
 }
