@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <loom/accelerators/error.h>
@@ -17,6 +18,10 @@ class Dims {
   static constexpr int max_rank = 8;
 
   constexpr Dims() = default;
+  // One extent, or one dimension: zeros(3), sum(x, 1).
+  template <class T>
+    requires(std::is_integral_v<T> && !std::is_same_v<T, bool>)
+  Dims(T value) : Dims{static_cast<int64_t>(value)} {}  // NOLINT
   Dims(std::initializer_list<int64_t> values) : Dims(std::span(values.begin(), values.size())) {}
   Dims(const std::vector<int64_t>& values) : Dims(std::span(values)) {}  // NOLINT: a shape is a list of numbers
   explicit Dims(std::span<const int64_t> values) {

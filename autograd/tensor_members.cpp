@@ -41,8 +41,9 @@ void Tensor::set_grad(const Tensor& gradient) const {
     meta = std::make_shared<Meta>();
   }
   if (gradient.defined())
-    check(gradient.shape() == shape() && gradient.device() == device(), "set_grad: the gradient is ", gradient.shape(),
-          " on ", gradient.device(), ", the tensor ", shape(), " on ", device());
+    check(gradient.shape() == shape() && gradient.dtype() == dtype() && gradient.device() == device(),
+          "set_grad: the gradient is ", gradient.dtype(), gradient.shape(), " on ", gradient.device(), ", the tensor ",
+          dtype(), shape(), " on ", device());
   meta->grad = gradient;
 }
 
@@ -121,6 +122,11 @@ Tensor Tensor::index(const std::vector<Index>& indices) const { return loom::ind
 
 Tensor Tensor::sum(Dims dims, bool keepdim) const { return loom::sum(*this, dims, keepdim); }
 Tensor Tensor::mean(Dims dims, bool keepdim) const { return loom::mean(*this, dims, keepdim); }
+Tensor Tensor::var(Dims dims, double correction, bool keepdim) const {
+  return loom::var(*this, dims, correction, keepdim);
+}
+std::pair<Tensor, Tensor> Tensor::max(int dim, bool keepdim) const { return loom::max(*this, dim, keepdim); }
+std::pair<Tensor, Tensor> Tensor::min(int dim, bool keepdim) const { return loom::min(*this, dim, keepdim); }
 Tensor Tensor::max() const { return loom::max(*this); }
 Tensor Tensor::min() const { return loom::min(*this); }
 Tensor Tensor::argmax(std::optional<int> dim, bool keepdim) const { return loom::argmax(*this, dim, keepdim); }

@@ -130,4 +130,6 @@ Dims broadcast_shapes(std::string_view op, const Dims& a, const Dims& b) {
   return out;
 }
 
+Index::Index(const Tensor& positions_or_mask) : variant(std::make_shared<const Tensor>(positions_or_mask)) {}
+
 }  // namespace loom

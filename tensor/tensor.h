@@ -15,6 +15,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -38,9 +39,17 @@ struct NewAxis {};   // None of x[None]
 struct Ellipsis {};  // ... of x[..., 0]
 inline constexpr NewAxis new_axis{};
 inline constexpr Ellipsis ellipsis{};
-// One entry of x.index({...}): a position, a slice, a new axis, an ellipsis, or a tensor of positions (i64) or a mask,
-// which at(tensor) makes (autograd/ops/index.h).
-using Index = std::variant<int64_t, Slice, NewAxis, Ellipsis, std::shared_ptr<const Tensor>>;
+// One entry of x.index({0, Slice{1, 3}, mask}): a position, a slice, a new axis, an ellipsis, or a tensor of positions
+// (i64) or a mask (boolean).
+struct Index : std::variant<int64_t, Slice, NewAxis, Ellipsis, std::shared_ptr<const Tensor>> {
+  template <class T>
+    requires(std::is_integral_v<T> && !std::is_same_v<T, bool>)
+  Index(T position) : variant(static_cast<int64_t>(position)) {}  // NOLINT: all of these are written as they are
+  Index(Slice slice) : variant(slice) {}                          // NOLINT
+  Index(NewAxis axis) : variant(axis) {}                          // NOLINT
+  Index(Ellipsis rest) : variant(rest) {}                         // NOLINT
+  Index(const Tensor& positions_or_mask);                         // NOLINT
+};
 
 // dtype and device of a new tensor; what is not given is the rank's default (f32 on cpu unless a Fabric says
 // otherwise).
@@ -159,8 +168,11 @@ class Tensor {
   // Reductions; dims empty: all. Differentiable.
   Tensor sum(Dims dims = {}, bool keepdim = false) const;
   Tensor mean(Dims dims = {}, bool keepdim = false) const;
+  Tensor var(Dims dims = {}, double correction = 1, bool keepdim = false) const;
   Tensor max() const;
   Tensor min() const;
+  std::pair<Tensor, Tensor> max(int dim, bool keepdim = false) const;  // values, index
+  std::pair<Tensor, Tensor> min(int dim, bool keepdim = false) const;
   Tensor argmax(std::optional<int> dim = {}, bool keepdim = false) const;
   Tensor argmin(std::optional<int> dim = {}, bool keepdim = false) const;
   Tensor all() const;

@@ -3,6 +3,7 @@
 
 #include <limits>
 #include <optional>
+#include <type_traits>
 
 #include <loom/tensor/tensor.h>
 
@@ -17,6 +18,13 @@ namespace loom {
 #define COMPARE(name, ...) Tensor name(const Tensor& a, const Tensor& b);
 #define BITWISE(name, ...) Tensor name(const Tensor& a, const Tensor& b);
 #include <loom/accelerators/elementwise.def>
+
+// A power by a number; 2, 3, 1/2 and -1 cost no more than a product.
+template <class T>
+  requires std::is_arithmetic_v<T>
+Tensor pow(const Tensor& x, T exponent) {
+  return x.pow(Tensor(exponent));
+}
 
 // condition ? a : b; condition is boolean, all three broadcast.
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);

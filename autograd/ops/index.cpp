@@ -173,6 +173,4 @@ Tensor index_put(const Tensor& x, const std::vector<Index>& indices, const Tenso
   return reshape(accumulate ? index_add(flat, 0, at, source) : scatter(flat, 0, at, source), x.shape());
 }
 
-loom::Index at(const Tensor& positions_or_mask) { return std::make_shared<const Tensor>(positions_or_mask); }
-
 }  // namespace loom

@@ -21,7 +21,5 @@ Tensor masked_select(const Tensor& x, const Tensor& mask);         // 1-d
 Tensor index(const Tensor& x, const std::vector<Index>& indices);  // x.index({...})
 // A copy of x with values written (or added) at the indices.
 Tensor index_put(const Tensor& x, const std::vector<Index>& indices, const Tensor& values, bool accumulate = false);
-// An index made of a tensor, for x.index({at(rows), Slice{}}).
-loom::Index at(const Tensor& positions_or_mask);
 
 }  // namespace loom

@@ -21,6 +21,7 @@ Tensor argmax(const Tensor& x, std::optional<int> dim = {}, bool keepdim = false
 Tensor argmin(const Tensor& x, std::optional<int> dim = {}, bool keepdim = false);
 // correction 1: the sample variance (divided by n - 1); 0: the biased one.
 Tensor var(const Tensor& x, const Dims& dims = {}, double correction = 1, bool keepdim = false);
+// Call it loom::std(x): after `using namespace loom`, std alone is the standard library's namespace.
 Tensor std(const Tensor& x, const Dims& dims = {}, double correction = 1, bool keepdim = false);
 // Vector norm: p of 1, 2, any positive number, or infinity.
 Tensor norm(const Tensor& x, double p = 2, const Dims& dims = {}, bool keepdim = false);

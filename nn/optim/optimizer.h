@@ -50,6 +50,9 @@ struct ParameterState {
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
+  // Schedulers and Fabric refer to it, and a copy would share its state.
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
 
   void step();
   // Runs closure, which computes the gradients and returns the loss, and steps.

@@ -294,6 +294,25 @@ TEST_CASE("several outputs: backward over all of them at once") {
   CHECK(values(x.grad()) == std::vector<double>{2, 3});
 }
 
+TEST_CASE("dims may be one number, and an index a tensor, as in PyTorch") {
+  const Tensor x = tensor({{1.0, 2.0}, {3.0, 4.0}}, f64);
+  CHECK(values(x.sum(1)) == std::vector<double>{3, 7});
+  CHECK(values(x.mean(-1)) == std::vector<double>{1.5, 3.5});
+  CHECK(x.sum({}).item<double>() == 10);
+  CHECK(zeros(3).shape() == Dims{3});
+  CHECK(values(x.max(0).first) == std::vector<double>{3, 4});
+  CHECK(values(x.var(0)) == std::vector<double>{2, 2});
+  CHECK(values(pow(x, 2)) == values(x * x));
+  CHECK(values(x.index({x > 2.5})) == std::vector<double>{3, 4});
+  CHECK(values(x.index({0, tensor({1, 0})})) == std::vector<double>{2, 1});
+}
+
+TEST_CASE("a gradient that does not fit is refused") {
+  const Tensor x = leaf({1, 2});
+  CHECK_THROWS_WITH_AS(x.set_grad(zeros(2, f32)), "set_grad: the gradient is f32[2] on cpu, the tensor f64[2] on cpu",
+                       Error);
+}
+
 TEST_CASE("a parameter is a leaf; copying copies, sharing is asked for") {
   const Parameter p(tensor({1.0, 2.0}, f64));
   CHECK(p.requires_grad());

@@ -50,6 +50,8 @@ inline void set(const View& x, int64_t index, double value) {
   with_type(x.dtype, [&]<class T> {
     if constexpr (std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>)
       x.as<T>()[offset_of(x, index)] = T(static_cast<float>(value));
+    else if constexpr (std::is_integral_v<T>)
+      x.as<T>()[offset_of(x, index)] = static_cast<T>(static_cast<int64_t>(value));  // u8 wraps around
     else
       x.as<T>()[offset_of(x, index)] = static_cast<T>(value);
   });

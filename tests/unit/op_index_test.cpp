@@ -25,43 +25,43 @@ TEST_CASE("positions, slices and new axes make views") {
 
 TEST_CASE("lists of positions broadcast and pair up") {
   const Tensor x = counted({3, 4});
-  CHECK(equal(x.index({at(tensor({2, 0}))}), tensor({{8, 9, 10, 11}, {0, 1, 2, 3}})));
-  CHECK(equal(x.index({at(tensor({2, 0})), at(tensor({1, -1}))}), tensor({9, 3})));
-  CHECK(equal(x.index({at(tensor({{2}, {0}})), at(tensor({1, 3}))}), tensor({{9, 11}, {1, 3}})));
-  CHECK(equal(x.index({at(tensor({2, 0})), 1}), tensor({9, 1})));
-  CHECK(equal(x.index({Slice{}, at(tensor({-1, -4}))}), tensor({{3, 0}, {7, 4}, {11, 8}})));
+  CHECK(equal(x.index({Index(tensor({2, 0}))}), tensor({{8, 9, 10, 11}, {0, 1, 2, 3}})));
+  CHECK(equal(x.index({Index(tensor({2, 0})), Index(tensor({1, -1}))}), tensor({9, 3})));
+  CHECK(equal(x.index({Index(tensor({{2}, {0}})), Index(tensor({1, 3}))}), tensor({{9, 11}, {1, 3}})));
+  CHECK(equal(x.index({Index(tensor({2, 0})), 1}), tensor({9, 1})));
+  CHECK(equal(x.index({Slice{}, Index(tensor({-1, -4}))}), tensor({{3, 0}, {7, 4}, {11, 8}})));
 }
 
 TEST_CASE("where the selected dimensions go") {
   const Tensor x = counted({2, 3, 4, 5}), two = tensor({0, 1}), pair = tensor({{0, 1, 2}, {2, 1, 0}});
-  CHECK(x.index({Slice{}, at(two)}).shape() == Dims{2, 2, 4, 5});
-  CHECK(x.index({Slice{}, at(pair), at(pair)}).shape() == Dims{2, 2, 3, 5});  // adjoining: in place
-  CHECK(x.index({at(two), Slice{}, at(two)}).shape() == Dims{2, 3, 5});       // apart: in front
-  CHECK(x.index({Slice{}, at(two), Slice{}, at(two)}).shape() == Dims{2, 2, 4});
-  CHECK(x.index({0, Slice{}, at(two)}).shape() == Dims{3, 2, 5});  // a position is no list here
-  CHECK(x.index({Slice{}, at(two), new_axis, at(two)}).shape() == Dims{2, 2, 1, 5});
-  CHECK(equal(x.index({Slice{}, at(two), Slice{}, at(two)})[1], x.select(1, 1).select(2, 1)));
+  CHECK(x.index({Slice{}, Index(two)}).shape() == Dims{2, 2, 4, 5});
+  CHECK(x.index({Slice{}, Index(pair), Index(pair)}).shape() == Dims{2, 2, 3, 5});  // adjoining: in place
+  CHECK(x.index({Index(two), Slice{}, Index(two)}).shape() == Dims{2, 3, 5});       // apart: in front
+  CHECK(x.index({Slice{}, Index(two), Slice{}, Index(two)}).shape() == Dims{2, 2, 4});
+  CHECK(x.index({0, Slice{}, Index(two)}).shape() == Dims{3, 2, 5});  // a position is no list here
+  CHECK(x.index({Slice{}, Index(two), new_axis, Index(two)}).shape() == Dims{2, 2, 1, 5});
+  CHECK(equal(x.index({Slice{}, Index(two), Slice{}, Index(two)})[1], x.select(1, 1).select(2, 1)));
 }
 
 TEST_CASE("masks") {
   const Tensor x = counted({3, 4}), rows = tensor({1, 0, 1}).to(boolean);
-  CHECK(equal(x.index({at(rows)}), tensor({{0, 1, 2, 3}, {8, 9, 10, 11}})));
-  CHECK(equal(x.index({at(x > 8)}), tensor({9, 10, 11})));
-  CHECK(equal(x.index({at(rows), at(tensor({1, 2}))}), tensor({1, 10})));
-  CHECK(x.index({at(x < 0)}).shape() == Dims{0});
-  CHECK(x.index({at(ones({}, boolean))}).shape() == Dims{1, 3, 4});
-  CHECK(x.index({at(zeros({}, boolean))}).shape() == Dims{0, 3, 4});
+  CHECK(equal(x.index({Index(rows)}), tensor({{0, 1, 2, 3}, {8, 9, 10, 11}})));
+  CHECK(equal(x.index({Index(x > 8)}), tensor({9, 10, 11})));
+  CHECK(equal(x.index({Index(rows), Index(tensor({1, 2}))}), tensor({1, 10})));
+  CHECK(x.index({Index(x < 0)}).shape() == Dims{0});
+  CHECK(x.index({Index(ones({}, boolean))}).shape() == Dims{1, 3, 4});
+  CHECK(x.index({Index(zeros({}, boolean))}).shape() == Dims{0, 3, 4});
   CHECK(equal(masked_select(x, x % 5 == 0), tensor({0, 5, 10})));
 }
 
 TEST_CASE("writing at indices") {
   const Tensor x = zeros({3, 2}, i64);
-  CHECK(equal(index_put(x, {at(tensor({2, 0}))}, tensor({{1, 2}, {3, 4}})), tensor({{3, 4}, {0, 0}, {1, 2}})));
-  CHECK(equal(index_put(x, {at(tensor({1, 1, -2}))}, tensor({5, 6}), true), tensor({{0, 0}, {15, 18}, {0, 0}})));
+  CHECK(equal(index_put(x, {Index(tensor({2, 0}))}, tensor({{1, 2}, {3, 4}})), tensor({{3, 4}, {0, 0}, {1, 2}})));
+  CHECK(equal(index_put(x, {Index(tensor({1, 1, -2}))}, tensor({5, 6}), true), tensor({{0, 0}, {15, 18}, {0, 0}})));
   CHECK(equal(x, zeros({3, 2}, i64)));
   x.index_put_({Slice{}, 1}, 7);
   CHECK(equal(x, tensor({{0, 7}, {0, 7}, {0, 7}})));
-  x.index_put_({at(x == 7)}, tensor({1, 2, 3}));
+  x.index_put_({Index(x == 7)}, tensor({1, 2, 3}));
   CHECK(equal(x, tensor({{0, 1}, {0, 2}, {0, 3}})));
 }
 

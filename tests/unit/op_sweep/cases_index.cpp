@@ -90,36 +90,36 @@ void add_index_cases(Cases& c) {
   add_index(c, "slices", {5, 4}, {}, [](In) -> std::vector<Index> { return {Slice{1, {}, 2}, Slice{{}, -1}}; });
   add_index(c, "ellipsis", {2, 3, 4}, {}, [](In) -> std::vector<Index> { return {ellipsis, -1}; });
   add_index(c, "new axis", {2, 3}, {}, [](In) -> std::vector<Index> { return {new_axis, 0, new_axis}; });
-  add_index(c, "list", {3, 4}, {two}, [](In x) -> std::vector<Index> { return {at(x[1])}; });
+  add_index(c, "list", {3, 4}, {two}, [](In x) -> std::vector<Index> { return {Index(x[1])}; });
   add_index(c, "list in the middle", {2, 3, 2}, {square}, [](In x) -> std::vector<Index> {
-    return {Slice{}, at(x[1])};
+    return {Slice{}, Index(x[1])};
   });
   add_index(c, "adjoining lists", {2, 3, 2, 2}, {two, square}, [](In x) -> std::vector<Index> {
-    return {Slice{}, at(x[1]), at(x[2])};
+    return {Slice{}, Index(x[1]), Index(x[2])};
   });
   add_index(c, "separated lists", {2, 3, 2}, {two, square}, [](In x) -> std::vector<Index> {
-    return {at(x[1]), Slice{}, at(x[2])};
+    return {Index(x[1]), Slice{}, Index(x[2])};
   });
   add_index(c, "list and position", {2, 3, 3}, {two}, [](In x) -> std::vector<Index> {
-    return {0, Slice{}, at(x[1])};
+    return {0, Slice{}, Index(x[1])};
   });
-  add_index(c, "mask", {3, 4}, {mask({3})}, [](In x) -> std::vector<Index> { return {at(x[1])}; });
+  add_index(c, "mask", {3, 4}, {mask({3})}, [](In x) -> std::vector<Index> { return {Index(x[1])}; });
   add_index(c, "mask of two dimensions", {3, 4, 2}, {mask({3, 4})},
-            [](In x) -> std::vector<Index> { return {at(x[1])}; });
+            [](In x) -> std::vector<Index> { return {Index(x[1])}; });
   add_index(c, "mask and slice", {3, 4}, {mask({4})}, [](In x) -> std::vector<Index> {
-    return {Slice{1, 3}, at(x[1])};
+    return {Slice{1, 3}, Index(x[1])};
   });
-  add_index(c, "scalar tensor", {3, 4}, {integers({}, 0, 3)}, [](In x) -> std::vector<Index> { return {at(x[1])}; });
-  add_index(c, "empty list", {3, 4}, {integers({0}, 0, 3)}, [](In x) -> std::vector<Index> { return {at(x[1])}; });
+  add_index(c, "scalar tensor", {3, 4}, {integers({}, 0, 3)}, [](In x) -> std::vector<Index> { return {Index(x[1])}; });
+  add_index(c, "empty list", {3, 4}, {integers({0}, 0, 3)}, [](In x) -> std::vector<Index> { return {Index(x[1])}; });
   add_put(c, "list", {5, 2}, {3, 2}, unique_positions({3}, 0, 5), false,
-          [](In x) -> std::vector<Index> { return {at(x[1])}; });
+          [](In x) -> std::vector<Index> { return {Index(x[1])}; });
   add_put(c, "broadcast", {5, 2}, {2}, unique_positions({3}, 0, 5), false,
-          [](In x) -> std::vector<Index> { return {at(x[1])}; });
+          [](In x) -> std::vector<Index> { return {Index(x[1])}; });
   add_put(c, "accumulate", {3, 2}, {5, 2}, integers({5}, -3, 3), true,
-          [](In x) -> std::vector<Index> { return {at(x[1])}; });
-  add_put(c, "mask, number", {3, 4}, {}, mask({3, 4}), false, [](In x) -> std::vector<Index> { return {at(x[1])}; });
+          [](In x) -> std::vector<Index> { return {Index(x[1])}; });
+  add_put(c, "mask, number", {3, 4}, {}, mask({3, 4}), false, [](In x) -> std::vector<Index> { return {Index(x[1])}; });
   add_put(c, "slice and list", {3, 4}, {2, 2}, unique_positions({2}, 0, 4), false, [](In x) -> std::vector<Index> {
-    return {Slice{1, {}}, at(x[1])};
+    return {Slice{1, {}}, Index(x[1])};
   });
 }
 
