@@ -29,22 +29,28 @@ std::string next_version(const std::filesystem::path& parent) {
   return "version_" + std::to_string(highest + 1);
 }
 
+void make_directories(const std::filesystem::path& path) {
+  std::error_code status;
+  std::filesystem::create_directories(path, status);
+  check(!status, "CsvLogger: cannot make the directory ", path.string(), ": ", status.message());
+}
+
 }  // namespace
 
 CsvLogger::CsvLogger(CsvLoggerOptions options) : options_(std::move(options)), columns_{"step"} {}
 
 std::filesystem::path CsvLogger::directory() {
-  if (directory_.empty()) {
-    const auto parent = options_.root / options_.name;
-    directory_ = parent / (options_.version.empty() ? next_version(parent) : options_.version);
-  }
-  return directory_;
-}
-
-void CsvLogger::open_directory() {
+  if (!directory_.empty()) return directory_;
+  const auto parent = options_.root / options_.name;
+  if (!options_.version.empty()) return directory_ = parent / options_.version;
+  make_directories(parent);
   std::error_code status;
-  std::filesystem::create_directories(directory(), status);
-  check(!status, "CsvLogger: cannot make the directory ", directory().string(), ": ", status.message());
+  std::filesystem::path candidate;
+  do {  // who makes the directory has it: two programs may start at once
+    candidate = parent / next_version(parent);
+  } while (!std::filesystem::create_directory(candidate, status) && !status);
+  check(!status, "CsvLogger: cannot make the directory ", candidate.string(), ": ", status.message());
+  return directory_ = candidate;
 }
 
 std::string CsvLogger::line_of(const std::map<std::string, std::string>& row) const {
@@ -81,7 +87,7 @@ void CsvLogger::log_metrics(const Metrics& metrics, std::optional<int64_t> step)
   }
   rows_.push_back(row);
   if (wider) {
-    open_directory();
+    make_directories(directory());
     rewrite();
     return;
   }

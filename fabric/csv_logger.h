@@ -24,11 +24,10 @@ class CsvLogger final : public Logger {
   explicit CsvLogger(CsvLoggerOptions options = {});
   void log_metrics(const Metrics& metrics, std::optional<int64_t> step) override;
   void finalize() override {}
-  // The directory, which is made with the first row.
+  // The directory. Without a version one is made here, for this logger alone; else with the first row.
   std::filesystem::path directory();
 
  private:
-  void open_directory();
   void rewrite();
   std::string line_of(const std::map<std::string, std::string>& row) const;
 

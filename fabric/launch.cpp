@@ -91,9 +91,17 @@ void Fabric::join_ranks() {
 void Fabric::launch(const std::function<void()>& f) {
   start_ranks_if_alone(options_);
   join_ranks();
-  f();
-  if (is_global_zero())
+  const auto finalize = [this] {
+    if (!is_global_zero()) return;
     for (const auto& logger : options_.loggers) logger->finalize();
+  };
+  try {
+    f();
+  } catch (...) {  // what was logged until now is what one wants to read
+    finalize();
+    throw;
+  }
+  finalize();
 }
 
 int Fabric::launch(int, char**, const std::function<void()>& f) {
