@@ -6,7 +6,7 @@
 //   overlap inputs, except that an elementwise output may be exactly one of its inputs.
 // - Views may have any strides, stride 0 included for inputs; kernels that need dense memory say so.
 // - Shapes and dtypes have been checked by the caller (tensor/): a kernel checks nothing but the dtypes it lacks, for
-//   which it throws "op: not implemented for dtype on cpu" (see accelerators/README.md for the table).
+//   which it throws "op: not implemented for dtype on cpu" (docs/op_dtype_table.md).
 // - 16-bit floats are computed and accumulated in f32.
 // - Results do not depend on timing: at equal num_threads() the same bits.
 #pragma once

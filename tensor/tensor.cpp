@@ -56,7 +56,8 @@ Tensor::operator View() const {
 
 void* Tensor::raw_data() const {
   const Body& b = body();
-  return static_cast<std::byte*>(b.storage->data()) + b.offset * static_cast<int64_t>(item_size(b.dtype));
+  auto* const start = static_cast<std::byte*>(b.storage->data());
+  return start ? start + b.offset * static_cast<int64_t>(item_size(b.dtype)) : nullptr;  // null: no elements
 }
 
 void Tensor::check_type(DType given, const char* what) const {
