@@ -96,7 +96,9 @@ def main():
         in_unit = (lambda s: s * 1e3) if per_step else (lambda s: batch * world / s)
         timing.record(name, in_unit(median), "ms" if per_step else "samples/s", mean=in_unit(mean), losses=losses)
     if world > 1:
-        dist.destroy_process_group()
+        dist.barrier()
+        sys.stdout.flush()
+        os._exit(0)  # gloo's threads now and then abort the interpreter's end, with the result already printed
 
 
 main()
