@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the rows, ours and the peer's by turns, and writes medians, ratios and their spread. scripts/bench calls it."""
+"""Runs the rows, ours and the peer's by turns, and writes medians, ratios and their spread after every row: a run that
+is cut keeps what it measured. scripts/bench calls it."""
 import argparse
-import datetime
 import json
 import pathlib
 import re
@@ -74,6 +74,30 @@ def summary(case):
     return result
 
 
+def outcome_of(row, programs, runs):
+    """The row's entry in the report: its cases, or why there are none."""
+    try:
+        cases = measure(row, programs, runs)
+    except (Skipped, Failed) as reason:
+        outcome = "skipped" if isinstance(reason, Skipped) else "failed"
+        print(f"bench: {row.name}: {outcome}: {reason}", file=sys.stderr, flush=True)
+        return {"what": row.what, outcome: str(reason)}
+    return {"what": row.what, "cases": {name: summary(case) | {"values": case} for name, case in cases.items()}}
+
+
+def write(report, folder):
+    """Both forms of the report, replaced whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", report["machine"]["cpu"].lower()).strip("-")
+    stem = folder / f"{report['machine']['date']}-{slug}"
+    for ending, text in ((".json", json.dumps(report, indent=1) + "\n"), (".md", table.markdown(report))):
+        whole = stem.with_name(stem.name + ending)
+        part = whole.with_name(whole.name + ".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(whole)
+    return stem
+
+
 def main():
     given = arguments()
     if given.smoke:
@@ -83,34 +107,20 @@ def main():
         sys.exit("no such row; there are: " + " ".join(row.name for row in ROWS))
     about = machine.describe(ROOT, given.build, given.python)
     report = {"command": given.command, "runs": given.runs, "machine": about, "busy_cores": {}, "rows": {}}
-    failed = 0
+    keep = not (given.smoke or given.filter)
     with tempfile.TemporaryDirectory() as scratch:
         programs = Programs(ROOT, given.build, given.python, pathlib.Path(scratch), given.smoke)
+        report["sizes"] = programs.sizes()
         for row in rows:
             report["busy_cores"][row.name] = machine.busy_cores()
             print(f"bench: {row.name}: {row.what}", file=sys.stderr, flush=True)
-            try:
-                cases = measure(row, programs, given.runs)
-            except (Skipped, Failed) as reason:
-                outcome = "skipped" if isinstance(reason, Skipped) else "failed"
-                failed += outcome == "failed"
-                print(f"bench: {row.name}: {outcome}: {reason}", file=sys.stderr, flush=True)
-                report["rows"][row.name] = {"what": row.what, outcome: str(reason)}
-                continue
-            report["rows"][row.name] = {
-                "what": row.what, "cases": {name: summary(case) | {"values": case} for name, case in cases.items()}}
-        report["sizes"] = programs.sizes()
-    text = table.markdown(report)
-    print(text)
-    if given.smoke or given.filter:
-        return failed
-    given.out.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", report["machine"]["cpu"].lower()).strip("-")
-    name = f"{datetime.date.today().isoformat()}-{slug}"
-    (given.out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (given.out / f"{name}.md").write_text(text, encoding="utf-8")
-    print(f"bench: wrote {given.out / name}.json and .md", file=sys.stderr)
-    return failed
+            report["rows"][row.name] = outcome_of(row, programs, given.runs)
+            if keep:
+                stem = write(report, given.out)
+    print(table.markdown(report))
+    if keep:
+        print(f"bench: wrote {stem}.json and .md", file=sys.stderr)
+    return any("failed" in row for row in report["rows"].values())
 
 
 if __name__ == "__main__":
