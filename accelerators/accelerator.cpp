@@ -1,5 +1,5 @@
 #include <loom/accelerators/accelerator.h>
-#include <loom/accelerators/cpu/cpu.h>
+#include <loom/accelerators/cpu.h>
 #include <loom/accelerators/cuda.h>
 
 namespace loom {

@@ -56,7 +56,7 @@ def describe(root, build, python):
         "kernel": os.uname().release,
         "loom": revision,
         "compiler": output(cache.get("CMAKE_CXX_COMPILER", "c++"), "--version").partition("\n")[0],
-        "build": f"{cache.get('CMAKE_BUILD_TYPE', '')}, LOOM_ARCH={cache.get('LOOM_ARCH', '')}",
+        "build": f"{cache.get('CMAKE_BUILD_TYPE', '')}, LOOM_CPU_SETS={cache.get('LOOM_CPU_SETS', '')}",
         "mpi": output("mpirun", "--version").partition("\n")[0],
     }
     if python:

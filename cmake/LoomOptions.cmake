@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # The options, and the flags that all of Loom's targets share. Nothing here reaches a project that embeds Loom.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
-  set(default_arch x86-64-v3)
+  set(default_cpu_sets avx2 avx512)
 endif()
 option(LOOM_MPI "Ranks as MPI processes" ON)
 option(LOOM_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(LOOM_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
 option(LOOM_BENCH "Build the benchmarks (needs google-benchmark)" OFF)
 option(LOOM_WERROR "Warnings are errors" OFF)
-set(LOOM_ARCH "${default_arch}" CACHE STRING "-march of the library; empty: the compiler's default")
+set(LOOM_CPU_SETS "${default_cpu_sets}" CACHE STRING "Instruction sets with kernels of their own, besides the portable ones")
 set(LOOM_SANITIZE "" CACHE STRING "Sanitizers: address,undefined or thread; empty: none")
-unset(default_arch)
+unset(default_cpu_sets)
 
 if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
@@ -48,9 +48,7 @@ endif()
 # The library's own flags. Contraction stays off, and fast-math too: a loop's vector body and its scalar tail must round
 # alike, for a sharded update is bit-equal to the whole one. Kernels that want a fused multiply-add write it.
 set(LOOM_LIBRARY_FLAGS -fno-math-errno -fno-trapping-math -ffp-contract=off)
-if(LOOM_ARCH)
-  list(APPEND LOOM_LIBRARY_FLAGS -march=${LOOM_ARCH})
-  if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
-    list(APPEND LOOM_LIBRARY_FLAGS -mtune=generic)  # g++ 12 tuned for one machine costs Eigen's products 20-45 %
-  endif()
-endif()
+# One build for all machines: everything is compiled for the oldest processor; kernels also for these sets.
+# -mtune=generic: g++ 12 tuned for one machine costs matrix products 20-45 %.
+set(LOOM_CPU_FLAGS_avx2 -march=x86-64-v3 -mtune=generic)
+set(LOOM_CPU_FLAGS_avx512 -march=x86-64-v4 -mtune=generic)

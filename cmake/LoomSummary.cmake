@@ -10,11 +10,7 @@ if(LOOM_MPI)
 else()
   set(mpi_text OFF)
 endif()
-if(NOT LOOM_ARCH)
-  set(arch_text "compiler's default")
-else()
-  set(arch_text ${LOOM_ARCH})
-endif()
+list(JOIN LOOM_CPU_SETS ", " sets_text)
 if(NOT LOOM_SANITIZE)
   set(sanitize_text none)
 else()
@@ -23,7 +19,7 @@ endif()
 message(STATUS "
   Loom ${PROJECT_VERSION}
     compiler       ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}, ${CMAKE_BUILD_TYPE}, launcher: ${CMAKE_CXX_COMPILER_LAUNCHER}
-    LOOM_ARCH      ${arch_text}
+    LOOM_CPU_SETS  portable, ${sets_text}
     LOOM_MPI       ${mpi_text}
     LOOM_SANITIZE  ${sanitize_text}
     LOOM_WERROR    ${LOOM_WERROR}

@@ -1,11 +1,9 @@
 #include <loom/accelerators/cpu/cpu.h>
 
-namespace loom {
-
 // Never destroyed: tensors in static storage give their memory back after the destructors of this file would have run.
-Cpu& cpu_accelerator() {
-  static Cpu* const cpu = new Cpu;
-  return *cpu;
+loom::Cpu& loom::cpu::self() {
+  static Cpu* const kernels = new Cpu;
+  return *kernels;
 }
 
-}  // namespace loom
+extern "C" loom::Accelerator* loom_cpu_kernels() { return &loom::cpu::self(); }

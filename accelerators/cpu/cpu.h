@@ -1,17 +1,12 @@
-// The CPU accelerator. Its member functions are defined one family a file beside this header.
+// The kernels of the CPU, compiled once for each instruction set. Member functions are defined one family a file.
 #pragma once
 
-#include <loom/accelerators/accelerator.h>
+#include <loom/accelerators/cpu_memory.h>
 
 namespace loom {
 
-class Cpu final : public Accelerator {
+class Cpu final : public CpuMemory {
  public:
-  void* allocate(size_t bytes) override;
-  void release(void* block) noexcept override;
-  MemoryStats memory_stats() const override;
-  void reset_peak_memory_stats() override;
-  void empty_cache() override;
   void copy(const View& y, const View& x) override;
   void fill(const View& y, double value) override;
   void fill(const View& y, int64_t value) override;
@@ -57,6 +52,14 @@ class Cpu final : public Accelerator {
                const RmspropStep& s) override;
 };
 
-Cpu& cpu_accelerator();
+namespace cpu {
+
+// The kernels of the instruction set that the calling file is compiled for.
+Cpu& self();
+
+}  // namespace cpu
 
 }  // namespace loom
+
+// What a plugin hands over: its kernels.
+extern "C" [[gnu::visibility("default")]] loom::Accelerator* loom_cpu_kernels();

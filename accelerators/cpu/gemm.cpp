@@ -54,7 +54,7 @@ struct Operand {
       if (x.strides[d] == 0) distinct.shape[d] = 1;
     packed = Scratch<T>(distinct.numel());
     const View dense = view_over(packed.data(), dtype_of<T>(), distinct.shape);
-    cpu_accelerator().copy(dense, distinct);
+    cpu::self().copy(dense, distinct);
     data = packed.data();
     strides = dense.strides;
     for (int d = 0; d < row; ++d)

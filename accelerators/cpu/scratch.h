@@ -14,14 +14,14 @@ class Scratch {
  public:
   Scratch() = default;
   explicit Scratch(int64_t count)
-      : data_(static_cast<T*>(cpu_accelerator().allocate(static_cast<size_t>(count) * sizeof(T)))) {}
+      : data_(static_cast<T*>(cpu::self().allocate(static_cast<size_t>(count) * sizeof(T)))) {}
   Scratch(Scratch&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
   Scratch& operator=(Scratch&& other) noexcept {
     std::swap(data_, other.data_);
     return *this;
   }
   ~Scratch() {
-    if (data_ != nullptr) cpu_accelerator().release(data_);
+    if (data_ != nullptr) cpu::self().release(data_);
   }
   T* data() const { return data_; }
 
@@ -40,7 +40,7 @@ class DenseInput {
       return;
     }
     copy_ = Scratch<T>(x.numel());
-    cpu_accelerator().copy(view_over(copy_.data(), dtype_of<T>(), x.shape), x);
+    cpu::self().copy(view_over(copy_.data(), dtype_of<T>(), x.shape), x);
     data_ = copy_.data();
   }
   const T* data() const { return data_; }
@@ -61,11 +61,11 @@ class DenseOutput {
     }
     copy_ = Scratch<T>(y.numel());
     data_ = copy_.data();
-    if (accumulates) cpu_accelerator().copy(view_over(data_, dtype_of<T>(), y.shape), y);
+    if (accumulates) cpu::self().copy(view_over(data_, dtype_of<T>(), y.shape), y);
   }
   T* data() const { return data_; }
   void store() const {
-    if (copy_.data() != nullptr) cpu_accelerator().copy(y_, view_over(data_, dtype_of<T>(), y_.shape));
+    if (copy_.data() != nullptr) cpu::self().copy(y_, view_over(data_, dtype_of<T>(), y_.shape));
   }
 
  private:

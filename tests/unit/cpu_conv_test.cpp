@@ -87,7 +87,7 @@ void check_case(const Case& c, DType t, Layout layout) {
   for (size_t i = 0; i < y_expected.size(); ++i)
     y_expected[i] += get(bias, static_cast<int64_t>(i) / (shape[2] * shape[3]) % shape[1]);
 
-  Cpu& cpu = cpu_accelerator();
+  Accelerator& cpu = cpu_accelerator();
   cpu.conv2d(y, x, w, bias, c.g);
   cpu.conv2d(plain, x, w, without(), c.g);
   cpu.conv2d_grad_input(dx, dy, w, c.g);

@@ -149,7 +149,7 @@ TEST_CASE("index_add: 16-bit sums are kept in f32; the same bits on any number o
 
 TEST_CASE("index: out of range") {
   const Array x = random(DType::f32, {5, 2}), y(DType::f32, {3, 2}), high = list({0, 7, 9}), low = list({0, -1, 2});
-  Cpu& cpu = cpu_accelerator();
+  Accelerator& cpu = cpu_accelerator();
   const std::vector<double> before = values(x);
   CHECK_THROWS_WITH_AS(cpu.index_select(y, x, high, 0),
                        "index_select: index 7 is out of range for dimension 0 of size 5", Error);

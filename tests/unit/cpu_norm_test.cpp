@@ -175,7 +175,7 @@ TEST_CASE("batch_statistics: a mean of 1e4 leaves the variance whole") {
 
 TEST_CASE("norms: refuse integers") {
   const Array x(DType::i64, {2, 2}), s(DType::f32, {2}), x3(DType::i64, {2, 2, 1});
-  Cpu& cpu = cpu_accelerator();
+  Accelerator& cpu = cpu_accelerator();
   const char *const layer = "layer_norm: expects a floating dtype, got i64",
                     *const rms = "rms_norm: expects a floating dtype, got i64",
                     *const batch = "batch_norm: expects a floating dtype, got i64";

@@ -12,7 +12,8 @@
 
 #include <doctest/doctest.h>
 
-#include <loom/accelerators/cpu/cpu.h>
+#include <loom/accelerators/accelerator.h>
+#include <loom/accelerators/cpu.h>
 #include <loom/accelerators/threads.h>
 
 namespace kernel_test {

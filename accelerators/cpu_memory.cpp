@@ -14,7 +14,8 @@
 #include <new>
 #include <string_view>
 
-#include <loom/accelerators/cpu/cpu.h>
+#include <loom/accelerators/cpu_memory.h>
+#include <loom/accelerators/error.h>
 
 namespace loom {
 
@@ -221,7 +222,7 @@ class Cache {
   MemoryStats stats_;
 };
 
-// Never destroyed: see cpu_accelerator().
+// Never destroyed: see cpu/cpu.cpp.
 Cache& cache() {
   static Cache* const instance = new Cache;
   return *instance;
@@ -229,12 +230,12 @@ Cache& cache() {
 
 }  // namespace
 
-void* Cpu::allocate(size_t bytes) { return bytes == 0 ? nullptr : cache().allocate(bytes); }
-void Cpu::release(void* block) noexcept {
+void* CpuMemory::allocate(size_t bytes) { return bytes == 0 ? nullptr : cache().allocate(bytes); }
+void CpuMemory::release(void* block) noexcept {
   if (block != nullptr) cache().release(block);
 }
-MemoryStats Cpu::memory_stats() const { return cache().stats(); }
-void Cpu::reset_peak_memory_stats() { cache().reset_peak(); }
-void Cpu::empty_cache() { cache().empty(); }
+MemoryStats CpuMemory::memory_stats() const { return cache().stats(); }
+void CpuMemory::reset_peak_memory_stats() { cache().reset_peak(); }
+void CpuMemory::empty_cache() { cache().empty(); }
 
 }  // namespace loom

@@ -1,0 +1,17 @@
+// The door to the CPU. Its kernels are compiled once for each instruction set; the widest one that the processor has is
+// chosen at first use, or the one that LOOM_CPU names.
+#pragma once
+
+#include <string_view>
+
+namespace loom {
+
+class Accelerator;
+
+// Throws Error when LOOM_CPU names a set that this build or this processor lacks.
+Accelerator& cpu_accelerator();
+// "avx512" (x86-64-v4), "avx2" (x86-64-v3) or "portable" (any x86-64, which LOOM_CPU may also call "sse"; any other
+// machine). Equal results, to the bit, are promised within one set only.
+std::string_view cpu_instruction_set();
+
+}  // namespace loom

@@ -1,0 +1,13 @@
+// Parts of Loom that are loaded when needed: shared objects beside the library.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace loom {
+
+// The address of `symbol` in lib<name>.so, which lies in the folder of Loom's library; it stays loaded. Null, and the
+// reason in `why`, when there is none.
+void* plugin_symbol(std::string_view name, const char* symbol, std::string& why);
+
+}  // namespace loom
