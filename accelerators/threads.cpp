@@ -40,8 +40,12 @@ int positive_from_environment(const char* name) {
 
 // Ranks on this node. MPI is asked first: under mpirun, Slurm's variables describe the daemon.
 int local_ranks() {
-  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE"})
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"})
     if (const int n = positive_from_environment(name); n > 0) return n;
+  if (const char* const tasks = std::getenv("SLURM_GTIDS")) {  // this node's, as "0,1,2"; in a batch script "0"
+    const std::string_view text(tasks);
+    return 1 + static_cast<int>(std::count(text.begin(), text.end(), ','));
+  }
   return 1;
 }
 

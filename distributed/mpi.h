@@ -21,6 +21,8 @@ struct MpiOptions {
 
 // True when a launcher (mpirun, mpiexec, srun --mpi=pmix) started this process; reads the environment only.
 bool started_by_mpi();
+// The number of tasks when srun started several that cannot find each other (without --mpi=pmix), else 0.
+int srun_tasks_apart();
 
 // Joins MPI_COMM_WORLD, starting MPI on first use. MPI started here is finalised at normal process exit; MPI that the
 // program started itself is adopted and left to it. After an error MPI is not finalised but the job aborted.

@@ -12,6 +12,15 @@ bool started_by_mpi() {
   return false;
 }
 
+// SLURM_STEP_NUM_TASKS: only srun sets it, for its tasks; SLURM_NTASKS is also there in a batch script, which is one
+// process, and SLURM_PTY_PORT in an interactive shell, whose programs are no tasks.
+int srun_tasks_apart() {
+  const char* const tasks = std::getenv("SLURM_STEP_NUM_TASKS");
+  if (tasks == nullptr || started_by_mpi() || std::getenv("SLURM_PTY_PORT") != nullptr) return 0;
+  const int n = std::atoi(tasks);
+  return n > 1 ? n : 0;
+}
+
 NodePlacement node_placement(Communicator& world) {
   const std::vector<std::string> nodes = world.all_gather_bytes(world.node());
   const std::string& own = nodes[static_cast<size_t>(world.rank())];

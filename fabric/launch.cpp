@@ -49,6 +49,9 @@ std::shared_ptr<Communicator> ranks_for(const FabricOptions& options) {
 // Alone and more ranks wanted: what can be wrong with the options is said here, once, rather than by every rank.
 void start_ranks_if_alone(const FabricOptions& options) {
   if (options.plugins.communicator || started_by_mpi()) return;
+  const int tasks = srun_tasks_apart();  // each would train alone, and write where the others write
+  check(tasks == 0, "srun started ", tasks,
+        " tasks that cannot find each other; add --mpi=pmix to make them ranks, or start each program with -n 1");
   const int ranks = requested_ranks(options.devices);
   check(options.num_nodes >= 1, "num_nodes=", options.num_nodes, ": expected a number of at least 1");
   check(options.num_nodes == 1, "num_nodes=", options.num_nodes,

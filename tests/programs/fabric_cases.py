@@ -4,17 +4,20 @@
 
 usage: fabric_cases.py MPIEXEC PROGRAM [GROUP...]
 """
+import os
 import re
 
 import jobs
 from jobs import expect, fails, run
+from slurm_node import on_slurm
+from slurm_node import on_slurm
 
 SECONDS = 5 + 3  # 5 to end, the rest to start
 
 
-def goes_wrong(program, case, first, ranks=3):
-    """The first line that the job prints matches."""
-    job = run([program, case], ranks)
+def goes_wrong(program, case, first, launcher=()):
+    """The first line that the job prints matches. Ranks of mpirun, unless another launcher is given."""
+    job = run([*launcher, program, case], None if launcher else 3)
     expect(job.code != 0, job, "expected an error status")
     line = next((line for line in job.output.splitlines() if line.strip()), "")
     expect(re.match(first, line), job, f"expected the first line to match {first!r}")
@@ -87,9 +90,30 @@ def two_programs_write_one_folder(program, folder):
         jobs.succeeds(run([program, "hold", folder], ranks))  # the folder is free again
 
 
+@on_slurm
+def srun_places_ranks(program, _):
+    for ranks in (1, 2, 4):
+        job = jobs.succeeds(run(["srun", "-Q", "--mpi=pmix", "-n", ranks, program, "place"], LOOM_NUM_THREADS=None))
+        lines = job.output.splitlines()
+        threads = min(len(os.sched_getaffinity(0)), max(1, os.cpu_count() // ranks))
+        expect(sorted(lines) == [f"rank {rank} of {ranks}, local rank {rank}, node 0, {threads} threads"
+                                 for rank in range(ranks)], job, f"expected {ranks} ranks, {threads} threads each")
+
+
+@on_slurm
+def srun_ends_the_job(program, _):
+    srun = ["srun", "-Q", "--mpi=pmix", "-n", 3]
+    for case, first in (("throw", r"\[rank 1\] disk quota exceeded$"),
+                        ("exit", r"\[rank \d\] rank 1 has ended, this rank waits for it in "),
+                        ("kill", r"srun: error: .*Killed"),
+                        ("segfault", r".")):
+        goes_wrong(program, case, first, srun)
+
+
 if __name__ == "__main__":
     jobs.main({
         "faults": [rank_throws, rank_throws_a_number, rank_exits, rank_is_killed, rank_crashes, all_ranks_throw,
                    one_rank_throws, models_differ],
         "checkpoints": [disk_is_full, two_programs_write_one_folder],
+        "srun": [srun_places_ranks, srun_ends_the_job],
     })
