@@ -33,6 +33,8 @@ std::unique_ptr<Communicator> mpi_communicator_from_handle(int fortran_handle, c
 // Ranks of this node, from MPI itself (MPI_Comm_split_type shared), not from the launcher's variables.
 struct NodePlacement {
   int local_rank = 0, local_size = 1, node_rank = 0, nodes = 1;
+  int cores = 1;  // this process's share of the cores that it may run on: each is divided among those that may use it
+  int node_cores = 1;  // that any rank of this node may run on
 };
 NodePlacement node_placement(Communicator& world);  // any communicator; groups ranks by host
 
