@@ -70,7 +70,23 @@ __attribute__((target("avx512f"))) void avx512_chains() {
     for (int64_t j = 0; j < chains; ++j) sums[j] = _mm512_fmadd_ps(sums[j], factor, term);
   for (__m512& sum : sums) benchmark::DoNotOptimize(sum);
 }
+
+__attribute__((target("avx512f,avx512bf16"))) void bf16_chains() {
+  __m512 sums[chains];
+  const auto ones = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3F80));
+  for (__m512& sum : sums) sum = _mm512_setzero_ps();
+  for (int64_t i = 0; i < turns; ++i)
+#pragma GCC unroll 16
+    for (int64_t j = 0; j < chains; ++j) sums[j] = _mm512_dpbf16_ps(sums[j], ones, ones);
+  for (__m512& sum : sums) benchmark::DoNotOptimize(sum);
+}
 #endif
+
+// Operations a second of chains on every thread, `lanes` multiply-adds each.
+double operations_of(void (*chains_of)(), double lanes) {
+  const double seconds = best_seconds([&] { on_all_threads(chains_of); });
+  return 2.0 * chains * turns * lanes * loom::num_threads() / seconds;
+}
 
 }  // namespace
 
@@ -87,29 +103,18 @@ double copy_bandwidth() {
   return 2 * sizeof(float) * floats / seconds;
 }
 
-double update_bandwidth() {
-  std::vector<uint64_t> values(floats / 2, 1);
+double triad_bandwidth() {
+  const std::vector<float> x(floats, 1.0F), y(floats, 2.0F);
+  std::vector<float> to(floats);
   const double seconds = best_seconds([&] {
-    loom::parallel_for(floats / 2, floats / 2 / loom::num_threads(), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) values[static_cast<size_t>(i)] ^= 1;
+    loom::parallel_for(floats, floats / loom::num_threads(), [&](int64_t begin, int64_t end) {
+      const float *px = x.data(), *py = y.data();
+      float* const p = to.data();
+      for (int64_t i = begin; i < end; ++i) p[i] = px[i] + 0.5F * py[i];
     });
-    benchmark::DoNotOptimize(values.data());
+    benchmark::DoNotOptimize(to.data());
   });
-  return 2 * sizeof(float) * floats / seconds;
-}
-
-double read_bandwidth() {
-  const std::vector<uint64_t> values(floats / 2, 1);
-  const double seconds = best_seconds([&] {
-    loom::parallel_for(floats / 2, floats / 2 / loom::num_threads(), [&](int64_t begin, int64_t end) {
-      uint64_t all[32] = {};  // integers may be added in any order, so that this loop is vectorised
-      int64_t i = begin;
-      for (; i + 32 <= end; i += 32)
-        for (int64_t j = 0; j < 32; ++j) all[j] |= values[static_cast<size_t>(i + j)];
-      benchmark::DoNotOptimize(all);
-    });
-  });
-  return sizeof(float) * floats / seconds;
+  return 3 * sizeof(float) * floats / seconds;
 }
 
 double fma_peak() {
@@ -124,8 +129,14 @@ double fma_peak() {
     lanes = 8;
   }
 #endif
-  const double seconds = best_seconds([&] { on_all_threads(chains_of); });
-  return 2.0 * chains * turns * lanes * loom::num_threads() / seconds;
+  return operations_of(chains_of, lanes);
+}
+
+double bf16_peak() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512bf16")) return operations_of(bf16_chains, 32);
+#endif
+  return fma_peak();
 }
 
 }  // namespace bench
