@@ -45,7 +45,7 @@ struct ResNet {
   std::vector<BasicBlock> blocks;
   loom::nn::Linear fc;
   using Optimizer = loom::optim::SGD;
-  static constexpr loom::optim::SgdOptions settings{.lr = 0.01, .momentum = 0.9};
+  static constexpr loom::optim::SgdOptions settings{.lr = 1e-3, .momentum = 0.9};
 
   explicit ResNet(const Options& options)
       : width(options.number("width", 64)),

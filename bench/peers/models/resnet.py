@@ -43,4 +43,4 @@ class ResNet(nn.Module):
 
     @staticmethod
     def optimizer(parameters, fused):
-        return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, fused=fused)
+        return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, fused=fused)
