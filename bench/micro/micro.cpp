@@ -61,12 +61,14 @@ std::vector<std::string> lines_of(const std::filesystem::path& file, const std::
   return lines;
 }
 
+constexpr double in_caches = 20e6;  // bytes
+
 struct Limits {
   double copy = copy_bandwidth(), flops = fma_peak(), bf16 = bf16_peak();
 
-  // Seconds; 0: no limit is known.
+  // Seconds; 0: no limit is known. What the caches hold moves faster than memory.
   double seconds(const Cost& cost) const {
-    return std::max(cost.bytes / copy, cost.flops / (cost.bf16 ? bf16 : flops));
+    return std::max(cost.bytes < in_caches ? 0 : cost.bytes / copy, cost.flops / (cost.bf16 ? bf16 : flops));
   }
 };
 
