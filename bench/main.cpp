@@ -20,7 +20,7 @@ constexpr std::array rows{
                bench::run_growth},
     bench::Row{"all_reduce", "sums of 4 KB to 100 MB over the ranks   mode=threaded|inline", bench::run_all_reduce},
     bench::Row{"startup", "the time of the first op's end, and the memory then   mpi=1", bench::run_startup},
-    bench::Row{"micro", "single operations beside the limits   cases=FILE group=NAME milliseconds=100",
+    bench::Row{"micro", "single operations beside the limits   cases=FILE group=NAME milliseconds=40",
                bench::run_micro},
 };
 

@@ -97,7 +97,7 @@ double seconds_of_a_call(const std::string& name, const Operation& operation, co
   if (options.smoke())
     registered->Iterations(1);
   else
-    registered->MinTime(1e-3 * static_cast<double>(options.number("milliseconds", 100)));
+    registered->MinTime(1e-3 * static_cast<double>(options.number("milliseconds", 40)));
   Reporter reporter;
   benchmark::RunSpecifiedBenchmarks(&reporter);
   return reporter.seconds;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The twin of bench/micro in PyTorch: the same cases, each operation under its name.
 
-micro.py cases=FILE group=NAME [milliseconds=100] [numpy=1] [onednn=1]
+micro.py cases=FILE group=NAME [milliseconds=40] [numpy=1] [onednn=1]
 """
 import os
 import pathlib
@@ -219,7 +219,7 @@ def run(given):
     for line in cases(given["cases"], given["group"]):
         name, *words = [int(word) if word.isdigit() else word for word in line.split()]
         call = operations[name](*words)
-        seconds = timing.seconds_of_a_call(call, float(given.get("milliseconds", 100)) * 1e-3)
+        seconds = timing.seconds_of_a_call(call, float(given.get("milliseconds", 40)) * 1e-3)
         timing.record(line, *in_unit(name, words, seconds))
 
 
