@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows that are not runs of a program: sizes of libraries, times of compilers, ranks counted up. Each function gives the
-records of both sides, as the programs would."""
+"""Rows that are not runs of a program: sizes of libraries, times of compilers, ranks counted up. Each function gives
+the records of both sides, as the programs would."""
 import dataclasses
 import os
 import re
@@ -31,7 +31,8 @@ def sizes(programs, _row):
     libraries = {path.resolve() for path in programs.build.glob("libloom*.so")}
     if not libraries:
         raise Skipped("no shared library in the build folder")
-    results = {"ours": [record("all libraries", sum(stripped_size(programs, path) for path in libraries) / 2**20, "MiB")]}
+    own = sum(stripped_size(programs, path) for path in libraries)
+    results = {"ours": [record("all libraries", own / 2**20, "MiB")]}
     if folder := torch_folder(programs):
         paths = [os.path.join(folder, "lib", name) for name in ("libtorch_cpu.so", "libc10.so", "libtorch_python.so")]
         size = sum(os.path.getsize(path) for path in paths if os.path.exists(path))

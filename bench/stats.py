@@ -9,7 +9,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Bounded:
-    """A median and the interval that holds the true one with at least the confidence; unsure: too few values for any."""
+    """A median and an interval that holds the true one with at least the confidence; not sure: too few values."""
     median: float
     low: float
     high: float
@@ -42,8 +42,8 @@ def judged(value, least):
 
 @dataclass(frozen=True)
 class Target:
-    """What issue 3 asks of a case: at least `ratio` of the peer, `limit` of the physical limit, at most `most` units, at
-    most `over` units more than the peer."""
+    """What issue 3 asks of a case: at least `ratio` of the peer, at least `limit` of the physical limit, at most `most`
+    units, at most `over` units more than the peer."""
     ratio: float = 0
     limit: float = 0
     most: float = 0

@@ -47,7 +47,7 @@ Samples training_data(Net& net, const Options& options, int64_t step) {
 // To be called by every rank of a launched Fabric.
 template <class Net>
 Training train(loom::Fabric& fabric, const Options& options) {
-  const int64_t batch = options.number("batch", 64), world = fabric.world_size();
+  const int64_t batch = options.smoke() ? 2 : options.number("batch", 64), world = fabric.world_size();
   Training result{.samples = batch * world};
   Net net(options);
   const auto [inputs, targets] = training_data(net, options, result.samples);
