@@ -92,11 +92,11 @@ def micro(group, what, targets, variants=None, threads=(1, 2), seconds=20):
 PRODUCTS = {"MKL": [], "oneDNN": ["onednn=1"]}
 MICRO = [
     *micro("gemm_f32", "products of matrices, f32; peers: PyTorch (MKL), oneDNN through PyTorch, numpy's OpenBLAS",
-           gemm_targets, PRODUCTS | {"OpenBLAS": ["numpy=1"]}, seconds=45),
+           gemm_targets, PRODUCTS | {"OpenBLAS": ["numpy=1"]}, seconds=25),
     *micro("gemm_bf16", "products of matrices, bf16", gemm_targets, {"PyTorch": [], "oneDNN": ["onednn=1"]},
-           seconds=45),
+           seconds=20),
     *micro("conv", "convolutions: forward, the input's and the weight's gradient", {"": PRODUCT},
-           {"contiguous": [], "channels_last": ["channels_last=1"]}, seconds=45),
+           {"contiguous": [], "channels_last": ["channels_last=1"]}, seconds=20),
     *micro("attention", "causal attention", {"": Target(ratio=1)}, seconds=6),
     *micro("elementwise", "elementwise functions", ELEMENTWISE, seconds=9),
     *micro("rows", "softmax, norms, losses, sums, embeddings", ELEMENTWISE, seconds=10),
