@@ -67,7 +67,7 @@ TRAINING = [
 
 # --- single operations (cases.txt)
 
-ELEMENTWISE = {"10000|3200|4000|16 64 96": Target(ratio=1, limit=0.9), "": Target(ratio=1)}
+ELEMENTWISE = {"10000|3200|4000|5000 1000|16 64 96": Target(ratio=1, limit=0.9), "": Target(ratio=1)}
 PRODUCT = Target(ratio=0.95)
 
 
