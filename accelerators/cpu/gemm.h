@@ -1,4 +1,5 @@
-// The one matrix product that CPU kernels share.
+// The one matrix product that CPU kernels share. An element of c is summed in an order that only the shapes, the
+// strides and the instruction set decide: it has the same bits whatever the number of threads and whoever computes it.
 #pragma once
 
 #include <cstdint>

@@ -22,6 +22,8 @@ struct Lines {
 
 namespace pack_detail {
 
+inline constexpr int64_t lines_chunk = 8;  // steps at a time of lines that are neighbours in memory
+
 template <int block, class V, int... lane>
 [[gnu::always_inline]] inline void swap_blocks(V& a, V& b, std::integer_sequence<int, lane...>) {
   constexpr int n = sizeof...(lane);
@@ -91,6 +93,7 @@ void pack_along_lines(E* to, int64_t width, const Lines<S>& from, int64_t lines,
   for (int64_t p = 0; p < k; p += per_step) {
     const Vec<SumOf<E>> v = lines_at<all, E>(at, p + 1 < k ? at + from.step : nullptr, lines);
     std::memcpy(to, &v, sizeof(v));
+    __builtin_prefetch(at + 2 * lines_chunk * from.step);  // rows far apart: no prefetcher of the processor follows
     at += per_step * from.step;
     to += width;
   }
@@ -136,7 +139,7 @@ void pack_panel(E* to, int64_t width, const Lines<S>& from, int64_t lines, int64
 template <class E, class S>
 void pack(E* to, int64_t width, int64_t stride, const Lines<S>& from, int64_t lines, int64_t k) {
   // Neighbouring lines share cache lines and pages: they are read together, a few steps at a time.
-  const int64_t chunk = from.step == 1 ? k : 8;
+  const int64_t chunk = from.step == 1 ? k : pack_detail::lines_chunk;
   for (int64_t p = 0; p < k; p += chunk) {
     E* panel = to + p / (is_pair<E> ? 2 : 1) * width;
     for (int64_t l = 0; l < lines; l += width, panel += stride) {

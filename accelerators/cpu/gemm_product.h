@@ -3,11 +3,10 @@
 #pragma once
 
 #include <algorithm>
-#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
-#include <loom/accelerators/cpu/gemm.h>
+#include <loom/accelerators/cpu/gemm_args.h>
 #include <loom/accelerators/cpu/gemm_pack.h>
 #include <loom/accelerators/cpu/gemm_tile.h>
 #include <loom/accelerators/cpu/gemm_vector.h>
@@ -16,35 +15,7 @@
 
 namespace loom::cpu {
 
-// c = alpha * a @ b + beta * c + bias. Any strides; S is a's and b's dtype, C is c's, T what is summed in.
-template <class S, class T, class C>
-struct ProductArgs {
-  MatrixRef<const S> a, b;
-  MatrixRef<C> c;
-  T alpha = 1, beta = 0;  // beta 0: c is not read
-  const T* bias = nullptr;
-  int64_t bias_row = 0, bias_column = 1;
-};
-
 namespace product_detail {
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Memory for packed operands: on the stack where little is needed.
-template <class E>
-class Workspace {
- public:
-  E* get(int64_t count) {
-    if (count * static_cast<int64_t>(sizeof(E)) <= static_cast<int64_t>(sizeof(near_)))
-      return reinterpret_cast<E*>(near_);
-    far_ = Scratch<E>(count);
-    return far_.data();
-  }
-
- private:
-  alignas(64) std::byte near_[12 * 1024];
-  Scratch<E> far_;
-};
 
 // E is what tiles multiply, S what memory holds.
 template <class E, class S, class C>
@@ -53,8 +24,10 @@ class Product {
   static constexpr int64_t per_step = is_pair<E> ? 2 : 1;  // elements along k that one step of a tile takes
   static constexpr int64_t panel = int64_t{tile_vectors} * lanes<T>;
   static constexpr bool same_type = std::is_same_v<C, T>;
-  // A tile's rows of a and a panel of b share the first cache, a block of a has the second, a block of b the third.
-  static constexpr int64_t depth = 1536 / sizeof(E), block_rows = int64_t{18} * tile_rows, block_columns = 64 * panel;
+  // Steps of k in one go. Deep, as every further block reads and writes all of c again; it decides the order of sums,
+  // so it does not depend on the machine.
+  static constexpr int64_t depth = 4096 / sizeof(E);
+  static constexpr int64_t third_cache = 4 << 20;  // bytes of it that a block of b may take
 
  public:
   explicit Product(const ProductArgs<S, T, C>& args)
@@ -63,7 +36,9 @@ class Product {
   }
 
   void run() {
-    const int64_t steps = ceil_div(ceil_div(k_, per_step), blocks_);
+    const int64_t steps = ceil_div(ceil_div(k_, per_step), blocks_),
+                  step_bytes = std::max<int64_t>(steps, 1) * sizeof(E);
+    const int64_t block_columns = std::max<int64_t>(third_cache / (step_bytes * panel), 1) * panel;
     for (int64_t j = 0; j < n_; j += block_columns)
       for (int64_t block = 0; block < blocks_; ++block) {
         const int64_t from = std::min(block * steps * per_step, k_), to = std::min(from + steps * per_step, k_);
@@ -92,9 +67,9 @@ class Product {
   static int64_t k_blocks(int64_t k) { return std::max<int64_t>(1, ceil_div(ceil_div(k, per_step), depth)); }
 
   // Few rows of c do not pay for packing b; few columns do not for packing a.
-  bool b_lies_well() const { return std::is_same_v<E, S> && p_.b.column_stride == 1 && m_ <= 2 * tile_rows; }
+  bool b_lies_well() const { return std::is_same_v<E, S> && p_.b.column_stride == 1 && m_ <= 10 * tile_rows; }
   bool a_lies_well() const {
-    if (n_ > 4 * panel) return false;
+    if (n_ > 8 * panel) return false;
     const bool along_k = p_.a.column_stride == 1;
     const int64_t far = along_k ? p_.a.row_stride : p_.a.column_stride;
     if (far * static_cast<int64_t>(sizeof(S)) % 2048 == 0 && m_ > tile_rows) return false;  // lines evict one another
@@ -144,7 +119,10 @@ class Product {
       return;
     }
     Workspace<E> memory;
-    const int64_t most = std::min(ceil_div(end - begin, height), block_rows / height) * height;
+    // A tile's rows of a and a panel of b share the first cache; a block of a has half of the second.
+    const int64_t step_bytes = std::max<int64_t>(block.steps, 1) * sizeof(E);
+    const int64_t fit = std::max<int64_t>(second_cache() / 2 / (step_bytes * height), 1);
+    const int64_t most = std::min(ceil_div(end - begin, height), fit) * height;
     const int64_t stride = height * block.steps + lanes<T>;
     E* const packed = memory.get(most / height * stride);
     for (int64_t from = begin; from < end; from += most) {
@@ -232,43 +210,6 @@ class Product {
   int64_t m_, n_, k_, blocks_;
   Scratch<T> partial_;  // m x n, sums of earlier blocks of k where c is of a narrower type
 };
-
-// c' = b' a'
-template <class S, class T, class C>
-ProductArgs<S, T, C> transposed(const ProductArgs<S, T, C>& p) {
-  const auto swapped = [](const auto& m) {
-    return std::remove_cvref_t<decltype(m)>{m.data, m.columns, m.rows, m.column_stride, m.row_stride};
-  };
-  return {swapped(p.b), swapped(p.a), swapped(p.c), p.alpha, p.beta, p.bias, p.bias_column, p.bias_row};
-}
-
-// Few rows of c, where b can be read as it lies: no tile would be worth its packing.
-template <class S, class T, class C>
-bool is_vector_product(const ProductArgs<S, T, C>& p) {
-  return p.c.rows == 1 ? p.b.row_stride == 1 || p.b.column_stride == 1 : p.c.rows <= 3 && p.b.row_stride == 1;
-}
-
-template <class S, class T, class C>
-void vector_products(const ProductArgs<S, T, C>& p, int64_t begin, int64_t end) {
-  const int64_t k = p.a.columns;
-  Workspace<T> memory;
-  T* const x = memory.get(k);
-  for (int64_t i = 0; i < p.c.rows; ++i) {
-    for (int64_t q = 0; q < k; ++q) x[q] = static_cast<T>(p.a.data[i * p.a.row_stride + q * p.a.column_stride]);
-    for (int64_t j = begin; j < end; j += vector_lines<T>) {
-      alignas(64) T sums[vector_lines<T>];
-      const int64_t lines = std::min(vector_lines<T>, end - j);
-      vector_times<T, S>(sums, x, {p.b.data + j * p.b.column_stride, p.b.column_stride, p.b.row_stride}, lines, k);
-      for (int64_t l = 0; l < lines; ++l) {
-        C& c = p.c.data[i * p.c.row_stride + (j + l) * p.c.column_stride];
-        T value = p.alpha * sums[l];
-        if (p.beta != 0) value += p.beta * static_cast<T>(c);
-        if (p.bias != nullptr) value += p.bias[i * p.bias_row + (j + l) * p.bias_column];
-        c = static_cast<C>(value);
-      }
-    }
-  }
-}
 
 }  // namespace product_detail
 

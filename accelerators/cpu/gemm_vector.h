@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include <loom/accelerators/cpu/gemm_args.h>
 #include <loom/accelerators/cpu/gemm_pack.h>
 #include <loom/accelerators/cpu/simd.h>
 
@@ -89,6 +90,34 @@ void vector_times(T* sums, const T* x, const Lines<S>& from, int64_t lines, int6
   } else {
     if (lines == 8 * n) return combine<8>(sums, x, from, k, n);
     for (; l < lines; l += n) combine<1>(sums + l, x, part(l), k, std::min(n, lines - l));
+  }
+}
+
+// Few rows of c, where b can be read as it lies: no tile would be worth its packing.
+template <class S, class T, class C>
+bool is_vector_product(const ProductArgs<S, T, C>& p) {
+  return p.c.rows == 1 ? p.b.row_stride == 1 || p.b.column_stride == 1 : p.c.rows <= 3 && p.b.row_stride == 1;
+}
+
+template <class S, class T, class C>
+void vector_products(const ProductArgs<S, T, C>& p, int64_t begin, int64_t end) {
+  const int64_t k = p.a.columns;
+  Workspace<T> memory;
+  T* const x = memory.get(k);
+  for (int64_t i = 0; i < p.c.rows; ++i) {
+    for (int64_t q = 0; q < k; ++q) x[q] = static_cast<T>(p.a.data[i * p.a.row_stride + q * p.a.column_stride]);
+    for (int64_t j = begin; j < end; j += vector_lines<T>) {
+      alignas(64) T sums[vector_lines<T>];
+      const int64_t lines = std::min(vector_lines<T>, end - j);
+      vector_times<T, S>(sums, x, {p.b.data + j * p.b.column_stride, p.b.column_stride, p.b.row_stride}, lines, k);
+      for (int64_t l = 0; l < lines; ++l) {
+        C& c = p.c.data[i * p.c.row_stride + (j + l) * p.c.column_stride];
+        T value = p.alpha * sums[l];
+        if (p.beta != 0) value += p.beta * static_cast<T>(c);
+        if (p.bias != nullptr) value += p.bias[i * p.bias_row + (j + l) * p.bias_column];
+        c = static_cast<C>(value);
+      }
+    }
   }
 }
 

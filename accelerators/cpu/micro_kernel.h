@@ -2,8 +2,8 @@
 // The innermost loop of every matrix product: a tile of c held in registers while k runs.
 #pragma once
 
-#include <bit>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include <loom/accelerators/cpu/simd.h>
@@ -41,7 +41,9 @@ template <int rows, int vectors, class E>
     for (int j = 0; j < vectors; ++j) std::memcpy(&row[j], b + j * lanes<T>, sizeof(row[j]));
 #pragma GCC unroll 32
     for (int i = 0; i < rows; ++i) {
-      const Vec<T> element = broadcast(std::bit_cast<T>(base[i / 3][i % 3 * a_row]));
+      T one;
+      std::memcpy(&one, base[i / 3] + i % 3 * a_row, sizeof(one));  // a pair that was not packed may lie anywhere
+      const Vec<T> element = broadcast(one);
 #pragma GCC unroll 8
       for (int j = 0; j < vectors; ++j) {
         if constexpr (is_pair<E>)

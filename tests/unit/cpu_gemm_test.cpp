@@ -121,6 +121,69 @@ TEST_CASE("gemm: slabs on several threads give the same product") {
   }
 }
 
+TEST_CASE("gemm: sizes around the edges of tiles, panels and vectors") {
+  for (const DType t : floating)
+    for (const int64_t m : {2, 4, 6, 7, 13, 14, 15, 29})
+      for (const int64_t n : {2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65})
+        for (const Layout layout : layouts) {
+          CAPTURE(m);
+          CAPTURE(n);
+          const Array a = random(t, {m, 19}, layout), b = random(t, {19, n}, layout), bias = random(t, {n});
+          check_gemm({.c = Array(t, {m, n}), .a = a, .b = b, .bias = bias});
+        }
+}
+
+TEST_CASE("gemm: sizes around the blocks of rows, columns and k") {
+  // Blocks of k: 512 in f64, 1024 in f32, 2048 in bf16 pairs.
+  for (const DType t : floating)
+    for (const Layout layout : layouts) {
+      for (const int64_t k : {511, 512, 513, 1023, 1024, 1025, 2047, 2048, 2049, 4097})
+        for (const double beta : {0.0, 1.0}) {
+          CAPTURE(k);
+          const Array a = random(t, {5, k}, layout), b = random(t, {k, 18}, layout), bias = random(t, {18});
+          const Array c = beta == 0 ? Array(t, {5, 18}) : random(t, {5, 18});
+          check_gemm({.c = c, .a = a, .b = b, .bias = beta == 0 ? bias.view : without(), .beta = beta});
+          if (k % 2 == 1) check_gemm({.c = random(t, {5, 18}, layout), .a = a, .b = b, .bias = bias, .beta = 0.5});
+        }
+      for (const int64_t m : {139, 141, 300}) {  // b packed or not, several blocks of a
+        const Array a = random(t, {m, 70}, layout), b = random(t, {70, 40}, layout);
+        check_gemm({.c = Array(t, {m, 40}), .a = a, .b = b, .bias = without()});
+      }
+      const Array a = random(t, {3, 5}, layout), b = random(t, {5, 600}, layout), c(t, {3, 600}, layout);
+      check_gemm({.c = c, .a = a, .b = b, .bias = without()});
+    }
+}
+
+TEST_CASE("gemm: vectors, whichever operand they are") {
+  for (const DType t : floating)
+    for (const Dims& s : {Dims{1, 130, 77}, Dims{130, 1, 77}, Dims{2, 9, 33}, Dims{9, 3, 33}, Dims{1, 1, 100}})
+      for (const Layout a_layout : layouts)
+        for (const Layout b_layout : layouts)
+          for (const Layout c_layout : layouts) {
+            const Array a = random(t, {s[0], s[2]}, a_layout), b = random(t, {s[2], s[1]}, b_layout);
+            const Array bias = random(t, {s[1]}), c = random(t, {s[0], s[1]}, c_layout);
+            check_gemm({.c = c, .a = a, .b = b, .bias = bias, .alpha = 0.5, .beta = -1});
+          }
+}
+
+TEST_CASE("gemm: the same bits on any number of threads") {
+  for (const DType t : floating)
+    for (const Dims& s : {Dims{1, 150, 67, 90}, Dims{1, 61, 201, 90}, Dims{1, 1, 3001, 80}, Dims{1, 3001, 1, 80},
+                          Dims{1, 40, 50, 2100}, Dims{1, 300, 33, 300}, Dims{3, 60, 70, 80}, Dims{16, 20, 30, 40}})
+      for (const Layout layout : layouts) {
+        const Array a = random(t, {s[0], s[1], s[3]}, layout), b = random(t, {s[0], s[3], s[2]}, layout);
+        const Array bias = random(t, {s[2]});
+        std::vector<double> first;
+        for (const int threads : {1, 2, 3, 4}) {
+          const Threads scope(threads);
+          const Array c(t, {s[0], s[1], s[2]});
+          cpu_accelerator().gemm({.c = c, .a = a, .b = b, .bias = bias});
+          if (threads == 1) first = values(c);
+          CHECK(values(c) == first);
+        }
+      }
+}
+
 TEST_CASE("gemm: 16-bit products are summed in f32") {
   // 4096 terms of 1 + 2^-10: a sum kept in f16 would stop growing at 2048.
   const int64_t k = 4096;
@@ -136,6 +199,18 @@ TEST_CASE("gemm: NaN and infinity pass through") {
   const Array a = array(DType::f32, {2, 2}, {inf, 1, nan, 1}), b = array(DType::f32, {2, 1}, {1, 1}),
               c(DType::f32, {2, 1});
   check_gemm({.c = c, .a = a, .b = b, .bias = without()});
+}
+
+TEST_CASE("gemm: NaN and infinity stay in their row and column") {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  for (const DType t : floating)
+    for (const Layout layout : layouts)
+      for (const Dims& s : {Dims{15, 18, 21}, Dims{1, 37, 21}, Dims{64, 33, 40}}) {
+        const Array a = random(t, {s[0], s[2]}, layout), b = random(t, {s[2], s[1]}, layout);
+        set(a.view, s[0] * s[2] - 1, nan);
+        set(b.view, s[1] - 1, inf);
+        check_gemm({.c = Array(t, {s[0], s[1]}), .a = a, .b = b, .bias = without()});
+      }
 }
 
 TEST_CASE("gemm: refuses integers") {
