@@ -27,7 +27,8 @@ class Product {
   // Steps of k in one go. Deep, as every further block reads and writes all of c again; it decides the order of sums,
   // so it does not depend on the machine.
   static constexpr int64_t depth = 4096 / sizeof(E);
-  static constexpr int64_t third_cache = 4 << 20;  // bytes of it that a block of b may take
+  static constexpr int64_t few_rows = 140, few_panels = 8;  // what is read so seldom is not packed
+  static constexpr int64_t third_cache = 4 << 20;           // bytes of it that a block of b may take
 
  public:
   explicit Product(const ProductArgs<S, T, C>& args)
@@ -67,9 +68,9 @@ class Product {
   static int64_t k_blocks(int64_t k) { return std::max<int64_t>(1, ceil_div(ceil_div(k, per_step), depth)); }
 
   // Few rows of c do not pay for packing b; few columns do not for packing a.
-  bool b_lies_well() const { return std::is_same_v<E, S> && p_.b.column_stride == 1 && m_ <= 10 * tile_rows; }
+  bool b_lies_well() const { return std::is_same_v<E, S> && p_.b.column_stride == 1 && m_ <= few_rows; }
   bool a_lies_well() const {
-    if (n_ > 8 * panel) return false;
+    if (n_ > few_panels * panel) return false;
     const bool along_k = p_.a.column_stride == 1;
     const int64_t far = along_k ? p_.a.row_stride : p_.a.column_stride;
     if (far * static_cast<int64_t>(sizeof(S)) % 2048 == 0 && m_ > tile_rows) return false;  // lines evict one another

@@ -10,9 +10,10 @@
 
 namespace loom::cpu {
 
-// The tile that fills the registers: its accumulators, a row of b and one broadcast element of a.
-inline constexpr int tile_vectors = 2;
-inline constexpr int tile_rows = vector_registers == 32 ? 14 : 6;
+// The tile that fills the registers: its accumulators, a row of b and one broadcast element of a. SSE needs a register
+// for products too, and broadcasts by shuffles, which compete with the arithmetic: there a wide and low tile is faster.
+inline constexpr int tile_vectors = has_fma ? 2 : 4;
+inline constexpr int tile_rows = !has_fma ? 2 : vector_registers == 32 ? 14 : 6;
 
 // Two bf16 that are neighbours along k: what one step of a bf16 product takes from a row of a or a column of b.
 struct BFloat16Pair {

@@ -19,12 +19,16 @@ namespace loom::cpu {
 
 #if defined(__AVX512F__)
 inline constexpr int vector_bytes = 64, vector_registers = 32;
+inline constexpr bool has_fma = true;
 #elif defined(__AVX2__)
 inline constexpr int vector_bytes = 32, vector_registers = 16;
+inline constexpr bool has_fma = true;
 #elif defined(__aarch64__)
 inline constexpr int vector_bytes = 16, vector_registers = 32;
+inline constexpr bool has_fma = true;
 #else
 inline constexpr int vector_bytes = 16, vector_registers = 16;
+inline constexpr bool has_fma = false;
 #endif
 
 template <class T, int bytes>
