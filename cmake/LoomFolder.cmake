@@ -38,11 +38,10 @@ function(loom_folder name)
   target_link_libraries(loom PRIVATE ${arg_DEPS})
 endfunction()
 
-# loom_cpu_kernels(FOLDER [DEPS target...])
+# loom_cpu_kernels(FOLDER)
 # The kernels in FOLDER once more for each of LOOM_CPU_SETS, as libloom_cpu_<set>.so beside libloom. Nothing of a plugin
 # but its entry is visible, so that no other code can end up with an inline function compiled for a newer processor.
 function(loom_cpu_kernels folder)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "DEPS")
   file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
   foreach(set IN LISTS LOOM_CPU_SETS)
     if(NOT DEFINED LOOM_CPU_FLAGS_${set})
@@ -52,7 +51,7 @@ function(loom_cpu_kernels folder)
     set_target_properties(loom_cpu_${set} PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON
                           INSTALL_RPATH "$ORIGIN")
     target_compile_options(loom_cpu_${set} PRIVATE ${LOOM_LIBRARY_FLAGS} ${LOOM_CPU_FLAGS_${set}})
-    target_link_libraries(loom_cpu_${set} PRIVATE loom ${arg_DEPS})
+    target_link_libraries(loom_cpu_${set} PRIVATE loom)
     set_property(GLOBAL APPEND PROPERTY LOOM_PLUGINS loom_cpu_${set})
   endforeach()
 endfunction()

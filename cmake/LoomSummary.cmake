@@ -26,5 +26,5 @@ message(STATUS "
     LOOM_WERROR    ${LOOM_WERROR}
     programs       tests ${LOOM_TESTS}, examples ${LOOM_EXAMPLES}, bench ${LOOM_BENCH}
     sources        ${counts}
-    found          Eigen ${Eigen3_VERSION}, fmt ${fmt_VERSION}, nlohmann_json ${nlohmann_json_VERSION}, zlib ${ZLIB_VERSION_STRING}
+    found          fmt ${fmt_VERSION}, nlohmann_json ${nlohmann_json_VERSION}, zlib ${ZLIB_VERSION_STRING}
 ")

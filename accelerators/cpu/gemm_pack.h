@@ -93,7 +93,8 @@ void pack_along_lines(E* to, int64_t width, const Lines<S>& from, int64_t lines,
   for (int64_t p = 0; p < k; p += per_step) {
     const Vec<SumOf<E>> v = lines_at<all, E>(at, p + 1 < k ? at + from.step : nullptr, lines);
     std::memcpy(to, &v, sizeof(v));
-    __builtin_prefetch(at + 2 * lines_chunk * from.step);  // rows far apart: no prefetcher of the processor follows
+    for (int64_t s = 0; s < per_step; ++s)  // rows far apart: no prefetcher of the processor follows
+      __builtin_prefetch(at + (2 * lines_chunk + s) * from.step);
     at += per_step * from.step;
     to += width;
   }

@@ -32,7 +32,10 @@ inline constexpr bool has_fma = false;
 #endif
 
 template <class T, int bytes>
-struct VectorOf {
+struct VectorOf {};
+template <class T, int bytes>
+requires std::is_arithmetic_v<T>
+struct VectorOf<T, bytes> {
   typedef T type __attribute__((vector_size(bytes)));
 };
 template <class T>

@@ -12,7 +12,7 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-PRIVATE_PACKAGES = ["Eigen3", "fmt", "nlohmann_json", "ZLIB", "MPI", "protozero", "spdlog"]
+PRIVATE_PACKAGES = ["fmt", "nlohmann_json", "ZLIB", "MPI", "protozero", "spdlog"]
 
 
 def run(*command):
