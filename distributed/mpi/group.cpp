@@ -31,24 +31,31 @@ std::vector<int> ranks_in_world(MPI_Comm comm) {
   return out;
 }
 
+// Ranks that wait by looking take a core each, beside the threads that compute or instead of them.
+bool crowded(const MpiOptions& options, const Host& host) {
+  return (options.mode == MpiMode::threaded ? host.threads + host.ranks : host.ranks) > host.cores;
+}
+
 double seconds(std::chrono::milliseconds t) { return static_cast<double>(t.count()) / 1000; }
 
 }  // namespace
 
-std::shared_ptr<Group> Group::make(MPI_Comm comm, const MpiOptions& options) {
-  auto group = std::make_shared<Group>(comm, options);
+std::shared_ptr<Group> Group::make(MPI_Comm comm, const MpiOptions& options, const Host& host) {
+  auto group = std::make_shared<Group>(comm, options, host);
   add(group, options.communicator.timeout);
   return group;
 }
 
-Group::Group(MPI_Comm comm, const MpiOptions& options)
+Group::Group(MPI_Comm comm, const MpiOptions& options, const Host& host)
     : options_(options),
+      host_(host),
       many_threads_(many_threads()),
       collectives_comm_(returning_errors(comm)),
       messages_comm_(duplicate(comm)),
       notes_comm_(duplicate(comm)),
       world_ranks_(ranks_in_world(comm)),
       transport_(comm, options.chunk_elements),
+      window_(on_one_host(comm, options.ranks_per_host) ? Window::make(comm, crowded(options, host)) : nullptr),
       notes_(notes_comm_, recorder_),
       messages_(std::make_shared<Messages>(messages_comm_, options.chunk_elements,
                                            many_threads_ && options.mode == MpiMode::threaded)) {
@@ -66,7 +73,7 @@ void Group::run(const Collective& c) {
   check(!broken_, to_string(c), ": an earlier collective of this group failed");
   recorder_.begin(fingerprint(c));
   try {
-    transport_.run(c);
+    if (!window_ || !window_->run(c)) transport_.run(c);
   } catch (const std::exception& e) {
     broken_ = true;
     recorder_.end();
@@ -81,6 +88,8 @@ void Group::in_order(const std::function<void()>& f) {
   else
     f();
 }
+
+std::shared_ptr<void> Group::allocate(size_t bytes) { return window_ ? window_->allocate(bytes) : nullptr; }
 
 void Group::leave(bool by_exception) {
   if (released_ || !running()) return;
@@ -126,6 +135,7 @@ void Group::release() {
   thread_.reset();
   notes_.finish_sends();
   messages_.reset();
+  window_.reset();
   for (MPI_Comm* comm : {&notes_comm_, &messages_comm_, &collectives_comm_}) free(*comm);
 }
 

@@ -13,6 +13,7 @@
 #include <loom/distributed/mpi.h>
 #include <loom/distributed/mpi/call.h>
 #include <loom/distributed/mpi/process.h>
+#include <loom/distributed/mpi/rendezvous.h>
 
 namespace loom {
 namespace mpi {
@@ -51,6 +52,7 @@ void finish() {
   lock.unlock();
   for (const auto& g : groups) g->say_goodbye();
   for (const auto& g : groups) g->await_goodbyes();
+  will_not_come();
   MPI_Finalize();
 }
 
