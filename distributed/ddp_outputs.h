@@ -18,13 +18,9 @@ struct AnyMember {
   void operator()(std::string_view, T&&) const {}
 };
 template <class T>
-concept WithMembers = requires(const T& t) {
-  t.members(AnyMember{});
-};
+concept WithMembers = requires(const T& t) { t.members(AnyMember{}); };
 template <class T>
-concept TupleLike = requires {
-  std::tuple_size<T>::value;
-};
+concept TupleLike = requires { std::tuple_size<T>::value; };
 template <class T>
 concept RangeLike = requires(const T& t) {
   t.begin();
