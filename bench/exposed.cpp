@@ -18,8 +18,8 @@ using namespace loom;
 
 void run_exposed(const Options& options) {
   const auto ranks = ranks_of(options);
-  const int64_t buckets = options.number("buckets", 8),
-                bytes = options.smoke() ? 4096 : options.number("bytes", 4 << 20);
+  const int64_t buckets = options.number("buckets", 16),
+                bytes = options.smoke() ? 4096 : options.number("bytes", 2 << 20);
   const int64_t steps = options.smoke() ? 2 : 20, n = bytes / int64_t{sizeof(float)};
   const auto memory = ranks->allocate(static_cast<size_t>(buckets * bytes));
   std::vector<Work> works(static_cast<size_t>(buckets));

@@ -21,7 +21,7 @@ constexpr std::array rows{
     bench::Row{"collective",
                "4 B to 256 MB   collective=all_reduce|reduce_scatter|all_gather mode=threaded|inline memory=own|shared",
                bench::run_collective},
-    bench::Row{"exposed", "what a step waits for communication while a device works   mode=.. buckets=8 bytes=4194304",
+    bench::Row{"exposed", "what a step waits for communication while a device works   mode=.. buckets=16 bytes=2097152",
                bench::run_exposed},
     bench::Row{"startup", "the time of the first op's end, and the memory then   mpi=1", bench::run_startup},
     bench::Row{"micro", "single operations beside the limits   cases=FILE group=NAME milliseconds=40",

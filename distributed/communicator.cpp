@@ -40,7 +40,8 @@ struct Expectation {
   int rank, size;
   template <class... Args>
   void operator()(bool condition, const Args&... args) const {
-    check(condition, to_string(kind), " on rank ", rank, " of ", size, ": ", args...);
+    if (!condition) [[unlikely]]  // else not even the kind's text is made
+      fail(to_string(kind), " on rank ", rank, " of ", size, ": ", args...);
   }
 };
 

@@ -109,7 +109,7 @@ std::unique_ptr<Communicator> over(MPI_Comm comm, MpiOptions options) {
 }  // namespace
 
 std::unique_ptr<Communicator> mpi_communicator(const MpiOptions& options) {
-  mpi::start();
+  mpi::start(options.communicator.timeout);
   return over(MPI_COMM_WORLD, options);
 }
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include <loom/distributed/mpi/group.h>
 
@@ -11,6 +12,7 @@ using Clock = std::chrono::steady_clock;
 constexpr auto patience_with_own_error = 1s;     // for the others to leave too
 constexpr auto patience_with_others_error = 2s;  // for the rank at fault to say first what happened
 constexpr auto patience_for_answers = 500ms;
+constexpr int looks_before_sleep = 2000;  // tens of microseconds: what the system takes to wake a thread
 
 MPI_Comm returning_errors(MPI_Comm comm) {
   check_status(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
@@ -59,7 +61,8 @@ Group::Group(MPI_Comm comm, const MpiOptions& options, const Host& host)
       notes_(notes_comm_, recorder_),
       messages_(std::make_shared<Messages>(messages_comm_, options.chunk_elements,
                                            many_threads_ && options.mode == MpiMode::threaded)) {
-  if (options.mode == MpiMode::threaded) thread_ = std::make_unique<TaskThread>();
+  if (options.mode == MpiMode::threaded)
+    thread_ = std::make_unique<TaskThread>(crowded(options, host) ? 0 : looks_before_sleep);
 }
 
 Work Group::submit(Collective c) {
@@ -70,7 +73,7 @@ Work Group::submit(Collective c) {
 }
 
 void Group::run(const Collective& c) {
-  check(!broken_, to_string(c), ": an earlier collective of this group failed");
+  if (broken_) fail(to_string(c), ": an earlier collective of this group failed");
   recorder_.begin(fingerprint(c));
   try {
     if (!window_ || !window_->run(c)) transport_.run(c);
@@ -144,8 +147,9 @@ void Group::watch() {
   if (many_threads_) notes_.poll();
   const FlightRecorder::Snapshot now = recorder_.snapshot();
   if (now.running) watch_leavers(now);
+  if (std::exchange(seen_, now.started) != now.started) seen_since_ = Clock::now();
   const auto limit = Clock::now() - options_.communicator.timeout;
-  if (now.running && now.since < limit) time_out(now.current);
+  if (now.running && seen_since_ < limit) time_out(now.current);
   if (const auto oldest = messages_->oldest(); oldest && oldest->since < limit)
     time_out(fingerprint(oldest->collective));
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -55,6 +56,8 @@ class Group : public Watched, public std::enable_shared_from_this<Group> {
   MPI_Comm collectives_comm_, messages_comm_, notes_comm_;
   std::vector<int> world_ranks_;
   FlightRecorder recorder_;
+  int64_t seen_ = 0;  // by the watchdog: the number of the collective under way, and since when it is
+  std::chrono::steady_clock::time_point seen_since_;
   Transport transport_;
   std::unique_ptr<Window> window_;  // where all ranks are on one host
   Notes notes_;

@@ -6,17 +6,10 @@
 
 #include <loom/distributed/mpi/window.h>
 #include <loom/distributed/mpi/window_layout.h>
+#include <loom/distributed/spin.h>
 
 namespace loom::mpi {
 namespace {
-
-void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#else
-  std::this_thread::yield();
-#endif
-}
 
 // Looks again and again, ever less often: other ranks may need this core, or be busy for long.
 class Patience {
@@ -56,43 +49,53 @@ std::unique_ptr<Window> Window::make(MPI_Comm comm, bool crowded) {
 // Steps start at zero, as the memory does: other ranks may look before this one is here.
 Window::Window(MPI_Comm comm, std::shared_ptr<SharedSegment> control, int rank, int size, bool crowded)
     : comm_(comm), control_(std::move(control)), rank_(rank), size_(size), crowded_(crowded) {
-  static_assert(sizeof(Desk) <= layout::desk && std::atomic<uint64_t>::is_always_lock_free);
+  static_assert(sizeof(Post) == layout::post && std::atomic<uint64_t>::is_always_lock_free);
   inputs_.reserve(static_cast<size_t>(size));
   outputs_.reserve(static_cast<size_t>(size));
 }
 
 uint64_t Window::advance() {
-  desk(rank_).step.store(++step_, std::memory_order_release);
+  step_of(rank_).store(++step_, std::memory_order_release);
   return step_;
 }
 
-void Window::wait_for(int rank, uint64_t step) const {
-  const std::atomic<uint64_t>& theirs = desk(rank).step;
+void Window::wait_until(const std::atomic<uint64_t>& theirs, uint64_t step) const {
   if (theirs.load(std::memory_order_acquire) >= step) return;
   for (Patience p(comm_, crowded_); theirs.load(std::memory_order_acquire) < step;) p.pause();
 }
 
 void Window::wait_for(uint64_t step) const {
   for (int r = 0; r < size_; ++r)
-    if (r != rank_) wait_for(r, step);
+    if (r != rank_) wait_until(step_of(r), step);
 }
 
 // Posts and slots are used in turn by even and odd rounds. Who is in round n + 2 has seen all ranks in n + 1, hence
 // done with n.
-uint64_t Window::meet(const Collective& c, Place place) {
+void Window::meet(const Collective& c, Place place) {
   const Fingerprint own = fingerprint(c);
-  desk(rank_).posts[round_ % 2] = {own, place};
-  const uint64_t step = advance();
-  wait_for(step);
+  Post& mine = post(rank_);
+  mine.collective = own;
+  mine.place = place;
+  mine.step.store(++step_, std::memory_order_release);
   bool equal = true;
-  for (int r = 0; r < size_; ++r) equal = equal && post(r).collective == own;
-  if (equal) return step;
+  for (int r = 0; r < size_; ++r) {
+    if (r == rank_) continue;
+    wait_until(post(r).step, step_);
+    equal = equal && post(r).collective == own;
+  }
+  if (equal) return;
   std::vector<Fingerprint> all;
   for (int r = 0; r < size_; ++r) all.push_back(post(r).collective);
   fail(mismatch(all));
 }
 
-std::byte* Window::slot(int rank) const { return control_->part(rank) + layout::desk + layout::slot * (round_ % 2); }
+std::atomic<uint64_t>& Window::step_of(int rank) const {
+  return *reinterpret_cast<std::atomic<uint64_t>*>(control_->part(rank));
+}
+Window::Post& Window::post(int rank) const {
+  return *reinterpret_cast<Post*>(control_->part(rank) + layout::posts + (layout::post + layout::slot) * (round_ % 2));
+}
+std::byte* Window::slot(int rank) const { return reinterpret_cast<std::byte*>(&post(rank)) + layout::post; }
 std::byte* Window::inbox(int rank, int64_t piece) const {
   return control_->part(rank) + layout::boxes + layout::box * static_cast<size_t>(piece % 2);
 }

@@ -39,14 +39,11 @@ class Window {
     int64_t segment = -1;
     size_t offset = 0;
   };
-  struct Post {
+  // One cache line, and the data of a small collective follows it: a rank that waits for the step gets all at once.
+  struct alignas(64) Post {
+    std::atomic<uint64_t> step;
     Fingerprint collective;
     Place place;
-  };
-  // Each rank's part of the control segment. Steps and posts alternate between few lines, written by their rank alone.
-  struct Desk {
-    alignas(128) std::atomic<uint64_t> step;
-    alignas(128) Post posts[2];
   };
   struct Lent {
     int64_t number;
@@ -66,20 +63,20 @@ class Window {
   bool large(const Collective& c);
   void reduce_in_place(const Collective& c);
   void gather_in_place(const Collective& c);
-  void reduce_staged(const Collective& c, const Pieces& pieces, uint64_t arrived);
+  void reduce_staged(const Collective& c, const Pieces& pieces);
   void copy_in(const Collective& c, const Pieces& pieces, int64_t piece);
   void copy_out(const Collective& c, const Pieces& pieces, int64_t piece) const;
   void reduce_piece(const Collective& c, const Pieces& pieces, int64_t piece);
 
-  // Announces the collective and waits until all ranks have. Returns the step of it.
-  uint64_t meet(const Collective& c, Place place);
+  // Announces the collective, with the first of what is staged, and waits until all ranks have.
+  void meet(const Collective& c, Place place);
   uint64_t advance();  // to the next step, for all to see
   void wait_for(uint64_t step) const;
-  void wait_for(int rank, uint64_t step) const;
+  void wait_until(const std::atomic<uint64_t>& theirs, uint64_t step) const;
 
-  Desk& desk(int rank) const { return *reinterpret_cast<Desk*>(control_->part(rank)); }
-  const Post& post(int rank) const { return desk(rank).posts[round_ % 2]; }
-  std::byte* slot(int rank) const;                   // of this round
+  std::atomic<uint64_t>& step_of(int rank) const;
+  Post& post(int rank) const;                        // of this round
+  std::byte* slot(int rank) const;                   // small data
   std::byte* inbox(int rank, int64_t piece) const;   // what a rank contributes to a staged piece
   std::byte* outbox(int rank, int64_t piece) const;  // what a rank has reduced of it
   Place place_of(const View& v) const;

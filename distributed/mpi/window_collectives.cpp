@@ -131,11 +131,11 @@ bool Window::large(const Collective& c) {
   }
   const Pieces pieces(c, size_);
   if (place.segment < 0) copy_in(c, pieces, 0);
-  const uint64_t arrived = meet(c, place);
+  meet(c, place);
   if (all_in_place())
     reduce_in_place(c);
   else
-    reduce_staged(c, pieces, arrived);
+    reduce_staged(c, pieces);
   return true;
 }
 
@@ -204,9 +204,9 @@ void Window::copy_out(const Collective& c, const Pieces& pieces, int64_t piece) 
 
 // Boxes are used in turn by even and odd pieces. The inbox of piece k is free again when all have reduced k; the outbox
 // of k, when all have brought in k + 2, which they do after they took k out.
-void Window::reduce_staged(const Collective& c, const Pieces& pieces, uint64_t arrived) {
+void Window::reduce_staged(const Collective& c, const Pieces& pieces) {
   const bool copies = post(rank_).place.segment < 0;
-  uint64_t reduced = 0;
+  uint64_t arrived = 0, reduced = 0;  // steps; the first piece has arrived with the post
   for (int64_t k = 0; k < pieces.number; ++k) {
     uint64_t next = 0;
     if (k + 1 < pieces.number) {
