@@ -1,5 +1,3 @@
-#include <sched.h>
-
 #include <array>
 #include <bit>
 
@@ -21,16 +19,13 @@ int size_of(MPI_Comm comm) {
   return size;
 }
 
-constexpr int known_cores = 1024;  // what a plain cpu_set_t can name
+constexpr int known_cores = 4096;  // by number; those beyond are left out
 using Mask = std::array<uint64_t, known_cores / 64>;
 
-// Empty where the machine has more cores than can be named.
 Mask own_cores() {
   Mask mask{};
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return mask;
-  for (size_t core = 0; core < known_cores; ++core)
-    if (CPU_ISSET(core, &set)) mask[core / 64] |= uint64_t{1} << (core % 64);
+  for (const int core : available_core_ids())
+    if (core < known_cores) mask[static_cast<size_t>(core) / 64] |= uint64_t{1} << (core % 64);
   return mask;
 }
 
@@ -44,7 +39,6 @@ Host survey_host(MPI_Comm comm) {
                "MPI_Allreduce");
   check_status(MPI_Allreduce(MPI_IN_PLACE, &host.threads, 1, MPI_INT, MPI_SUM, local), "MPI_Allreduce");
   for (const uint64_t word : mask) host.cores += std::popcount(word);
-  if (host.cores == 0) host.cores = available_cores();
   free(local);
   return host;
 }
