@@ -58,7 +58,8 @@ struct Row {
 void run_fixture(const Options& options);
 void run_train(const Options& options);
 void run_growth(const Options& options);
-void run_all_reduce(const Options& options);
+void run_collective(const Options& options);
+void run_exposed(const Options& options);
 void run_startup(const Options& options);
 void run_machine(const Options& options);
 void run_micro(const Options& options);

@@ -108,11 +108,16 @@ MICRO = [
 # --- the rest
 
 
-def all_reduce(mode):
-    target = {r"\b(1|4|16|100) MB": Target(ratio=1.1)}
-    return Row(f"all_reduce/{mode}", f"all_reduce over 2 ranks, {mode}, f32 sum; peers: MPI_Allreduce in place, gloo",
-               ["all_reduce", f"mode={mode}"], {"MPI": ["all_reduce.cpp"], "gloo": ["all_reduce.py"]}, ranks=2,
-               cores=2, targets=target, seconds=25)
+def collective(name, mode, memory):
+    """Over 2 ranks, f32 sums. In threaded mode a rank has a core for its communication thread."""
+    which = f"collective={name}"
+    peers = {"MPI": ["collectives.cpp", which]} | ({"gloo": ["all_reduce.py"]} if name == "all_reduce" else {})
+    targets = {r"\bMB$": Target(ratio=2.5 if memory == "shared" else 1.1)} if name == "all_reduce" else {}
+    if mode == "inline":
+        targets |= {"^(4 B|256 B|4 KB|16 KB)$": Target(over=1)}
+    return Row(f"{name}/{mode}/{memory}", f"{name} over 2 ranks, {mode}, {memory} memory; peers: {', '.join(peers)}",
+               ["collective", which, f"mode={mode}", f"memory={memory}"], peers, ranks=2,
+               cores=2 if mode == "threaded" else 1, targets=targets, seconds=25)
 
 
 def growth(over, values, what, model, seconds):
@@ -125,8 +130,10 @@ DEEP = ["model=gpt", "batch=4", "steps=5"]
 REST = [
     *(Row(f"machine/{threads}", f"what the machine can do at most; threads: {threads}", ["machine"], threads=threads,
           seconds=1) for threads in (1, 2)),
-    all_reduce("threaded"),
-    all_reduce("inline"),
+    *(collective("all_reduce", mode, memory) for mode in ("inline", "threaded") for memory in ("own", "shared")),
+    *(collective(name, "inline", memory) for name in ("reduce_scatter", "all_gather") for memory in ("own", "shared")),
+    Row("exposed", "a step of a sleeping device that hands over 16 buckets of 2 MB, 2 ranks; limit: work or communication",
+        ["exposed", "mode=threaded"], ranks=2, cores=2, targets={"": Target(limit=1 / 1.1)}, seconds=6),
     Row("startup", "from the start of the process to the end of its first op", ["startup"],
         {"import torch": ["startup.py"]}, seconds=3,
         targets={"first op": Target(ratio=1, most=0.02), "memory": Target(ratio=1, most=20)}),

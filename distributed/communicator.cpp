@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <numeric>
 
 #include <loom/distributed/communicator.h>
+#include <loom/tensor/storage.h>
 
 namespace loom {
 
@@ -38,7 +40,8 @@ struct Expectation {
   int rank, size;
   template <class... Args>
   void operator()(bool condition, const Args&... args) const {
-    check(condition, to_string(kind), " on rank ", rank, " of ", size, ": ", args...);
+    if (!condition) [[unlikely]]  // else not even the kind's text is made
+      fail(to_string(kind), " on rank ", rank, " of ", size, ": ", args...);
   }
 };
 
@@ -209,6 +212,12 @@ void Communicator::agree(const std::string& error) {
   const std::vector<std::string> errors = all_gather_bytes(error);
   for (size_t r = 0; r < errors.size(); ++r)
     if (!errors[r].empty()) throw AgreedError(str("rank ", r, ": ", errors[r]));
+}
+
+std::shared_ptr<void> Communicator::allocate(size_t bytes) {
+  const auto storage = std::make_shared<Storage>(bytes, Device());
+  if (bytes > 0) std::memset(storage->data(), 0, bytes);
+  return {storage, storage->data()};
 }
 
 // The boot id tells apart containers and machines that were given the same name.

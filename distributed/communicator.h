@@ -79,6 +79,11 @@ class Communicator {
   // prefixed "rank N: ". Collective: the agreement points of setup, save and load.
   void agree(const std::string& error);
 
+  // Zeroed memory for data that this group will reduce or gather again and again: where ranks can share memory, the
+  // collectives work in it without a copy. Collective, the same size on all ranks; each rank frees its own, at any
+  // time.
+  virtual std::shared_ptr<void> allocate(size_t bytes);
+
   // A text that is equal on the ranks of one node and differs between nodes. Collective.
   virtual std::string node();
 

@@ -30,16 +30,55 @@ bool same_place(const Tensor& a, const Tensor& b) {
                           a.dtype() == b.dtype() && a.strides() == b.strides());
 }
 
+constexpr int64_t alignment = 64;  // of a bucket, in bytes: a cache line, and the widest vector
+
+int64_t aligned(int64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
+
+// One-dimensional zeros for each bucket, all of them in one piece of the communicator's memory.
+class FlatMemory {
+ public:
+  FlatMemory(Communicator& communicator, std::span<const NamedTensor> parameters,
+             const std::vector<std::vector<int>>& assignment)
+      : parameters_(parameters) {
+    int64_t bytes = 0;
+    for (const std::vector<int>& members : assignment)
+      if (on_cpu(members)) bytes += aligned(bytes_of(members));
+    if (bytes > 0) memory_ = communicator.allocate(static_cast<size_t>(bytes));
+  }
+  Tensor take(const std::vector<int>& members) {
+    const Tensor& p = first(members);
+    if (!on_cpu(members)) return zeros({numel(members)}, {p.dtype(), p.device()});
+    void* const at = static_cast<std::byte*>(memory_.get()) + std::exchange(used_, used_ + aligned(bytes_of(members)));
+    return from_blob(at, {numel(members)}, p.dtype(), p.device(), [memory = memory_] {});
+  }
+
+ private:
+  const Tensor& first(const std::vector<int>& members) const {
+    return parameters_[static_cast<size_t>(members.front())].tensor;
+  }
+  bool on_cpu(const std::vector<int>& members) const { return first(members).device().kind == Device::cpu; }
+  int64_t numel(const std::vector<int>& members) const {
+    int64_t total = 0;
+    for (const int i : members) total += parameters_[static_cast<size_t>(i)].tensor.numel();
+    return total;
+  }
+  int64_t bytes_of(const std::vector<int>& members) const {
+    return numel(members) * static_cast<int64_t>(item_size(first(members).dtype()));
+  }
+
+  std::span<const NamedTensor> parameters_;
+  std::shared_ptr<void> memory_;
+  int64_t used_ = 0;
+};
+
 }  // namespace
 
-GradientBuckets::GradientBuckets(std::span<const NamedTensor> parameters, std::vector<std::vector<int>> assignment,
-                                 bool as_views)
+GradientBuckets::GradientBuckets(Communicator& communicator, std::span<const NamedTensor> parameters,
+                                 std::vector<std::vector<int>> assignment, bool as_views)
     : parameters_(parameters), views_(parameters.size()), place_of_(parameters.size()), as_views_(as_views) {
+  FlatMemory memory(communicator, parameters, assignment);
   for (std::vector<int>& members : assignment) {
-    const Tensor& first = parameters[static_cast<size_t>(members.front())].tensor;
-    int64_t total = 0;
-    for (const int i : members) total += parameters[static_cast<size_t>(i)].tensor.numel();
-    const Tensor flat = zeros({total}, {first.dtype(), first.device()});
+    const Tensor flat = memory.take(members);
     int64_t offset = 0;
     for (const int i : members) {
       const auto at = static_cast<size_t>(i);

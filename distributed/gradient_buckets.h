@@ -6,7 +6,7 @@
 
 #include <loom/autograd/parameter.h>
 #include <loom/distributed/buckets.h>
-#include <loom/distributed/work.h>
+#include <loom/distributed/communicator.h>
 
 namespace loom {
 
@@ -18,11 +18,12 @@ struct GradientBucket {
 };
 
 // With `as_views` a parameter's gradient is its place in the bucket: the engine writes there, nothing is copied.
-// Without it gradients have memory of their own and are copied in and out.
+// Without it gradients have memory of their own and are copied in and out. On the CPU the communicator gives the memory.
 class GradientBuckets {
  public:
-  // Gradients that exist move into their places.
-  GradientBuckets(std::span<const NamedTensor> parameters, std::vector<std::vector<int>> assignment, bool as_views);
+  // Gradients that exist move into their places. Collective.
+  GradientBuckets(Communicator& communicator, std::span<const NamedTensor> parameters,
+                  std::vector<std::vector<int>> assignment, bool as_views);
   ~GradientBuckets();
   GradientBuckets(const GradientBuckets&) = delete;
   GradientBuckets& operator=(const GradientBuckets&) = delete;

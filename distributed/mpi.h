@@ -10,13 +10,14 @@ namespace loom {
 // threaded: a communication thread per group runs blocking collectives in issue order on its own duplicated
 // communicator, so that they overlap with compute (MPI_Iallreduce makes no progress by itself in Open MPI 4.1).
 // inline_mode: collectives run in the calling thread: best where no core is free. automatic:
-// LOOM_MPI_MODE=threaded|inline, else threaded when this rank may run on more cores than it has compute threads.
+// LOOM_MPI_MODE=threaded|inline, else threaded where the ranks of the host have more cores than compute threads.
 enum class MpiMode { automatic, threaded, inline_mode };
 
 struct MpiOptions {
   MpiMode mode = MpiMode::automatic;
   CommunicatorOptions communicator = CommunicatorOptions::from_environment();
   int64_t chunk_elements = int64_t{1} << 30;  // counts above this are split (MPI counts are 32-bit); tests lower it
+  int ranks_per_host = 0;  // above 0: neighbours in MPI_COMM_WORLD, so many at a time, count as one host; for tests
 };
 
 // True when a launcher (mpirun, mpiexec, srun --mpi=pmix) started this process; reads the environment only.

@@ -35,7 +35,7 @@ Reducer::Reducer(Communicator& communicator, std::vector<NamedTensor> parameters
   const int64_t limits[] = {statistics.first_bucket_cap, statistics.bucket_cap};
   auto assignment = rebuilds_ ? assign({&all, 1}, {}) : assign(limits, {});
   std::ranges::reverse(assignment);  // what is registered last is ready first
-  buckets_.emplace(parameters_, std::move(assignment), options_.gradient_as_bucket_view);
+  buckets_.emplace(communicator_, parameters_, std::move(assignment), options_.gradient_as_bucket_view);
   statistics.buckets = buckets_->assignment();
   statistics.bucket_sizes = buckets_->sizes();
   for (const int64_t bytes : statistics.bucket_sizes) statistics.parameter_bytes += bytes;
@@ -90,7 +90,7 @@ void Reducer::rebuild() {
   const int64_t limits[] = {statistics.first_bucket_cap, statistics.bucket_cap};
   auto assignment = assign(limits, order);
   buckets_.reset();  // first: gradients that were set to none free the old buckets before the new ones are made
-  buckets_.emplace(parameters_, std::move(assignment), options_.gradient_as_bucket_view);
+  buckets_.emplace(communicator_, parameters_, std::move(assignment), options_.gradient_as_bucket_view);
   rebuilds_ = false;
   statistics.has_rebuilt = true;
   statistics.buckets = buckets_->assignment();

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include <loom/accelerators/accelerator.h>
 #include <loom/distributed/reduction.h>
 
 namespace loom {
@@ -44,29 +45,49 @@ struct Max {
   }
 };
 
+// Between floats and their 16-bit storage: the processor's kernels know the way.
+void convert(void* to, DType to_dtype, const void* from, DType from_dtype, int64_t n) {
+  accelerator(Device()).copy(view_over(to, to_dtype, {n}),
+                             view_over(const_cast<void*>(from), from_dtype, {n}));  // NOLINT: copy reads it only
+}
+
+// n elements as the type that they are added in; in `memory` where that is another one.
+template <class T>
+const compute_type<T>* widened(const T* in, int64_t n, compute_type<T>* memory) {
+  if constexpr (std::is_same_v<T, compute_type<T>>) {
+    return in;
+  } else {
+    convert(memory, dtype_of<compute_type<T>>(), in, dtype_of<T>(), n);
+    return memory;
+  }
+}
+
 // A block's results stay in the first-level cache until all ranks are in; outputs are written after all inputs are
 // read.
 template <class T, class Op>
 void reduce_blocks(int64_t count, std::span<const void* const> inputs, std::span<void* const> outputs, bool mean) {
   using A = compute_type<T>;
   constexpr int64_t block = 1024;
-  A total[block];
+  A total[block], memory[block];
   for (int64_t begin = 0; begin < count; begin += block) {
     const int64_t n = std::min(block, count - begin);
-    const T* first = static_cast<const T*>(inputs[0]) + begin;
-    for (int64_t i = 0; i < n; ++i) total[i] = static_cast<A>(first[i]);
-    for (size_t r = 1; r < inputs.size(); ++r) {
-      const T* in = static_cast<const T*>(inputs[r]) + begin;
-      for (int64_t i = 0; i < n; ++i) total[i] = Op::combine(total[i], static_cast<A>(in[i]));
+    const A* first = widened(static_cast<const T*>(inputs[0]) + begin, n, total);
+    for (size_t r = 1; r < inputs.size(); ++r, first = total) {
+      const A* const in = widened(static_cast<const T*>(inputs[r]) + begin, n, memory);
+      for (int64_t i = 0; i < n; ++i) total[i] = Op::combine(first[i], in[i]);
     }
+    if (first != total) std::copy_n(first, n, total);  // a single rank
     if constexpr (std::is_floating_point_v<A>) {
       const A ranks = static_cast<A>(inputs.size());
       if (mean)
         for (int64_t i = 0; i < n; ++i) total[i] /= ranks;
     }
     for (void* const output : outputs) {
-      T* out = static_cast<T*>(output) + begin;
-      for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(total[i]);
+      T* const out = static_cast<T*>(output) + begin;
+      if constexpr (std::is_same_v<T, A>)
+        std::copy_n(total, n, out);
+      else
+        convert(out, dtype_of<T>(), total, dtype_of<A>(), n);
     }
   }
 }

@@ -1,14 +1,14 @@
 #include <cstdlib>
 #include <exception>
 
-#include <loom/accelerators/threads.h>
 #include <loom/distributed/mpi/group.h>
+#include <loom/distributed/mpi/rendezvous.h>
 
 namespace loom {
 namespace {
 
-// A rank with a core to spare gets a communication thread.
-MpiMode decide(MpiMode mode) {
+// What the options and the environment ask for.
+MpiMode asked_for(MpiMode mode) {
   if (mode == MpiMode::automatic) {
     const char* const text = std::getenv("LOOM_MPI_MODE");
     const std::string_view value = text == nullptr ? "automatic" : text;
@@ -17,12 +17,15 @@ MpiMode decide(MpiMode mode) {
     if (value == "threaded") mode = MpiMode::threaded;
     if (value == "inline") mode = MpiMode::inline_mode;
   }
-  if (mode == MpiMode::automatic)
-    return mpi::many_threads() && available_cores() > num_threads() ? MpiMode::threaded : MpiMode::inline_mode;
-  check(mode == MpiMode::inline_mode || mpi::many_threads(),
+  check(mode != MpiMode::threaded || mpi::many_threads(),
         "mpi: threaded mode needs MPI_THREAD_MULTIPLE, this program has ", mpi::thread_level(),
         "; start MPI with MPI_Init_thread, or use inline mode (LOOM_MPI_MODE=inline)");
   return mode;
+}
+
+// Ranks that leave a core of their host free get communication threads.
+MpiMode fitting(const mpi::Host& host) {
+  return mpi::many_threads() && host.has_free_core() ? MpiMode::threaded : MpiMode::inline_mode;
 }
 
 int rank_in(MPI_Comm comm) {
@@ -38,8 +41,9 @@ int size_of(MPI_Comm comm) {
 
 class MpiCommunicator : public Communicator {
  public:
-  MpiCommunicator(MPI_Comm comm, const MpiOptions& options)
-      : Communicator(rank_in(comm), size_of(comm), options.communicator), group_(mpi::Group::make(comm, options)) {}
+  MpiCommunicator(MPI_Comm comm, const MpiOptions& options, const mpi::Host& host)
+      : Communicator(rank_in(comm), size_of(comm), options.communicator),
+        group_(mpi::Group::make(comm, options, host)) {}
 
   ~MpiCommunicator() override {
     try {
@@ -58,12 +62,19 @@ class MpiCommunicator : public Communicator {
     group_->in_order([&] {
       const int chosen = color < 0 ? MPI_UNDEFINED : color;
       mpi::check_status(MPI_Comm_split(group_->comm(), chosen, key, &part), "MPI_Comm_split");
-      if (part != MPI_COMM_NULL) out = std::make_unique<MpiCommunicator>(part, group_->options());
+      if (part != MPI_COMM_NULL) out = std::make_unique<MpiCommunicator>(part, group_->options(), group_->host());
     });
     return out;
   }
 
   void abort(const std::string& reason) noexcept override { abort_job(reason); }
+
+  std::shared_ptr<void> allocate(size_t bytes) override {
+    std::shared_ptr<void> out;
+    barrier().wait();  // as in split
+    group_->in_order([&] { out = group_->allocate(bytes); });
+    return out ? out : Communicator::allocate(bytes);
+  }
 
   std::string node() override {
     int first = rank();
@@ -87,14 +98,18 @@ class MpiCommunicator : public Communicator {
 };
 
 std::unique_ptr<Communicator> over(MPI_Comm comm, MpiOptions options) {
-  options.mode = decide(options.mode);
-  return std::make_unique<MpiCommunicator>(mpi::duplicate(comm), options);
+  options.mode = asked_for(options.mode);
+  mpi::await_all(comm, options.communicator.timeout);
+  MPI_Comm own = mpi::duplicate(comm);
+  const mpi::Host host = mpi::survey_host(own);
+  if (options.mode == MpiMode::automatic) options.mode = fitting(host);
+  return std::make_unique<MpiCommunicator>(own, options, host);
 }
 
 }  // namespace
 
 std::unique_ptr<Communicator> mpi_communicator(const MpiOptions& options) {
-  mpi::start();
+  mpi::start(options.communicator.timeout);
   return over(MPI_COMM_WORLD, options);
 }
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <mutex>
 #include <string>
 
@@ -13,19 +12,16 @@ namespace loom::mpi {
 
 class FlightRecorder {
  public:
-  using Clock = std::chrono::steady_clock;
-
   struct Snapshot {
     int64_t started = 0;  // collectives, the comparisons of checked mode among them
     bool running = false;
     Fingerprint current;  // or the last one
-    Clock::time_point since;
     int64_t completed() const { return running ? started - 1 : started; }
   };
 
   void begin(const Fingerprint& f) {
     const std::lock_guard lock(mutex_);
-    state_ = {state_.started + 1, true, f, Clock::now()};
+    state_ = {state_.started + 1, true, f};
     last_[static_cast<size_t>(state_.started) % last_.size()] = f;
   }
   void end() {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include <loom/distributed/mpi/group.h>
 
@@ -11,6 +12,7 @@ using Clock = std::chrono::steady_clock;
 constexpr auto patience_with_own_error = 1s;     // for the others to leave too
 constexpr auto patience_with_others_error = 2s;  // for the rank at fault to say first what happened
 constexpr auto patience_for_answers = 500ms;
+constexpr int looks_before_sleep = 2000;  // tens of microseconds: what the system takes to wake a thread
 
 MPI_Comm returning_errors(MPI_Comm comm) {
   check_status(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
@@ -31,28 +33,36 @@ std::vector<int> ranks_in_world(MPI_Comm comm) {
   return out;
 }
 
+// Ranks that wait by looking take a core each, beside the threads that compute or instead of them.
+bool crowded(const MpiOptions& options, const Host& host) {
+  return (options.mode == MpiMode::threaded ? host.threads + host.ranks : host.ranks) > host.cores;
+}
+
 double seconds(std::chrono::milliseconds t) { return static_cast<double>(t.count()) / 1000; }
 
 }  // namespace
 
-std::shared_ptr<Group> Group::make(MPI_Comm comm, const MpiOptions& options) {
-  auto group = std::make_shared<Group>(comm, options);
+std::shared_ptr<Group> Group::make(MPI_Comm comm, const MpiOptions& options, const Host& host) {
+  auto group = std::make_shared<Group>(comm, options, host);
   add(group, options.communicator.timeout);
   return group;
 }
 
-Group::Group(MPI_Comm comm, const MpiOptions& options)
+Group::Group(MPI_Comm comm, const MpiOptions& options, const Host& host)
     : options_(options),
+      host_(host),
       many_threads_(many_threads()),
       collectives_comm_(returning_errors(comm)),
       messages_comm_(duplicate(comm)),
       notes_comm_(duplicate(comm)),
       world_ranks_(ranks_in_world(comm)),
       transport_(comm, options.chunk_elements),
+      window_(on_one_host(comm, options.ranks_per_host) ? Window::make(comm, crowded(options, host)) : nullptr),
       notes_(notes_comm_, recorder_),
       messages_(std::make_shared<Messages>(messages_comm_, options.chunk_elements,
                                            many_threads_ && options.mode == MpiMode::threaded)) {
-  if (options.mode == MpiMode::threaded) thread_ = std::make_unique<TaskThread>();
+  if (options.mode == MpiMode::threaded)
+    thread_ = std::make_unique<TaskThread>(crowded(options, host) ? 0 : looks_before_sleep);
 }
 
 Work Group::submit(Collective c) {
@@ -63,10 +73,10 @@ Work Group::submit(Collective c) {
 }
 
 void Group::run(const Collective& c) {
-  check(!broken_, to_string(c), ": an earlier collective of this group failed");
+  if (broken_) fail(to_string(c), ": an earlier collective of this group failed");
   recorder_.begin(fingerprint(c));
   try {
-    transport_.run(c);
+    if (!window_ || !window_->run(c)) transport_.run(c);
   } catch (const std::exception& e) {
     broken_ = true;
     recorder_.end();
@@ -81,6 +91,8 @@ void Group::in_order(const std::function<void()>& f) {
   else
     f();
 }
+
+std::shared_ptr<void> Group::allocate(size_t bytes) { return window_ ? window_->allocate(bytes) : nullptr; }
 
 void Group::leave(bool by_exception) {
   if (released_ || !running()) return;
@@ -126,6 +138,7 @@ void Group::release() {
   thread_.reset();
   notes_.finish_sends();
   messages_.reset();
+  window_.reset();
   for (MPI_Comm* comm : {&notes_comm_, &messages_comm_, &collectives_comm_}) free(*comm);
 }
 
@@ -134,8 +147,9 @@ void Group::watch() {
   if (many_threads_) notes_.poll();
   const FlightRecorder::Snapshot now = recorder_.snapshot();
   if (now.running) watch_leavers(now);
+  if (std::exchange(seen_, now.started) != now.started) seen_since_ = Clock::now();
   const auto limit = Clock::now() - options_.communicator.timeout;
-  if (now.running && now.since < limit) time_out(now.current);
+  if (now.running && seen_since_ < limit) time_out(now.current);
   if (const auto oldest = messages_->oldest(); oldest && oldest->since < limit)
     time_out(fingerprint(oldest->collective));
 }

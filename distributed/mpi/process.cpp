@@ -13,6 +13,7 @@
 #include <loom/distributed/mpi.h>
 #include <loom/distributed/mpi/call.h>
 #include <loom/distributed/mpi/process.h>
+#include <loom/distributed/mpi/rendezvous.h>
 
 namespace loom {
 namespace mpi {
@@ -51,6 +52,7 @@ void finish() {
   lock.unlock();
   for (const auto& g : groups) g->say_goodbye();
   for (const auto& g : groups) g->await_goodbyes();
+  will_not_come();
   MPI_Finalize();
 }
 
@@ -77,9 +79,39 @@ void watch_groups() {
   }
 }
 
+// Waits, as MPI_Init does, for all ranks of the job; nothing else watches yet.
+void initialise(std::chrono::milliseconds timeout) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+  std::thread watcher([&] {
+    std::unique_lock lock(mutex);
+    if (!changed.wait_for(lock, timeout, [&] { return done; }))
+      abort_job(str("timeout after ", static_cast<double>(timeout.count()) / 1000,
+                    " s in starting MPI: not all ranks of the job have come"),
+                42);
+  });
+  int level = MPI_THREAD_SINGLE;
+  const int status = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level);
+  {
+    const std::lock_guard lock(mutex);
+    done = true;
+    changed.notify_all();
+  }
+  watcher.join();
+  check_status(status, "MPI_Init_thread");
+}
+
+// As the launcher says; MPI may not be running.
+int launched_rank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"})
+    if (const char* const text = std::getenv(name)) return std::atoi(text);
+  return 0;
+}
+
 }  // namespace
 
-void start() {
+void start(std::chrono::milliseconds timeout) {
   Process& p = process();
   const std::lock_guard lock(p.mutex);
   int initialised = 0, finalised = 0;
@@ -87,8 +119,7 @@ void start() {
   check(finalised == 0, "MPI has been finalised and cannot be started again in this process");
   MPI_Initialized(&initialised);
   if (initialised != 0 || p.started) return;
-  int level = MPI_THREAD_SINGLE;
-  check_status(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
+  initialise(timeout);
   p.started = p.owned = true;
   p.previous = std::set_terminate(on_terminate);
   std::atexit(finish);
@@ -152,7 +183,7 @@ void abandon(std::shared_ptr<Watched> group) {
 void abort_job(const std::string& reason, int exit_code) {
   if (mpi::aborting.exchange(true))
     for (;;) std::this_thread::sleep_for(std::chrono::hours(1));  // another thread is ending the job
-  int rank = 0;
+  int rank = mpi::launched_rank();
   const bool running = mpi::running();
   if (running) MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   std::fflush(stdout);

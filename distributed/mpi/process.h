@@ -8,7 +8,8 @@
 namespace loom::mpi {
 
 // Starts MPI unless the program did; what Loom starts it also ends, at exit. Throws when MPI has been ended already.
-void start();
+// MPI starts on all ranks together: when some have not come in time the job ends.
+void start(std::chrono::milliseconds timeout);
 bool running();       // started and not ended
 bool many_threads();  // any thread may call MPI at any time (MPI_THREAD_MULTIPLE)
 std::string thread_level();

@@ -1,9 +1,13 @@
 // A thread that runs tasks in the order in which they were given.
 #pragma once
 
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include <loom/distributed/pending.h>
@@ -12,7 +16,8 @@ namespace loom::mpi {
 
 class TaskThread {
  public:
-  TaskThread() : queue_(std::make_shared<Queue>()), thread_([q = queue_] { run(*q); }) {}
+  // looks: how often it, and who waits for a task, looks before it sleeps.
+  explicit TaskThread(int looks) : queue_(std::make_shared<Queue>(looks)), thread_([q = queue_] { run(*q); }) {}
   // Finishes all tasks first.
   ~TaskThread() {
     stop();
@@ -22,9 +27,10 @@ class TaskThread {
   TaskThread& operator=(const TaskThread&) = delete;
 
   Work push(std::function<void()> task) {
-    auto work = std::make_shared<Pending>();
+    auto work = std::make_shared<Pending>(queue_->looks);
     const std::lock_guard lock(queue_->mutex);
     queue_->tasks.push_back({std::move(task), work});
+    queue_->pushed.fetch_add(1, std::memory_order_release);
     queue_->changed.notify_all();
     return Work(work);
   }
@@ -48,6 +54,9 @@ class TaskThread {
     std::shared_ptr<Pending> work;
   };
   struct Queue {
+    explicit Queue(int looks) : looks(looks) {}
+    const int looks;
+    std::atomic<uint64_t> pushed = 0;
     std::mutex mutex;
     std::condition_variable changed;
     std::deque<Task> tasks;  // the first one is running
@@ -62,7 +71,12 @@ class TaskThread {
 
   static void run(Queue& queue) {
     std::unique_lock lock(queue.mutex);
-    for (;;) {
+    for (uint64_t taken = 0;; ++taken) {
+      if (queue.tasks.empty() && !queue.stopping) {
+        lock.unlock();
+        spin_until(queue.looks, [&] { return queue.pushed.load(std::memory_order_acquire) > taken; });
+        lock.lock();
+      }
       queue.changed.wait(lock, [&] { return queue.stopping || !queue.tasks.empty(); });
       if (queue.tasks.empty()) return;
       Task& task = queue.tasks.front();  // a deque's elements stay where they are

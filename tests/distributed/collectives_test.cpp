@@ -6,6 +6,7 @@
 
 #include "buffer.h"
 #include "ranks.h"
+#include "reference.h"
 
 using namespace loom;
 
@@ -13,39 +14,6 @@ namespace {
 
 constexpr DType all_dtypes[] = {f64, f32, f16, bf16, i64, i32, u8};
 constexpr int64_t sizes[] = {0, 1, 7, 1025};
-
-template <class T>
-T combine(ReduceOp op, T a, T b) {
-  using U = std::conditional_t<std::is_integral_v<T>, uint64_t, T>;  // integers wrap
-  switch (op) {
-    case ReduceOp::min:
-      return std::min(a, b);
-    case ReduceOp::max:
-      return std::max(a, b);
-    case ReduceOp::product:
-      return static_cast<T>(static_cast<U>(a) * static_cast<U>(b));
-    default:
-      return static_cast<T>(static_cast<U>(a) + static_cast<U>(b));
-  }
-}
-
-// What the ranks' elements [begin, begin + count) come to, one by one in rank order.
-Buffer reference(ReduceOp op, DType dtype, int ranks, int64_t count, int64_t begin = 0) {
-  std::vector<Buffer> in;
-  in.reserve(static_cast<size_t>(ranks));
-  for (int r = 0; r < ranks; ++r) in.push_back(test_values(dtype, r, count, begin));
-  Buffer out(dtype, count);
-  with_type(dtype, [&]<class T> {
-    using A = compute_type<T>;
-    for (int64_t i = 0; i < count; ++i) {
-      A total = static_cast<A>(in[0].as<T>()[i]);
-      for (size_t r = 1; r < in.size(); ++r) total = combine<A>(op, total, static_cast<A>(in[r].as<T>()[i]));
-      if (op == ReduceOp::mean) total = static_cast<A>(total / static_cast<A>(ranks));
-      out.as<T>()[i] = static_cast<T>(total);
-    }
-  });
-  return out;
-}
 
 bool defined(ReduceOp op, DType dtype) {
   if (dtype == boolean) return op == ReduceOp::min || op == ReduceOp::max;

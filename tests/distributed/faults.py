@@ -13,6 +13,7 @@ import time
 FAULTS = {
     "clean": (2, 0, r"^$", 10),
     "kill": (2, None, r"rank 1 .* exited on signal 9", 5),
+    "kill_in_place": (3, None, r"rank 1 .* exited on signal 9", 5),
     "segfault": (2, None, r"rank 1 .* exited on signal 11", 5),
     "throw": (3, 1, r"\[rank 1\] disk full", 5),
     "caught": (3, 1, r"caught: disk full", 6),
@@ -23,6 +24,11 @@ FAULTS = {
     "early": (3, 1, r"\[rank \d\] rank 1 has ended, this rank waits for it in all_reduce #3 f32\[1000\] sum", 5),
     "exit": (3, 1, r"\[rank \d\] rank 1 has ended, this rank waits for it in all_reduce #3 f32\[1000\] sum", 5),
     "exit_split": (3, 1, r"\[rank \d\] rank 1 has ended, this rank waits for it in barrier #3", 5),
+    "never_started": (3, 42, r"\[rank \d\] timeout after 1 s in starting MPI: not all ranks of the job have come", 6),
+    "never": (3, 42, r"\[rank \d\] timeout after 1 s in building a communicator; missing: rank 1\s", 6),
+    "never_again": (3, 1, r"\[rank \d\] rank 1 has ended, this rank waits for it to build a communicator", 5),
+    "mismatch": (3, 1, r"collective mismatch: rank 0 is in all_reduce #3 f32\[5\] sum, "
+                       r"rank 1 is in all_reduce #3 f32\[20\] sum", 5),
     "late_split": (3, 42, r"\[rank \d\] timeout after 1 s in barrier #3; rank 1 is missing ", 6),
     "late_node": (3, 42, r"\[rank \d\] timeout after 1 s in barrier #3; rank 1 is missing ", 6),
     "late": (3, 42, r"\[rank \d\] timeout after 1 s in all_reduce #3 f32\[1000\] sum; rank 1 is missing "

@@ -20,15 +20,22 @@ void sum(Communicator& comm, int times, int64_t count = 1000) {
   for (int i = 0; i < times; ++i) comm.all_reduce(view_over(x.data(), f32, {count})).wait();
 }
 
+void sum_in_place(Communicator& comm, int times, int64_t count) {
+  const auto x = comm.allocate(static_cast<size_t>(count) * sizeof(float));
+  for (int i = 0; i < times; ++i) comm.all_reduce(view_over(x.get(), f32, {count})).wait();
+}
+
 // What rank 1 does after three collectives, while the others go on.
 int last_rank(Communicator& comm, const std::string& what) {
-  if (what == "kill") std::raise(SIGKILL);
+  if (what == "kill_in_place") sum_in_place(comm, 100, 1'000'000);
+  if (what.starts_with("kill")) std::raise(SIGKILL);
   if (what == "segfault") std::raise(SIGSEGV);
   if (what == "throw" || what == "caught") fail("disk full");
   if (what == "abort") comm.abort("no space left");
   if (what.starts_with("exit")) std::exit(0);
   if (what.starts_with("late")) std::this_thread::sleep_for(std::chrono::seconds(30));
   if (what == "other") comm.barrier().wait();
+  if (what == "mismatch") sum(comm, 1, 20);
   if (what == "throw_in_group" || what == "caught_in_group") {
     const auto own = comm.split(0, 0);  // with all
     fail("not a number");
@@ -38,8 +45,17 @@ int last_rank(Communicator& comm, const std::string& what) {
 
 int run(const std::string& what, MpiMode mode) {
   MpiOptions options{.mode = mode};
-  if (what.starts_with("late")) options.communicator.timeout = std::chrono::seconds(1);
-  const auto comm = mpi_communicator(options);
+  if (what.starts_with("late") || what.starts_with("never")) options.communicator.timeout = std::chrono::seconds(1);
+  if (what == "never_started" && std::getenv("OMPI_COMM_WORLD_RANK") == std::string("1"))
+    std::this_thread::sleep_for(std::chrono::seconds(30));
+  auto comm = mpi_communicator(options);
+  if (what.starts_with("never")) {
+    const bool comes = comm->rank() != 1;
+    if (what == "never_again") comm = nullptr;
+    if (!comes && what == "never") std::this_thread::sleep_for(std::chrono::seconds(30));
+    if (comes) sum(*mpi_communicator(options), 3);
+    return 0;
+  }
   if (what == "clean") {
     sum(*comm, 3);
     const auto second = mpi_communicator(options);
@@ -52,6 +68,8 @@ int run(const std::string& what, MpiMode mode) {
   if (what.ends_with("in_group")) sum(*comm->split(0, 0), 1 << 30);
   if (what.ends_with("split")) comm->split(0, 0);
   if (what.ends_with("node")) comm->node();
+  if (what.ends_with("in_place")) sum_in_place(*comm, 1 << 30, 1'000'000);
+  if (what == "mismatch") sum(*comm, 1, comm->rank() == 0 ? 5 : 1'000'000);
   sum(*comm, 1 << 30, what == "kill" ? 1'000'000 : 1000);
   return 0;
 }
