@@ -108,7 +108,7 @@ class FabricModule {
  private:
   template <class F, class... Args>
   auto run(const F& f, Args&&... args) const {
-    sync_->before_forward();
+    sync_->before_forward(nn::is_training(*module_));
     using Result = decltype(f(wrapper_detail::converted(std::forward<Args>(args), dtype_)...));
     std::vector<Tensor> outputs;
     if constexpr (std::is_void_v<Result>) {
