@@ -127,6 +127,8 @@ class FabricModule {
   DType dtype_;
 };
 
+// Each step through this handle counts in global_step(): one for every optimizer that steps (a GAN's two count twice
+// an iteration), none for a step made past it (optimizer().step()), nor under accumulation, where there is no step.
 template <class O>
 class FabricOptimizer {
  public:
