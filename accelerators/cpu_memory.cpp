@@ -2,7 +2,6 @@
 // ones are mapped on 2 MiB boundaries for huge pages, their header in the page before.
 #include <sanitizer/asan_interface.h>  // its macros are empty in other builds
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -16,6 +15,7 @@
 
 #include <loom/accelerators/cpu_memory.h>
 #include <loom/accelerators/error.h>
+#include <loom/accelerators/machine.h>
 
 namespace loom {
 
@@ -91,8 +91,7 @@ void to_system(Block* block) noexcept {
 
 size_t cache_limit() {
   const char* const text = std::getenv("LOOM_CACHE_LIMIT");
-  if (text == nullptr)
-    return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) / 4 * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  if (text == nullptr) return static_cast<size_t>(usable_memory() / 4 / local_ranks());
   const std::string_view view(text);
   size_t bytes = 0;
   const auto [end, status] = std::from_chars(view.data(), view.data() + view.size(), bytes);
@@ -146,7 +145,9 @@ class Cache {
 
   MemoryStats stats() const {
     const std::lock_guard lock(mutex_);
-    return stats_;
+    MemoryStats out = stats_;
+    out.cache_limit = limit_;
+    return out;
   }
 
   void reset_peak() {

@@ -1,4 +1,5 @@
 #include <charconv>
+#include <ostream>
 
 #include <loom/accelerators/device.h>
 #include <loom/accelerators/error.h>
@@ -24,5 +25,7 @@ Device::Device(std::string_view name) {
 std::string to_string(Device device) {
   return device.kind == Device::cpu ? "cpu" : str("cuda:", static_cast<int>(device.index));
 }
+
+std::ostream& operator<<(std::ostream& out, Device device) { return out << to_string(device); }
 
 }  // namespace loom

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <iosfwd>
 #include <string>
 #include <string_view>
 
@@ -17,6 +18,7 @@ struct Device {
   Device(std::string_view name);  // NOLINT: "cpu", "cuda", "cuda:1"; throws Error for any other text
   Device(const char* name) : Device(std::string_view(name)) {}  // NOLINT
   bool operator==(const Device&) const = default;
+  friend std::ostream& operator<<(std::ostream& out, Device device);
 };
 
 std::string to_string(Device device);  // "cpu", "cuda:0"

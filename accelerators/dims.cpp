@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <ostream>
 
 #include <loom/accelerators/dims.h>
 
@@ -15,5 +16,7 @@ Dims row_major_strides(const Dims& shape) {
   for (int i = shape.size() - 2; i >= 0; --i) strides[i] = strides[i + 1] * std::max<int64_t>(shape[i + 1], 1);
   return strides;
 }
+
+std::ostream& operator<<(std::ostream& out, const Dims& dims) { return out << to_string(dims); }
 
 }  // namespace loom

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <initializer_list>
+#include <iosfwd>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -71,6 +72,7 @@ class Dims {
       if (a[i] != b[i]) return false;
     return true;
   }
+  friend std::ostream& operator<<(std::ostream& out, const Dims& dims);
 
  private:
   std::array<int64_t, max_rank> values_{};

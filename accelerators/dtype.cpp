@@ -1,4 +1,5 @@
 #include <array>
+#include <ostream>
 
 #include <loom/accelerators/dtype.h>
 
@@ -28,5 +29,7 @@ DType promote(DType a, DType b) {
   if (b == boolean) return a;
   return a == i64 || b == i64 ? i64 : i32;  // u8 with i32 or i64, i32 with i64
 }
+
+std::ostream& operator<<(std::ostream& out, DType t) { return out << to_string(t); }
 
 }  // namespace loom

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iosfwd>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -27,6 +28,7 @@ constexpr bool is_integral(DType t) { return t >= DType::i64; }  // boolean incl
 
 // "f32", "bf16", ..., "boolean": the names of the enumerators.
 std::string to_string(DType t);
+std::ostream& operator<<(std::ostream& out, DType t);
 // Inverse of to_string; throws Error with the list of names.
 DType dtype_from_string(std::string_view name);
 

@@ -14,8 +14,11 @@ struct MemoryStats {
   int64_t allocated = 0;       // in use now
   int64_t peak_allocated = 0;  // highest since the start or reset_peak_memory_stats
   int64_t cached = 0;          // freed, kept for reuse
-  int64_t allocations = 0;     // blocks asked for since the start
-  int64_t cache_hits = 0;      // of these, served without asking the system
+  // Of these; LOOM_CACHE_LIMIT, by default a quarter of the memory that the process may use, divided among the node's
+  // ranks.
+  int64_t cache_limit = 0;
+  int64_t allocations = 0;  // blocks asked for since the start
+  int64_t cache_hits = 0;   // of these, served without asking the system
 };
 
 MemoryStats memory_stats(Device device = {});

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include <loom/accelerators/error.h>
+#include <loom/accelerators/machine.h>
 
 namespace loom {
 
@@ -28,27 +29,6 @@ namespace {
 
 constexpr int max_threads = 1024;
 constexpr auto spin_time = std::chrono::microseconds(100);  // a wake from the kernel costs about as much
-
-// A positive number in an environment variable; 0 where it is unset, or (bad text) -1.
-int positive_from_environment(const char* name) {
-  const char* const text = std::getenv(name);
-  if (text == nullptr) return 0;
-  const std::string_view view(text);
-  int value = 0;
-  const auto [end, status] = std::from_chars(view.data(), view.data() + view.size(), value);
-  return status == std::errc() && end == view.data() + view.size() && value > 0 ? value : -1;
-}
-
-// Ranks on this node. MPI is asked first: under mpirun, Slurm's variables describe the daemon.
-int local_ranks() {
-  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"})
-    if (const int n = positive_from_environment(name); n > 0) return n;
-  if (const char* const tasks = std::getenv("SLURM_GTIDS")) {  // this node's, as "0,1,2"; in a batch script "0"
-    const std::string_view text(tasks);
-    return 1 + static_cast<int>(std::count(text.begin(), text.end(), ','));
-  }
-  return 1;
-}
 
 // A mask smaller than the machine may have been divided among the ranks by a launcher that binds them, or be one that
 // they share: what can be known without asking the others. Where ranks meet, suggest_num_threads says it exactly.

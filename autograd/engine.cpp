@@ -111,6 +111,11 @@ void set_grad_buffer(const Tensor& leaf, const Tensor& buffer) {
   meta->grad_buffer = buffer;
 }
 
+Tensor grad_buffer(const Tensor& leaf) {
+  const auto& meta = leaf.body().meta;
+  return meta ? meta->grad_buffer : Tensor();
+}
+
 uint64_t Tensor::register_hook(std::function<std::optional<Tensor>(const Tensor&)> hook) const {
   check(autograd::requires_grad(*this), "register_hook: the tensor does not require grad");
   const uint64_t number = next_hook++;

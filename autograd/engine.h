@@ -36,5 +36,6 @@ void on_backward_end(std::function<void()> callback);
 // From now on a leaf's first gradient of a step is written into `buffer` (its shape and dtype) and .grad is that
 // buffer. Undefined: back to its own memory.
 void set_grad_buffer(const Tensor& leaf, const Tensor& buffer);
+Tensor grad_buffer(const Tensor& leaf);  // undefined where there is none
 
 }  // namespace loom

@@ -2,6 +2,7 @@
 #include <loom/autograd/engine.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -125,6 +126,11 @@ Tensor Tensor::mean(Dims dims, bool keepdim) const { return loom::mean(*this, di
 Tensor Tensor::var(Dims dims, double correction, bool keepdim) const {
   return loom::var(*this, dims, correction, keepdim);
 }
+Tensor Tensor::prod(Dims dims, bool keepdim) const { return loom::prod(*this, dims, keepdim); }
+Tensor Tensor::norm(double p, Dims dims, bool keepdim) const { return loom::norm(*this, p, dims, keepdim); }
+Tensor Tensor::cumsum(int dim) const { return loom::cumsum(*this, dim); }
+std::pair<Tensor, Tensor> Tensor::sort(int dim, bool descending) const { return loom::sort(*this, dim, descending); }
+Tensor Tensor::gather(int dim, const Tensor& index) const { return loom::gather(*this, dim, index); }
 std::pair<Tensor, Tensor> Tensor::max(int dim, bool keepdim) const { return loom::max(*this, dim, keepdim); }
 std::pair<Tensor, Tensor> Tensor::min(int dim, bool keepdim) const { return loom::min(*this, dim, keepdim); }
 Tensor Tensor::max() const { return loom::max(*this); }
@@ -191,6 +197,29 @@ Tensor Tensor::div_(const Tensor& other) const {
   raw::binary_into(Binary::div, *this, other);
   return *this;
 }
+Tensor Tensor::pow_(const Tensor& exponent) const {
+  refuse_recorded("pow_", *this, exponent);
+  if (exponent.body().wrapped_number && is_floating(dtype()))
+    raw::unary_into(Unary::pow_scalar, *this, exponent.item<double>());
+  else
+    raw::binary_into(Binary::pow, *this, exponent);
+  return *this;
+}
+Tensor Tensor::lerp_(const Tensor& end, const Tensor& weight) const {
+  refuse_recorded("lerp_", *this, end, weight);
+  speaking_as("lerp_", [&] {
+    raw::binary_into(Binary::add, *this, raw::binary(Binary::mul, weight, raw::binary(Binary::sub, end, *this)));
+  });
+  return *this;
+}
+Tensor Tensor::addcmul_(const Tensor& a, const Tensor& b, double value) const {
+  refuse_recorded("addcmul_", *this, a, b);
+  speaking_as("addcmul_", [&] {
+    const Tensor product = raw::binary(Binary::mul, a, b);
+    raw::binary_into(Binary::add, *this, value == 1 ? product : raw::binary(Binary::mul, product, value));
+  });
+  return *this;
+}
 Tensor Tensor::copy_(const Tensor& source) const {
   refuse_recorded("copy_", *this, source);
   raw::copy_into(*this, source);
@@ -209,8 +238,7 @@ Tensor Tensor::clamp_(double min, double max) const {
 }
 Tensor Tensor::masked_fill_(const Tensor& mask, double value) const {
   refuse_recorded("masked_fill_", *this);
-  check(mask.dtype() == DType::boolean, "masked_fill_: the mask must be boolean, got ", mask.dtype());
-  raw::copy_into(*this, raw::where(mask, full({}, value, {dtype(), device()}), *this));
+  raw::masked_fill_into(*this, mask, value);
   return *this;
 }
 Tensor Tensor::uniform_(double low, double high) const {
@@ -230,22 +258,22 @@ Tensor Tensor::bernoulli_(double probability) const {
 }
 Tensor Tensor::index_add_(int dim, const Tensor& index, const Tensor& source) const {
   refuse_recorded("index_add_", *this, source);
-  raw::copy_into(*this, raw::index_add(*this, dim, index, source));
+  speaking_as("index_add_", [&] { raw::index_add_into(*this, dim, index, source); });
   return *this;
 }
 Tensor Tensor::scatter_(int dim, const Tensor& index, const Tensor& source) const {
   refuse_recorded("scatter_", *this, source);
-  raw::copy_into(*this, raw::scatter(Scatter::assign, *this, dim, index, source));
+  speaking_as("scatter_", [&] { raw::scatter_into(Scatter::assign, *this, dim, index, source); });
   return *this;
 }
 Tensor Tensor::scatter_add_(int dim, const Tensor& index, const Tensor& source) const {
   refuse_recorded("scatter_add_", *this, source);
-  raw::copy_into(*this, raw::scatter(Scatter::add, *this, dim, index, source));
+  speaking_as("scatter_add_", [&] { raw::scatter_into(Scatter::add, *this, dim, index, source); });
   return *this;
 }
 Tensor Tensor::index_put_(const std::vector<Index>& indices, const Tensor& values, bool accumulate) const {
   refuse_recorded("index_put_", *this, values);
-  raw::copy_into(*this, index_put(*this, indices, values, accumulate));
+  index_put_into(*this, indices, values, accumulate);
   return *this;
 }
 

@@ -53,6 +53,22 @@ int64_t Batching::batches_of(int64_t samples) const {
   return options_.drop_last ? samples / options_.batch_size : (samples + options_.batch_size - 1) / options_.batch_size;
 }
 
+int64_t Batching::total() const {
+  return options_.batch_sampler ? options_.batch_sampler->total() : sampler()->total();
+}
+
+std::string Batching::describe() const {
+  if (options_.batch_sampler) return str(total(), " batches of ", dataset_size_, " samples, by a batch sampler");
+  if (options_.sampler) return str(total(), " of ", dataset_size_, " samples, by a sampler");
+  return str(dataset_size_, " samples, ", options_.shuffle ? "shuffled" : "in order");
+}
+
+void Batching::check_state(const LoaderState& state) const {
+  check(state.epoch >= 0 && state.position >= 0 && state.position <= total(), "DataLoader: load_state: position ",
+        state.position, " of epoch ", state.epoch, ", expects one of 0 to ", total(), " of an epoch from 0 on (",
+        describe(), ")");
+}
+
 int64_t Batching::size() const {
   if (options_.batch_sampler) return shard_.largest(options_.batch_sampler->total());
   return batches_of(shard_.largest(sampler()->total()));

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include <loom/data/sampler.h>
@@ -55,6 +56,11 @@ class Batching {
   uint64_t seed() const { return seed_; }
   void reseed(uint64_t seed) { seed_ = seed; }
   BatchPlan plan(int64_t epoch, int64_t position) const;
+  int64_t total() const;  // of one epoch, of all ranks together: what a position counts
+  // What the positions of an epoch stand for: "40 samples, shuffled". The same whatever the ranks and the batch size.
+  std::string describe() const;
+  // Throws Error unless a loader over these batches can stand there.
+  void check_state(const LoaderState& state) const;
   // The same for one rank of many; shuffle stays, other samplers are wrapped, batch samplers are dealt out by batches.
   // A DistributedSampler given by the user is left as it is.
   Batching distributed(const Shard& shard, std::optional<uint64_t> seed) const;

@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -63,10 +64,13 @@ class DataLoader {
   // Where the loop is; the batch in its body counts as consumed. After load_state() the next loop goes on from there.
   LoaderState state() const { return state_; }
   void load_state(const LoaderState& state) {
+    check_state(state);
     state_ = state;
     batching_.reseed(state.seed);
     looping_ = false;
   }
+  void check_state(const LoaderState& state) const { batching_.check_state(state); }  // throws what load_state would
+  std::string describe() const { return batching_.describe(); }  // what positions count: "40 samples, shuffled"
   // The epoch of the next loop. What load_state() has brought of this very epoch is kept.
   void set_epoch(int64_t epoch) {
     if (looping_ || epoch != state_.epoch) state_.position = 0;

@@ -22,10 +22,17 @@ std::vector<NamedTensor> distinct(const std::vector<NamedTensor>& tensors) {
   return out;
 }
 
-std::vector<NamedTensor> trained(const std::vector<NamedTensor>& parameters) {
+// Those that require gradients, or those that do not.
+std::vector<NamedTensor> requiring(const std::vector<NamedTensor>& parameters, bool gradients) {
   std::vector<NamedTensor> out;
   for (const NamedTensor& p : parameters)
-    if (p.tensor.requires_grad()) out.push_back(p);
+    if (p.tensor.requires_grad() == gradients) out.push_back(p);
+  return out;
+}
+
+std::string names_of(const std::vector<NamedTensor>& parameters) {
+  std::string out;
+  for (const NamedTensor& p : parameters) out += (out.empty() ? "" : ", ") + p.name;
   return out;
 }
 
@@ -45,7 +52,8 @@ DistributedDataParallel::DistributedDataParallel(Communicator& communicator, con
     : communicator_(communicator), options_(with_warnings(std::move(options), communicator.rank())) {
   const auto all = distinct(parameters), state = distinct(buffers);
   if (options_.init_sync) check_same_model(communicator, all, state);
-  const auto reduced = trained(all);
+  const auto reduced = requiring(all, true);
+  frozen_ = requiring(all, false);
   check(!reduced.empty(),
         "DistributedDataParallel is not needed when a module doesn't have any parameter that requires a gradient.");
   for (const NamedTensor& b : state) buffers_.push_back(b.tensor);
@@ -65,6 +73,8 @@ const DdpStatistics& DistributedDataParallel::statistics() const { return reduce
 // Buffers are broadcast before a forward that follows a synchronised one: once in a step of several micro-batches.
 void DistributedDataParallel::before_forward(bool training) {
   if (!records()) return;
+  training_ = training;
+  if (sync_ && training) check_frozen();
   if (sync_) reducer_->before_forward(training);
   if (training && options_.broadcast_buffers && buffers_due_) broadcast_coalesced(communicator_, buffers_);
 }
@@ -72,7 +82,18 @@ void DistributedDataParallel::before_forward(bool training) {
 void DistributedDataParallel::after_forward(const std::vector<Tensor>& outputs, bool all_found) {
   if (!records()) return;
   reducer_->after_forward(outputs, all_found, sync_);
-  buffers_due_ = sync_;
+  if (training_) buffers_due_ = sync_;
+}
+
+// Which gradients are reduced is laid out at setup. The ranks freeze alike, or none gets further than here.
+void DistributedDataParallel::check_frozen() const {
+  const std::string now_frozen = names_of(requiring(reducer_->parameters(), false));
+  const std::string now_trained = names_of(requiring(frozen_, true));
+  if (now_frozen.empty() && now_trained.empty()) return;
+  fail("DDP: since the module was set up, ",
+       now_frozen.empty() ? "" : str("these parameters have been frozen: ", now_frozen),
+       now_frozen.empty() || now_trained.empty() ? "" : "; ",
+       now_trained.empty() ? "" : str("these have begun to require grad: ", now_trained), "; set it up again");
 }
 
 }  // namespace loom

@@ -76,12 +76,16 @@ class DistributedDataParallel {
   void after_forward(const std::vector<Tensor>& outputs, bool all_found);
 
  private:
+  void check_frozen() const;
+
   Communicator& communicator_;
   const DdpOptions options_;
   std::vector<Tensor> buffers_;
+  std::vector<NamedTensor> frozen_;  // parameters that are not reduced
   std::shared_ptr<Reducer> reducer_;
   bool sync_ = true;
-  bool buffers_due_ = true;  // the last forward was synchronised
+  bool training_ = true;     // in the forward that runs
+  bool buffers_due_ = true;  // the last forward in training was synchronised
 };
 
 }  // namespace loom

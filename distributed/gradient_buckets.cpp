@@ -101,8 +101,10 @@ GradientBuckets::GradientBuckets(Communicator& communicator, std::span<const Nam
 
 GradientBuckets::~GradientBuckets() {
   if (!as_views_) return;
-  for (const auto& p : parameters_)
-    if (p.tensor.requires_grad()) set_grad_buffer(p.tensor, {});
+  for (size_t i = 0; i < views_.size(); ++i) {  // a later setup may have given them other places
+    const Tensor& p = parameters_[i].tensor;
+    if (p.requires_grad() && grad_buffer(p).defined() && grad_buffer(p).is_same(views_[i])) set_grad_buffer(p, {});
+  }
 }
 
 void GradientBuckets::fill(int parameter, bool used) const {

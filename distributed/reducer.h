@@ -35,6 +35,8 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
   // After any forward that records. `all_found`: the outputs are all that its result holds.
   void after_forward(std::span<const Tensor> outputs, bool all_found, bool synced);
 
+  const std::vector<NamedTensor>& parameters() const { return parameters_; }
+
   DdpStatistics statistics;
 
  private:

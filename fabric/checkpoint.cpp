@@ -1,12 +1,14 @@
 // fabric.save and fabric.load: one safetensors file. Tensors are named "entry/name", small values stand under the same
 // names in the metadata; "loom.entries" lists the entries.
 #include <algorithm>
+#include <optional>
 #include <sstream>
 
 #include <loom/fabric/agreement.h>
 #include <loom/fabric/directory_lock.h>
 #include <loom/fabric/fabric.h>
 #include <loom/tensor/context.h>
+#include <loom/tensor/create.h>
 #include <loom/tensor/raw.h>
 #include <loom/tensor/safetensors.h>
 
@@ -16,7 +18,7 @@ namespace {
 
 constexpr const char* entries_key = "loom.entries";
 constexpr const char* format_key = "loom.format";
-constexpr const char* format_value = "checkpoint 1";
+constexpr const char* format_value = "checkpoint 2";
 constexpr const char* own_prefix = "loom.";  // entries that Fabric adds by itself
 
 struct File {
@@ -41,35 +43,66 @@ void add_entry(File& file, const std::string& name, const StateDict& state) {
   for (const auto& [key, value] : state.values) file.metadata.emplace(str(name, '/', key), value);
 }
 
-std::vector<std::string> entry_names(const File& file) {
-  std::vector<std::string> names;
-  std::istringstream list(file.metadata.count(entries_key) ? file.metadata.at(entries_key) : "");
-  for (std::string name; std::getline(list, name, '/');) names.push_back(name);
-  return names;
-}
+// A checkpoint that is read entry by entry, so that loading needs room for one entry besides what it fills.
+class SavedFile {
+ public:
+  explicit SavedFile(const std::filesystem::path& path) : reader_(existing(path)), path_(path) {}
 
-StateDict entry_of(const File& file, const std::string& name) {
-  StateDict out;
-  const std::string prefix = name + "/";
-  for (auto it = file.tensors.lower_bound(prefix); it != file.tensors.end() && it->first.starts_with(prefix); ++it)
-    out.tensors.emplace(it->first.substr(prefix.size()), it->second);
-  for (auto it = file.metadata.lower_bound(prefix); it != file.metadata.end() && it->first.starts_with(prefix); ++it)
-    out.values.emplace(it->first.substr(prefix.size()), it->second);
-  return out;
-}
+  // Every tensor under the prefix and every value; complete: else large tensors have a shape and a dtype alone.
+  StateDict entry(const std::string& prefix, bool complete) const {
+    StateDict out;
+    const auto& tensors = reader_.entries();
+    for (auto it = tensors.lower_bound(prefix); it != tensors.end() && it->first.starts_with(prefix); ++it)
+      out.tensors.emplace(it->first.substr(prefix.size()), complete ? reader_.read(it->first) : sketch(it->first));
+    const auto& values = reader_.metadata();
+    for (auto it = values.lower_bound(prefix); it != values.end() && it->first.starts_with(prefix); ++it)
+      out.values.emplace(it->first.substr(prefix.size()), it->second);
+    return out;
+  }
 
-File read_file(const std::filesystem::path& path) {
-  check(std::filesystem::exists(path), "load: checkpoint file not found: ", path.string());
-  SafetensorsFile read = load_safetensors(path);
-  return {std::move(read.tensors), std::move(read.metadata)};
-}
+  std::vector<std::string> entry_names() const {
+    std::vector<std::string> names;
+    const auto found = reader_.metadata().find(entries_key);
+    std::istringstream list(found == reader_.metadata().end() ? "" : found->second);
+    for (std::string name; std::getline(list, name, '/');) names.push_back(name);
+    return names;
+  }
 
-File read_checkpoint(const std::filesystem::path& path) {
-  File file = read_file(path);
-  const auto format = file.metadata.find(format_key);
-  check(format != file.metadata.end() && format->second == format_value, "load: ", path.string(),
-        " is not a checkpoint of fabric.save; a file of one module's tensors is read by load_raw");
-  return file;
+  void check_format() const {
+    const auto format = reader_.metadata().find(format_key);
+    check(format != reader_.metadata().end(), "load: ", path_.string(),
+          " is not a checkpoint of fabric.save; a file of one module's tensors is read by load_raw");
+    check(format->second == format_value, "load: ", path_.string(), " is a '", format->second,
+          "' of another version of Loom, this one reads '", format_value, "'");
+  }
+
+ private:
+  static const std::filesystem::path& existing(const std::filesystem::path& path) {
+    check(std::filesystem::exists(path), "load: checkpoint file not found: ", path.string());
+    return path;
+  }
+  // What a tensor is, for verify. A boolean is read as a whole: not every byte is one.
+  Tensor sketch(const std::string& name) const {
+    const Dims shape = reader_.shape(name);
+    if (shape.numel() <= 1 || reader_.dtype(name) == boolean) return reader_.read(name);
+    return raw::expand(zeros({}, {reader_.dtype(name), Device::cpu}), shape);
+  }
+
+  SafetensorsReader reader_;
+  std::filesystem::path path_;
+};
+
+// One thing to be loaded from a file.
+struct Wanted {
+  std::string label, prefix;  // "entry 'model': ", "model/"
+  StateEntry entry;
+};
+
+// What loading has replaced, in the order of doing so.
+using Replaced = std::vector<std::pair<StateEntry, StateDict>>;
+
+void put_back(const Replaced& replaced) {
+  for (auto it = replaced.rbegin(); it != replaced.rend(); ++it) it->first.load(it->second, true);
 }
 
 StateDict deep_copy(StateDict state) {
@@ -77,28 +110,54 @@ StateDict deep_copy(StateDict state) {
   return state;
 }
 
-// What loading has replaced, in the order of doing so.
-using Replaced = std::vector<std::pair<StateEntry, StateDict>>;
-
-void load_entries(const File& file, const State& state, bool strict, Replaced& replaced) {
-  const auto names = entry_names(file);
-  for (const auto& named : state) {
-    const std::string& name = named.first;
-    const StateEntry& entry = named.second;
-    if (std::find(names.begin(), names.end(), name) == names.end()) {
-      check(!strict || name.starts_with(own_prefix), "the requested state contains a key '", name,
-            "' that does not exist in the loaded checkpoint; to disable strict loading, set strict=false");
-      continue;
-    }
-    StateDict before = deep_copy(entry.save());
-    const std::string error = error_of([&] { entry.load(entry_of(file, name), strict); });
-    check(error.empty(), "entry '", name, "': ", error);
-    replaced.emplace_back(entry, std::move(before));
-  }
+template <class F>
+void labelled(const std::string& label, const F& f) {
+  const std::string error = error_of(f);
+  check(error.empty(), label, error);
 }
 
-void put_back(const Replaced& replaced) {
-  for (auto it = replaced.rbegin(); it != replaced.rend(); ++it) it->first.load(it->second, true);
+// Loads all on all ranks, or nothing on any: whatever can be verified is verified before anything is loaded, and what
+// cannot is loaded before the rest, and undone. What is left to go wrong is that the file, verified, cannot be read.
+void load_all(Communicator& ranks, const SavedFile& file, const std::vector<Wanted>& wanted, const std::string& where,
+              bool strict) {
+  Replaced replaced;
+  try {
+    together(ranks, [&] {
+      for (const auto& [label, prefix, entry] : wanted)
+        if (entry.verify) labelled(where + label, [&] { entry.verify(file.entry(prefix, false), strict); });
+    });
+    together(ranks, [&] {
+      for (const auto& [label, prefix, entry] : wanted)
+        if (!entry.verify)
+          labelled(where + label, [&] {
+            StateDict before = deep_copy(entry.save());
+            entry.load(file.entry(prefix, true), strict);
+            replaced.emplace_back(entry, std::move(before));
+          });
+    });
+  } catch (const AgreedError&) {
+    put_back(replaced);
+    throw;
+  }
+  together(ranks, [&] {
+    for (const auto& [label, prefix, entry] : wanted)
+      if (entry.verify)
+        labelled(where + "what is loaded is incomplete, load again or start anew: " + label,
+                 [&] { entry.load(file.entry(prefix, true), strict); });
+  });
+}
+
+std::vector<Wanted> wanted_entries(const State& state, const std::vector<std::string>& names, const std::string& where,
+                                   bool strict) {
+  std::vector<Wanted> out;
+  for (const auto& [name, entry] : state) {
+    if (std::find(names.begin(), names.end(), name) != names.end())
+      out.push_back({str("entry '", name, "': "), name + "/", entry});
+    else
+      check(!strict || name.starts_with(own_prefix), where, "the requested state contains a key '", name,
+            "' that does not exist in the loaded checkpoint; to disable strict loading, set strict=false");
+  }
+  return out;
 }
 
 // A save that was killed has left its temporary, FILE.<numbers>.tmp. Only for who holds the directory's lock.
@@ -122,14 +181,16 @@ StateEntry random_state(int rank, std::vector<std::string> all) {
     return out;
   };
   // A checkpoint of fewer ranks: the draws of one rank differ from another's by its number, not by the generator.
-  const auto load = [rank](const StateDict& saved, bool) {
+  const auto read = [rank](const StateDict& saved) {
     const std::string own = "rank " + std::to_string(rank);
     std::istringstream text(saved.value(saved.values.contains(own) ? own : "rank 0"));
-    Generator read;
-    check(static_cast<bool>(text >> read.seed >> read.offset), "'", text.str(), "' is no state of a generator");
-    context().generator = read;
+    Generator generator;
+    check(static_cast<bool>(text >> generator.seed >> generator.offset), "'", text.str(),
+          "' is no state of a generator");
+    return generator;
   };
-  return {save, load};
+  return {save, [read](const StateDict& saved, bool) { read(saved); },
+          [read](const StateDict& saved, bool) { context().generator = read(saved); }};
 }
 
 }  // namespace
@@ -181,24 +242,19 @@ void Fabric::save(const std::filesystem::path& path, const State& state) {
 
 std::vector<std::string> Fabric::load(const std::filesystem::path& path, const State& state, bool strict) {
   require_launched("load");
-  File file;
+  const std::string where = str("load: ", path.string(), ": ");
+  std::optional<SavedFile> file;
   together(communicator(), [&] {
     check_names(state);
-    file = read_checkpoint(path);
+    file.emplace(path);
+    file->check_format();
   });
   const State complete = with_own_state(state);
-  Replaced replaced;
-  try {
-    together(communicator(), [&] {
-      const std::string error = error_of([&] { load_entries(file, complete, strict, replaced); });
-      check(error.empty(), "load: ", path.string(), ": ", error);
-    });
-  } catch (const AgreedError&) {  // of this rank or another: all entries are loaded on all ranks, or none on any
-    put_back(replaced);
-    throw;
-  }
+  std::vector<Wanted> wanted;
+  together(communicator(), [&] { wanted = wanted_entries(complete, file->entry_names(), where, strict); });
+  load_all(communicator(), *file, wanted, where, strict);
   std::vector<std::string> rest;
-  for (const std::string& name : entry_names(file)) {
+  for (const std::string& name : file->entry_names()) {
     const bool known = std::any_of(state.begin(), state.end(), [&](const auto& entry) { return entry.first == name; });
     if (!known && !name.starts_with(own_prefix)) rest.push_back(name);
   }
@@ -207,21 +263,9 @@ std::vector<std::string> Fabric::load(const std::filesystem::path& path, const S
 
 void Fabric::load_raw(const std::filesystem::path& path, const StateEntry& entry, bool strict) {
   require_launched("load_raw");
-  Replaced replaced;
-  try {
-    together(communicator(), [&] {
-      File file = read_file(path);
-      StateDict before = deep_copy(entry.save());
-      const std::string error = error_of([&] {
-        entry.load({std::move(file.tensors), std::move(file.metadata)}, strict);
-      });
-      check(error.empty(), "load_raw: ", path.string(), ": ", error);
-      replaced.emplace_back(entry, std::move(before));
-    });
-  } catch (const AgreedError&) {
-    put_back(replaced);
-    throw;
-  }
+  std::optional<SavedFile> file;
+  together(communicator(), [&] { file.emplace(path); });
+  load_all(communicator(), *file, {{"", "", entry}}, str("load_raw: ", path.string(), ": "), strict);
 }
 
 }  // namespace loom

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -14,7 +15,8 @@ namespace loom {
 struct CsvLoggerOptions {
   std::filesystem::path root = "logs";
   std::string name = "lightning_logs";
-  std::string version = {};  // empty: version_<highest so far + 1>
+  // Empty: version_<highest so far + 1>. Rows are added to those that a version has: nothing is overwritten.
+  std::string version = {};
 };
 
 // Columns are the sorted names seen so far, "step" included; a row has the values logged in one call, the rest empty.
@@ -28,13 +30,15 @@ class CsvLogger final : public Logger {
   std::filesystem::path directory();
 
  private:
-  void rewrite();
-  std::string line_of(const std::map<std::string, std::string>& row) const;
+  using Row = std::map<std::string, std::string>;
+  void start();
+  std::vector<Row> rows_on_disk();
+  void rewrite(const std::vector<Row>& rows);
+  std::string line_of(const Row& row) const;
 
   CsvLoggerOptions options_;
-  std::filesystem::path directory_;
+  std::filesystem::path directory_, path_;
   std::set<std::string> columns_;
-  std::vector<std::map<std::string, std::string>> rows_;
   std::ofstream file_;
   int64_t next_step_ = 0;
 };

@@ -187,7 +187,7 @@ class Fabric {
   void log(const std::string& name, const Tensor& value, std::optional<int64_t> step = {});  // one element
   void log_dict(const Metrics& metrics, std::optional<int64_t> step = {});
 
-  // Optimizer steps so far; saved and restored.
+  // Steps of this Fabric's optimizers so far, all together; saved and restored.
   int64_t global_step() const { return global_step_; }
 
  private:

@@ -36,24 +36,12 @@ StateEntry StateEntry::of_tensors(const std::function<std::vector<NamedTensor>()
             for (const NamedTensor& t : state()) out.tensors.emplace(t.name, t.tensor);
             return out;
           },
+          [state](const StateDict& saved, bool strict) { nn::check_state(state(), saved.tensors, strict); },
           [state](const StateDict& saved, bool strict) { nn::load_state(state(), saved.tensors, strict); }};
 }
 
-StateEntry StateEntry::of_number(const std::function<std::string()>& get,
-                                 const std::function<void(const std::string&)>& set) {
-  return {[get] {
-            return StateDict{{}, {{"value", get()}}};
-          },
-          [set](const StateDict& saved, bool) { set(saved.value("value")); }};
-}
-
 StateEntry StateEntry::of_tensor(const Tensor& tensor) {
-  return {[tensor] {
-            return StateDict{{{"value", tensor}}, {}};
-          },
-          [tensor](const StateDict& saved, bool strict) {
-            nn::load_state({{"value", tensor}}, saved.tensors, strict);
-          }};
+  return of_tensors([tensor] { return std::vector<NamedTensor>{{"value", tensor}}; });
 }
 
 }  // namespace loom

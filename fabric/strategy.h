@@ -18,7 +18,8 @@ namespace loom {
 class ModuleSync {
  public:
   virtual ~ModuleSync() = default;
-  virtual void before_forward() {}
+  // training: the module is in training mode. A forward in eval mode issues no collectives: one rank may make it alone.
+  virtual void before_forward([[maybe_unused]] bool training) {}
   // outputs: the tensors that the forward returned; all_found: there were no parts that could not be looked into.
   virtual void after_forward([[maybe_unused]] const std::vector<Tensor>& outputs, [[maybe_unused]] bool all_found) {}
   // Whether gradients of the forwards from now on are synchronised in their backward; returns what it was.

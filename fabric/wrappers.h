@@ -108,7 +108,7 @@ class FabricModule {
  private:
   template <class F, class... Args>
   auto run(const F& f, Args&&... args) const {
-    sync_->before_forward();
+    sync_->before_forward(nn::is_training(*module_));
     using Result = decltype(f(wrapper_detail::converted(std::forward<Args>(args), dtype_)...));
     std::vector<Tensor> outputs;
     if constexpr (std::is_void_v<Result>) {
@@ -127,6 +127,8 @@ class FabricModule {
   DType dtype_;
 };
 
+// Each step through this handle counts in global_step(): one for every optimizer that steps (a GAN's two count twice
+// an iteration), none for a step made past it (optimizer().step()), nor under accumulation, where there is no step.
 template <class O>
 class FabricOptimizer {
  public:

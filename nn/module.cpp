@@ -42,9 +42,13 @@ Tensor converted(const Tensor& x, const TensorOptions& options) {
 
 }  // namespace
 
-void load_state(const std::vector<NamedTensor>& state, const std::map<std::string, Tensor>& values, bool strict) {
+void check_state(const std::vector<NamedTensor>& state, const std::map<std::string, Tensor>& values, bool strict) {
   const std::string text = mismatches(state, values, strict);
   check(text.empty(), "load_state_dict: ", text);
+}
+
+void load_state(const std::vector<NamedTensor>& state, const std::map<std::string, Tensor>& values, bool strict) {
+  check_state(state, values, strict);
   const NoGrad no_grad;
   for (const auto& [name, tensor] : state)
     if (const auto found = values.find(name); found != values.end() && found->second.defined())

@@ -180,6 +180,9 @@ std::vector<NamedTensor> state_dict(const M& module) {
 // changes nothing on error: names missing from `values`, unexpected ones (strict) and shapes that differ are all
 // listed.
 void load_state(const std::vector<NamedTensor>& state, const std::map<std::string, Tensor>& values, bool strict = true);
+// Throws what load_state would throw; reads shapes alone.
+void check_state(const std::vector<NamedTensor>& state, const std::map<std::string, Tensor>& values,
+                 bool strict = true);
 template <Module M>
 void load_state_dict(M& module, const std::map<std::string, Tensor>& values, bool strict = true) {
   load_state(state_dict(module), values, strict);
@@ -194,6 +197,19 @@ void train(M& module, bool mode = true) {
 template <Module M>
 void eval(M& module) {
   train(module, false);
+}
+
+// What train() and eval() have set: whether any part is in training; true for a module without parts that ask.
+template <Module M>
+bool is_training(const M& module) {
+  bool asked = false, training = false;
+  visit_leaves(module, [&]<class Leaf>(const std::string&, const Leaf& leaf) {
+    if constexpr (std::is_same_v<Leaf, Training>) {
+      asked = true;
+      training = training || leaf;
+    }
+  });
+  return training || !asked;
 }
 
 // Moves or converts in place (floating tensors only, for a dtype): optimizers and ties made before stay valid.

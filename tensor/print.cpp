@@ -1,11 +1,11 @@
 // Text of a tensor as PyTorch prints it: one width for all elements, 4 digits, the edges of what is large.
 #include <algorithm>
 #include <cmath>
-#include <ostream>
 
 #include <fmt/format.h>
 
 #include <loom/tensor/context.h>
+#include <loom/tensor/print.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -132,14 +132,16 @@ std::vector<std::string> suffixes(const Tensor& x) {
 
 }  // namespace
 
-std::string to_string(const Tensor& tensor) {
+std::string to_text(const Tensor& tensor, const std::string& gradient) {
   if (!tensor.defined()) return "tensor(undefined)";
   std::string out(prefix);
   const Excerpt excerpt(tensor);
   out += tensor.numel() == 0 ? "[]" : Layout(excerpt).block(0, 0, prefix.size());
   const size_t line_start = out.rfind('\n');
   size_t used = line_start == std::string::npos ? out.size() + 2 : out.size() - line_start + 1;
-  for (const std::string& suffix : suffixes(tensor)) {
+  std::vector<std::string> all = suffixes(tensor);
+  if (!gradient.empty()) all.push_back(gradient);
+  for (const std::string& suffix : all) {
     if (used + suffix.size() + 2 > line_width) {
       out += ",\n" + std::string(prefix.size(), ' ') + suffix;
       used = prefix.size() + suffix.size();
@@ -150,7 +152,5 @@ std::string to_string(const Tensor& tensor) {
   }
   return out + ")";
 }
-
-std::ostream& operator<<(std::ostream& out, const Tensor& tensor) { return out << to_string(tensor); }
 
 }  // namespace loom

@@ -14,6 +14,8 @@
 
 namespace loom::raw {
 
+void check_same_device(std::string_view op, const Tensor& a, const Tensor& b);  // "op: tensors are on cpu and cuda:0"
+
 // Views: same memory, other shape and strides.
 // `offset` counts from the start of the storage, as in PyTorch.
 Tensor as_strided(const Tensor& x, const Dims& shape, const Dims& strides, int64_t offset);
@@ -58,6 +60,10 @@ Tensor index_select(const Tensor& x, int dim, const Tensor& index);
 Tensor index_add(const Tensor& x, int dim, const Tensor& index, const Tensor& source);  // a copy of x, added to
 Tensor gather(const Tensor& x, int dim, const Tensor& index);
 Tensor scatter(Scatter mode, const Tensor& x, int dim, const Tensor& index, const Tensor& source);  // a copy of x
+// The same in y's own memory; bump y's version.
+void index_add_into(const Tensor& y, int dim, const Tensor& index, const Tensor& source);
+void scatter_into(Scatter mode, const Tensor& y, int dim, const Tensor& index, const Tensor& source);
+void masked_fill_into(const Tensor& y, const Tensor& mask, double value);
 Tensor cat(const std::vector<Tensor>& tensors, int dim);
 Tensor flip(const Tensor& x, const Dims& dims);
 Tensor nonzero(const Tensor& x);                                 // [count, rank] i64

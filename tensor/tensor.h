@@ -169,6 +169,11 @@ class Tensor {
   Tensor sum(Dims dims = {}, bool keepdim = false) const;
   Tensor mean(Dims dims = {}, bool keepdim = false) const;
   Tensor var(Dims dims = {}, double correction = 1, bool keepdim = false) const;
+  Tensor prod(Dims dims = {}, bool keepdim = false) const;
+  Tensor norm(double p = 2, Dims dims = {}, bool keepdim = false) const;  // of vectors
+  Tensor cumsum(int dim) const;
+  std::pair<Tensor, Tensor> sort(int dim = -1, bool descending = false) const;  // stable; values, index
+  Tensor gather(int dim, const Tensor& index) const;
   Tensor max() const;
   Tensor min() const;
   std::pair<Tensor, Tensor> max(int dim, bool keepdim = false) const;  // values, index
@@ -198,6 +203,9 @@ class Tensor {
   Tensor sub_(const Tensor& other, double alpha = 1) const;
   Tensor mul_(const Tensor& other) const;
   Tensor div_(const Tensor& other) const;
+  Tensor pow_(const Tensor& exponent) const;
+  Tensor lerp_(const Tensor& end, const Tensor& weight) const;                // += weight * (end - this)
+  Tensor addcmul_(const Tensor& a, const Tensor& b, double value = 1) const;  // += value * a * b
   Tensor copy_(const Tensor& source) const;
   Tensor fill_(double value) const;
   Tensor zero_() const;

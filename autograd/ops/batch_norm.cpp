@@ -20,6 +20,7 @@ Tensor planes(const Tensor& x) {
 
 void check_channels(const char* what, const Tensor& t, const Tensor& x) {
   if (!t.defined()) return;
+  raw::check_same_device("batch_norm", x, t);
   check(t.shape() == Dims{x.size(1)}, "batch_norm: given ", what, " of shape ", t.shape(), " for x of shape ",
         x.shape(), ", expected [", x.size(1), "]");
   check(is_floating(t.dtype()), "batch_norm: given ", what, " of ", t.dtype(), ", expected a floating dtype");

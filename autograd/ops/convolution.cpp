@@ -5,6 +5,7 @@
 #include <loom/autograd/ops/elementwise.h>
 #include <loom/autograd/ops/reduce.h>
 #include <loom/autograd/ops/shape.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -36,6 +37,24 @@ void check_rank(const char* op, const Tensor& x, int spatial, const char* dims) 
 
 void check_weight(const char* op, const Tensor& weight, int rank, const char* expected) {
   check(weight.dim() == rank, op, ": given weight of shape ", weight.shape(), ", expected ", expected);
+}
+
+// conv1d runs as conv2d over one row; what is wrong is said of the line that was given.
+void check_line(const Tensor& x, const Tensor& weight, const Conv1dOptions& o) {
+  const char* const op = "conv1d";
+  check(o.stride >= 1, op, ": stride must be positive, got ", o.stride);
+  check(o.dilation >= 1, op, ": dilation must be positive, got ", o.dilation);
+  check(o.padding >= 0, op, ": padding must not be negative, got ", o.padding);
+  check(o.groups >= 1, op, ": groups must be positive, got ", o.groups);
+  check(weight.size(0) % o.groups == 0, op, ": ", weight.size(0), " output channels do not divide into ", o.groups,
+        " groups");
+  check(x.size(-2) == weight.size(1) * o.groups, op, ": the input of shape ", x.shape(), " has ", x.size(-2),
+        " channels, weight ", weight.shape(), " with ", o.groups, o.groups == 1 ? " group" : " groups", " expects ",
+        weight.size(1) * o.groups);
+  check(weight.size(2) >= 1, op, ": the kernel of weight ", weight.shape(), " is empty");
+  const int64_t padded = x.size(-1) + 2 * o.padding, reach = o.dilation * (weight.size(2) - 1) + 1;
+  check(padded >= reach, op, ": the kernel reaches over ", reach, " positions, more than the padded input's ", padded,
+        " (input ", x.shape(), ", weight ", weight.shape(), ", padding ", o.padding, ", dilation ", o.dilation, ")");
 }
 
 // [low, high] of the array that ConvGeometry takes.
@@ -103,28 +122,32 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
 Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv1dOptions& options) {
   check_rank("conv1d", x, 1, "L");
   check_weight("conv1d", weight, 3, "[O, C / groups, K]");
+  check_line(x, weight, options);
   const ConvGeometry g{{1, options.stride}, {0, options.padding}, {1, options.dilation}, options.groups};
   const Tensor batched = x.dim() == 3 ? x : unsqueeze(x, 0);
-  const Tensor y = squeeze(convolve(unsqueeze(batched, 2), unsqueeze(weight, 2), bias, g), 2);
+  const Tensor y =
+      speaking_as("conv1d", [&] { return squeeze(convolve(unsqueeze(batched, 2), unsqueeze(weight, 2), bias, g), 2); });
   return x.dim() == 3 ? y : squeeze(y, 0);
 }
 
 // A transposed convolution is the derivative of a convolution with respect to its input.
 Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvTranspose2dOptions& o) {
-  check_transposed(x, weight, bias, o);
-  const Tensor batched = x.dim() == 4 ? x : unsqueeze(x, 0);
-  const int64_t channels = weight.size(1) * o.groups;
-  const Dims shape{batched.size(0), channels,
-                   transposed_extent(batched.size(2), weight.size(2), o.stride.height, o.padding.height,
-                                     o.dilation.height, o.output_padding.height),
-                   transposed_extent(batched.size(3), weight.size(3), o.stride.width, o.padding.width, o.dilation.width,
-                                     o.output_padding.width)};
-  check(shape[2] >= 1 && shape[3] >= 1, "conv_transpose2d: given x of shape ", x.shape(),
-        ", expected one whose result ", "has positions, not ", shape, " (too much padding)");
-  const ConvGeometry g{both(o.stride), both(o.padding), both(o.dilation), o.groups};
-  Tensor y = conv2d_grad_input(batched, weight, shape, g);
-  if (bias.defined()) y = y + reshape(bias, {1, channels, 1, 1});
-  return x.dim() == 4 ? y : squeeze(y, 0);
+  return speaking_as("conv_transpose2d", [&] {
+    check_transposed(x, weight, bias, o);
+    const Tensor batched = x.dim() == 4 ? x : unsqueeze(x, 0);
+    const int64_t channels = weight.size(1) * o.groups;
+    const Dims shape{batched.size(0), channels,
+                     transposed_extent(batched.size(2), weight.size(2), o.stride.height, o.padding.height,
+                                       o.dilation.height, o.output_padding.height),
+                     transposed_extent(batched.size(3), weight.size(3), o.stride.width, o.padding.width,
+                                       o.dilation.width, o.output_padding.width)};
+    check(shape[2] >= 1 && shape[3] >= 1, "conv_transpose2d: given x of shape ", x.shape(),
+          ", expected one whose result ", "has positions, not ", shape, " (too much padding)");
+    const ConvGeometry g{both(o.stride), both(o.padding), both(o.dilation), o.groups};
+    Tensor y = conv2d_grad_input(batched, weight, shape, g);
+    if (bias.defined()) y = y + reshape(bias, {1, channels, 1, 1});
+    return x.dim() == 4 ? y : squeeze(y, 0);
+  });
 }
 
 }  // namespace loom

@@ -31,7 +31,9 @@ Dims positions_shape(const Dims& x) {
 
 void check_class_options(const char* op, const Tensor& x, const Tensor& target, const Tensor& weight) {
   check(is_floating(x.dtype()), op, ": given an input of ", x.dtype(), ", expected a floating dtype");
+  raw::check_same_device(op, x, target);
   if (weight.defined()) {
+    raw::check_same_device(op, x, weight);
     const int64_t classes = x.size(x.dim() == 1 ? 0 : 1);
     check(weight.shape() == Dims{classes}, op, ": given weight of shape ", weight.shape(), ", expected [", classes,
           "]");
@@ -129,33 +131,38 @@ Tensor of_probabilities(const Tensor& logits, const Tensor& target, const CrossE
 }  // namespace
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options) {
-  check(logits.dim() >= 1, "cross_entropy: given a 0-dimensional input, expected [C], [N, C] or [N, C, d1, ..]");
-  check_class_options("cross_entropy", logits, target, options.weight);
-  check(options.label_smoothing >= 0 && options.label_smoothing <= 1, "cross_entropy: given label_smoothing ",
-        options.label_smoothing, ", expected a number in [0, 1]");
-  if (is_floating(target.dtype())) return of_probabilities(logits, target, options);
-  const Tensor input = as_rows("cross_entropy", logits), positions = reshape(target, {input.size(0)});
-  const Tensor losses = row_losses(input, positions, options);
-  const auto weights = [&] {
-    const NoGrad off;
-    return Rows(positions, options.weight, options.ignore_index, wide_dtype(losses.dtype())).weights;
-  };
-  return reduced(losses, options.reduction == Reduction::mean ? weights() : Tensor(), options.reduction,
-                 positions_shape(logits.shape()));
+  return speaking_as("cross_entropy", [&] {
+    check(logits.dim() >= 1, "cross_entropy: given a 0-dimensional input, expected [C], [N, C] or [N, C, d1, ..]");
+    check_class_options("cross_entropy", logits, target, options.weight);
+    check(options.label_smoothing >= 0 && options.label_smoothing <= 1, "cross_entropy: given label_smoothing ",
+          options.label_smoothing, ", expected a number in [0, 1]");
+    if (is_floating(target.dtype())) return of_probabilities(logits, target, options);
+    const Tensor input = as_rows("cross_entropy", logits), positions = reshape(target, {input.size(0)});
+    const Tensor losses = row_losses(input, positions, options);
+    const auto weights = [&] {
+      const NoGrad off;
+      return Rows(positions, options.weight, options.ignore_index, wide_dtype(losses.dtype())).weights;
+    };
+    return reduced(losses, options.reduction == Reduction::mean ? weights() : Tensor(), options.reduction,
+                   positions_shape(logits.shape()));
+  });
 }
 
 Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, const NllOptions& options) {
-  const Tensor& x = log_probabilities;
-  check(x.dim() >= 1, "nll_loss: given a 0-dimensional input, expected [C], [N, C] or [N, C, d1, ..]");
-  check(!is_floating(target.dtype()), "nll_loss: given a target of ", target.dtype(), ", expected class indices (i64)");
-  check_class_options("nll_loss", x, target, options.weight);
-  const Tensor input = as_rows("nll_loss", x), positions = reshape(target, {input.size(0)});
-  const Rows rows(positions, options.weight, options.ignore_index, wide_dtype(x.dtype()));
-  const Tensor at = unsqueeze(rows.safe_target(), 1);
-  const Tensor chosen = squeeze(speaking_as("nll_loss", [&] { return gather(input, 1, at); }), 1);
-  // where, not a product: -inf in a row that does not count must not become NaN.
-  const Tensor losses = where(rows.counted, -chosen * rows.weights.to(x.dtype()), zeros_like(chosen));
-  return reduced(losses, rows.weights, options.reduction, positions_shape(x.shape()));
+  return speaking_as("nll_loss", [&] {
+    const Tensor& x = log_probabilities;
+    check(x.dim() >= 1, "nll_loss: given a 0-dimensional input, expected [C], [N, C] or [N, C, d1, ..]");
+    check(!is_floating(target.dtype()), "nll_loss: given a target of ", target.dtype(),
+          ", expected class indices (i64)");
+    check_class_options("nll_loss", x, target, options.weight);
+    const Tensor input = as_rows("nll_loss", x), positions = reshape(target, {input.size(0)});
+    const Rows rows(positions, options.weight, options.ignore_index, wide_dtype(x.dtype()));
+    const Tensor at = unsqueeze(rows.safe_target(), 1);
+    const Tensor chosen = squeeze(gather(input, 1, at), 1);
+    // where, not a product: -inf in a row that does not count must not become NaN.
+    const Tensor losses = where(rows.counted, -chosen * rows.weights.to(x.dtype()), zeros_like(chosen));
+    return reduced(losses, rows.weights, options.reduction, positions_shape(x.shape()));
+  });
 }
 
 }  // namespace loom

@@ -6,6 +6,7 @@
 
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -180,30 +181,39 @@ Tensor where(const Tensor& condition_, const Tensor& a_, const Tensor& b_) {
 }
 
 Tensor masked_fill(const Tensor& x, const Tensor& mask, const Tensor& value) {
-  check(mask.dtype() == DType::boolean, "masked_fill: the mask must be boolean, got ", mask.dtype());
-  check(value.dim() == 0, "masked_fill: the value must be a number or 0-dimensional, got shape ", value.shape());
-  return where(mask, value.to(x.dtype()), x);
+  return speaking_as("masked_fill", [&] {
+    check(mask.dtype() == DType::boolean, "masked_fill: the mask must be boolean, got ", mask.dtype());
+    check(value.dim() == 0, "masked_fill: the value must be a number or 0-dimensional, got shape ", value.shape());
+    return where(mask, value.to(x.dtype()), x);
+  });
 }
 
-Tensor lerp(const Tensor& start, const Tensor& end, const Tensor& weight) { return start + weight * (end - start); }
+Tensor lerp(const Tensor& start, const Tensor& end, const Tensor& weight) {
+  return speaking_as("lerp", [&] { return start + weight * (end - start); });
+}
 
 Tensor glu(const Tensor& x, int dim) {
-  const int64_t size = x.size(dim);
-  check(size % 2 == 0, "glu: extent ", size, " of dimension ", dim, " must be even");
-  return x.narrow(dim, 0, size / 2) * sigmoid(x.narrow(dim, size / 2, size / 2));
+  return speaking_as("glu", [&] {
+    const int64_t size = x.size(dim);
+    check(size % 2 == 0, "glu: extent ", size, " of dimension ", dim, " must be even");
+    return x.narrow(dim, 0, size / 2) * sigmoid(x.narrow(dim, size / 2, size / 2));
+  });
 }
 
 Tensor prelu(const Tensor& x, const Tensor& weight) {
-  check(weight.dim() == 1, "prelu: the weight must have 1 dimension, got shape ", weight.shape());
-  Tensor w = weight;
-  if (weight.numel() != 1) {
-    check(x.dim() >= 2 && x.size(1) == weight.numel(), "prelu: ", weight.numel(), " weights for an input of shape ",
-          x.shape(), "; expected 1 or the extent of dimension 1");
-    Dims shape = Dims::filled(x.dim(), 1);
-    shape[1] = weight.numel();
-    w = weight.reshape(shape);
-  }
-  return where(x > 0.0, x, w * x);
+  return speaking_as("prelu", [&] {
+    raw::check_same_device("prelu", x, weight);
+    check(weight.dim() == 1, "prelu: the weight must have 1 dimension, got shape ", weight.shape());
+    Tensor w = weight;
+    if (weight.numel() != 1) {
+      check(x.dim() >= 2 && x.size(1) == weight.numel(), "prelu: ", weight.numel(), " weights for an input of shape ",
+            x.shape(), "; expected 1 or the extent of dimension 1");
+      Dims shape = Dims::filled(x.dim(), 1);
+      shape[1] = weight.numel();
+      w = weight.reshape(shape);
+    }
+    return where(x > 0.0, x, w * x);
+  });
 }
 
 }  // namespace loom

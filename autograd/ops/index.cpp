@@ -3,6 +3,7 @@
 // Positions, slices and new axes make a view. Tensors of positions are then broadcast together and select elements of
 // the dimensions that they stand at; where these adjoin, the broadcast dimensions take their place, else they come
 // first. (As in PyTorch, and unlike NumPy, plain positions do not count as tensors here.)
+#include <loom/autograd/grad_mode.h>
 #include <loom/autograd/ops.h>
 #include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
@@ -78,8 +79,15 @@ void Plan::take_mask(const Tensor& given) {
   axis += mask.dim();
 }
 
+void check_devices(const char* op, const Tensor& x, const std::vector<Index>& indices) {
+  for (const Index& entry : indices)
+    if (const auto* const tensor = std::get_if<std::shared_ptr<const Tensor>>(&entry))
+      raw::check_same_device(op, x, **tensor);
+}
+
 Plan plan(const Tensor& x, const std::vector<Index>& indices) {
   int used = 0, ellipses = 0;
+  check_devices("index", x, indices);
   for (const Index& entry : indices) {
     used += consumed(entry);
     ellipses += std::holds_alternative<Ellipsis>(entry) ? 1 : 0;
@@ -139,38 +147,79 @@ Merged merge(const Plan& p) {
   return m;
 }
 
-}  // namespace
+// x's elements at the indices: positions `list` of dimension `dim` of `table`, which is a view of x where x's strides
+// allow one; or, without a list, `table` itself.
+struct Places {
+  Tensor table, list;
+  int dim = 0;
+  Dims shape;  // of the elements
+};
 
-Tensor index(const Tensor& x, const std::vector<Index>& indices) {
+Places places(const Tensor& x, const std::vector<Index>& indices) {
   const Plan p = plan(x, indices);
   bool any = false;
   for (const Tensor& at : p.positions) any = any || at.defined();
-  if (!any) return p.view;
+  if (!any) return {p.view, {}, 0, p.view.shape()};
   const Merged m = merge(p);
-  Dims flat, result;
+  Dims flat, shape;
   int64_t extent = 1;
   for (int d = 0; d < m.view.dim(); ++d) {
     const bool indexed = d >= m.first && d < m.first + m.count;
     if (indexed) extent *= m.view.size(d);
     if (d == m.first + m.count - 1) flat.push_back(extent);
     if (d == m.first)
-      for (const int64_t n : m.linear.shape()) result.push_back(n);
+      for (const int64_t n : m.linear.shape()) shape.push_back(n);
     if (indexed) continue;
     flat.push_back(m.view.size(d));
-    result.push_back(m.view.size(d));
+    shape.push_back(m.view.size(d));
   }
   const Tensor table = m.count == 1 ? m.view : reshape(m.view, flat);
-  return reshape(index_select(table, m.first, reshape(m.linear, {m.linear.numel()})), result);
+  return {table, reshape(m.linear, {m.linear.numel()}), m.first, shape};
+}
+
+// Writes or adds `source`, of the places' shape, to their table.
+void write_places(const Places& p, const Tensor& source, bool accumulate) {
+  if (!p.list.defined())
+    return accumulate ? raw::binary_into(Binary::add, p.table, source) : raw::copy_into(p.table, source);
+  Dims rows = p.table.shape(), along = Dims::filled(p.table.dim(), 1);
+  rows[p.dim] = along[p.dim] = p.list.numel();
+  const Tensor values = raw::reshape(source, rows);
+  if (accumulate) return raw::index_add_into(p.table, p.dim, p.list, values);
+  raw::scatter_into(Scatter::assign, p.table, p.dim, raw::expand(raw::reshape(p.list, along), rows), values);
+}
+
+}  // namespace
+
+Tensor index(const Tensor& x, const std::vector<Index>& indices) {
+  const Places p = places(x, indices);
+  return p.list.defined() ? reshape(index_select(p.table, p.dim, p.list), p.shape) : p.table;
 }
 
 // The same indices, applied to the numbers of x's elements, say where the values go.
 Tensor index_put(const Tensor& x, const std::vector<Index>& indices, const Tensor& values, bool accumulate) {
-  const Tensor numbers = reshape(arange(x.numel(), {DType::i64, x.device()}), x.shape());
-  const Tensor places = index(numbers, indices);
-  const Tensor spread = speaking_as("index_put", [&] { return expand(values.to(x.dtype()), places.shape()); });
-  const Tensor source = reshape(spread, {places.numel()});
-  const Tensor flat = reshape(x, {x.numel()}), at = reshape(places, {places.numel()});
-  return reshape(accumulate ? index_add(flat, 0, at, source) : scatter(flat, 0, at, source), x.shape());
+  check_devices("index_put", x, indices);
+  if (values.dim() > 0) raw::check_same_device("index_put", x, values);
+  return speaking_as("index_put", [&] {
+    const Tensor numbers = reshape(arange(x.numel(), {DType::i64, x.device()}), x.shape());
+    const Tensor at = index(numbers, indices);
+    const Tensor source = reshape(expand(values.to(x.dtype()), at.shape()), {at.numel()});
+    const Tensor flat = reshape(x, {x.numel()}), list = reshape(at, {at.numel()});
+    return reshape(accumulate ? index_add(flat, 0, list, source) : scatter(flat, 0, list, source), x.shape());
+  });
+}
+
+void index_put_into(const Tensor& x, const std::vector<Index>& indices, const Tensor& values, bool accumulate) {
+  speaking_as("index_put_", [&] {
+    const NoGrad off;
+    const Tensor mine = x.detach();
+    const Places p = places(mine, indices);
+    if (values.dim() > 0) raw::check_same_device("index_put_", x, values);
+    const Tensor given = values.to(x.dtype());
+    const Tensor source = expand(values.storage() == x.storage() ? clone(given) : given, p.shape);
+    if (p.table.storage() == x.storage()) return write_places(p, source, accumulate);
+    // The indexed dims of this layout cannot be counted through as one: by way of the whole.
+    raw::copy_into(x, index_put(mine, indices, source, accumulate));
+  });
 }
 
 }  // namespace loom

@@ -21,5 +21,7 @@ Tensor masked_select(const Tensor& x, const Tensor& mask);         // 1-d
 Tensor index(const Tensor& x, const std::vector<Index>& indices);  // x.index({...})
 // A copy of x with values written (or added) at the indices.
 Tensor index_put(const Tensor& x, const std::vector<Index>& indices, const Tensor& values, bool accumulate = false);
+// The same in x's own memory, not recorded: x.index_put_({...}, values).
+void index_put_into(const Tensor& x, const std::vector<Index>& indices, const Tensor& values, bool accumulate);
 
 }  // namespace loom

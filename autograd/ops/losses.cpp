@@ -4,6 +4,7 @@
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -28,37 +29,51 @@ Tensor reduced(const Tensor& losses, Reduction reduction) {
 void check_target(const char* op, const Tensor& x, const Tensor& target) {
   check(target.shape() == x.shape() || target.dim() == 0, op, ": given x of shape ", x.shape(), " and target of shape ",
         target.shape(), ", expected equal shapes");
+  if (target.dim() > 0) raw::check_same_device(op, x, target);
 }
 
 }  // namespace
 
 Tensor mse_loss(const Tensor& x, const Tensor& target, Reduction reduction) {
-  check_target("mse_loss", x, target);
-  return reduced(square(x - target), reduction);
+  return speaking_as("mse_loss", [&] {
+    check_target("mse_loss", x, target);
+    return reduced(square(x - target), reduction);
+  });
 }
 
 Tensor l1_loss(const Tensor& x, const Tensor& target, Reduction reduction) {
-  check_target("l1_loss", x, target);
-  return reduced(abs(x - target), reduction);
+  return speaking_as("l1_loss", [&] {
+    check_target("l1_loss", x, target);
+    return reduced(abs(x - target), reduction);
+  });
 }
 
 // Quadratic below beta, linear above; the two meet with equal slopes.
 Tensor smooth_l1_loss(const Tensor& x, const Tensor& target, Reduction reduction, double beta) {
-  check(beta >= 0, "smooth_l1_loss: given beta ", beta, ", expected at least 0");
-  if (beta == 0) return l1_loss(x, target, reduction);
-  check_target("smooth_l1_loss", x, target);
-  const Tensor distance = x - target, size = abs(distance);
-  return reduced(where(size < beta, square(distance) * (0.5 / beta), size - 0.5 * beta), reduction);
+  return speaking_as("smooth_l1_loss", [&] {
+    check(beta >= 0, "smooth_l1_loss: given beta ", beta, ", expected at least 0");
+    if (beta == 0) return l1_loss(x, target, reduction);
+    check_target("smooth_l1_loss", x, target);
+    const Tensor distance = x - target, size = abs(distance);
+    return reduced(where(size < beta, square(distance) * (0.5 / beta), size - 0.5 * beta), reduction);
+  });
 }
 
 Tensor huber_loss(const Tensor& x, const Tensor& target, Reduction reduction, double delta) {
-  check(delta > 0, "huber_loss: given delta ", delta, ", expected more than 0");
-  check_target("huber_loss", x, target);
-  const Tensor distance = x - target, size = abs(distance);
-  return reduced(where(size <= delta, square(distance) * 0.5, (size - 0.5 * delta) * delta), reduction);
+  return speaking_as("huber_loss", [&] {
+    check(delta > 0, "huber_loss: given delta ", delta, ", expected more than 0");
+    check_target("huber_loss", x, target);
+    const Tensor distance = x - target, size = abs(distance);
+    return reduced(where(size <= delta, square(distance) * 0.5, (size - 0.5 * delta) * delta), reduction);
+  });
 }
 
 namespace {
+
+void check_same_places(const char* op, const Tensor& x, std::initializer_list<Tensor> others) {
+  for (const Tensor& other : others)
+    if (other.defined()) raw::check_same_device(op, x, other);
+}
 
 void check_probabilities(const Tensor& x) {
   if (x.device().kind != Device::cpu || x.numel() == 0) return;  // elsewhere a look at the values waits
@@ -90,38 +105,46 @@ Tensor elementwise_bce(const Tensor& input, const Tensor& label) {
 }  // namespace
 
 Tensor binary_cross_entropy(const Tensor& x, const Tensor& target, const Tensor& weight, Reduction reduction) {
-  check(target.shape() == x.shape(), "binary_cross_entropy: given x of shape ", x.shape(), " and target of shape ",
-        target.shape(), ", expected equal shapes");
-  const Tensor losses = elementwise_bce(x, target);
-  return reduced(weight.defined() ? losses * weight : losses, reduction);
+  return speaking_as("binary_cross_entropy", [&] {
+    check(target.shape() == x.shape(), "binary_cross_entropy: given x of shape ", x.shape(), " and target of shape ",
+          target.shape(), ", expected equal shapes");
+    check_same_places("binary_cross_entropy", x, {target, weight});
+    const Tensor losses = elementwise_bce(x, target);
+    return reduced(weight.defined() ? losses * weight : losses, reduction);
+  });
 }
 
 // -(w t log s(x) + (1 - t) log(1 - s(x))) with log(1 - s(x)) = log s(x) - x, which no x overflows.
 Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& target, const Tensor& weight,
                                         Reduction reduction, const Tensor& pos_weight) {
-  check(target.shape() == x.shape(), "binary_cross_entropy_with_logits: given x of shape ", x.shape(),
-        " and target of shape ", target.shape(), ", expected equal shapes");
-  const Tensor of_log = pos_weight.defined() ? (pos_weight - 1.0) * target + 1.0 : Tensor();
-  const Tensor logs = logsigmoid(x);
-  const Tensor losses = (1.0 - target) * x - (pos_weight.defined() ? of_log * logs : logs);
-  return reduced(weight.defined() ? losses * weight : losses, reduction);
+  return speaking_as("binary_cross_entropy_with_logits", [&] {
+    check(target.shape() == x.shape(), "binary_cross_entropy_with_logits: given x of shape ", x.shape(),
+          " and target of shape ", target.shape(), ", expected equal shapes");
+    check_same_places("binary_cross_entropy_with_logits", x, {target, weight, pos_weight});
+    const Tensor of_log = pos_weight.defined() ? (pos_weight - 1.0) * target + 1.0 : Tensor();
+    const Tensor logs = logsigmoid(x);
+    const Tensor losses = (1.0 - target) * x - (pos_weight.defined() ? of_log * logs : logs);
+    return reduced(weight.defined() ? losses * weight : losses, reduction);
+  });
 }
 
 Tensor kl_div(const Tensor& x, const Tensor& target, KlReduction reduction, bool log_target) {
-  check_target("kl_div", x, target);
-  const Tensor losses = log_target ? exp(target) * (target - x) : xlogy(target, target) - target * x;
-  switch (reduction) {
-    case KlReduction::mean:
-      return mean(losses);
-    case KlReduction::sum:
-      return sum(losses);
-    case KlReduction::none:
-      return losses;
-    case KlReduction::batchmean:
-      break;
-  }
-  check(losses.dim() >= 1, "kl_div: given 0-dimensional inputs and batchmean, expected a batch dimension");
-  return sum(losses) / static_cast<double>(losses.size(0));
+  return speaking_as("kl_div", [&] {
+    check_target("kl_div", x, target);
+    const Tensor losses = log_target ? exp(target) * (target - x) : xlogy(target, target) - target * x;
+    switch (reduction) {
+      case KlReduction::mean:
+        return mean(losses);
+      case KlReduction::sum:
+        return sum(losses);
+      case KlReduction::none:
+        return losses;
+      case KlReduction::batchmean:
+        break;
+    }
+    check(losses.dim() >= 1, "kl_div: given 0-dimensional inputs and batchmean, expected a batch dimension");
+    return sum(losses) / static_cast<double>(losses.size(0));
+  });
 }
 
 }  // namespace loom

@@ -6,6 +6,7 @@
 
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -37,28 +38,38 @@ Tensor matmul(const Tensor& a_, const Tensor& b_) {
 }
 
 Tensor mm(const Tensor& a, const Tensor& b) {
-  check(a.dim() == 2 && b.dim() == 2, "mm: expects two matrices, got shapes ", a.shape(), " and ", b.shape());
-  return matmul(a, b);
+  return speaking_as("mm", [&] {
+    check(a.dim() == 2 && b.dim() == 2, "mm: expects two matrices, got shapes ", a.shape(), " and ", b.shape());
+    return matmul(a, b);
+  });
 }
 
 Tensor bmm(const Tensor& a, const Tensor& b) {
-  check(a.dim() == 3 && b.dim() == 3 && a.size(0) == b.size(0), "bmm: expects two batches of matrices, got shapes ",
-        a.shape(), " and ", b.shape());
-  return matmul(a, b);
+  return speaking_as("bmm", [&] {
+    check(a.dim() == 3 && b.dim() == 3 && a.size(0) == b.size(0), "bmm: expects two batches of matrices, got shapes ",
+          a.shape(), " and ", b.shape());
+    return matmul(a, b);
+  });
 }
 
 Tensor addmm(const Tensor& c, const Tensor& a, const Tensor& b, double beta, double alpha) {
-  return c * beta + mm(a, b) * alpha;
+  raw::check_same_device("addmm", a, b);
+  if (c.dim() > 0) raw::check_same_device("addmm", c, a);
+  return speaking_as("addmm", [&] { return c * beta + mm(a, b) * alpha; });
 }
 
 Tensor dot(const Tensor& a, const Tensor& b) {
-  check(a.dim() == 1 && b.dim() == 1, "dot: expects two vectors, got shapes ", a.shape(), " and ", b.shape());
-  return matmul(a, b);
+  return speaking_as("dot", [&] {
+    check(a.dim() == 1 && b.dim() == 1, "dot: expects two vectors, got shapes ", a.shape(), " and ", b.shape());
+    return matmul(a, b);
+  });
 }
 
 Tensor outer(const Tensor& a, const Tensor& b) {
-  check(a.dim() == 1 && b.dim() == 1, "outer: expects two vectors, got shapes ", a.shape(), " and ", b.shape());
-  return unsqueeze(a, 1) * b;
+  return speaking_as("outer", [&] {
+    check(a.dim() == 1 && b.dim() == 1, "outer: expects two vectors, got shapes ", a.shape(), " and ", b.shape());
+    return unsqueeze(a, 1) * b;
+  });
 }
 
 Tensor linear(const Tensor& x_, const Tensor& weight_, const Tensor& bias_) {
@@ -182,40 +193,43 @@ std::pair<Tensor, std::string> contract(const Tensor& a, const std::string& la, 
 }  // namespace
 
 Tensor einsum(std::string_view equation, const std::vector<Tensor>& operands) {
-  const Einsum e = parse(equation, operands);
-  for (const char c : e.output) {
-    const bool known = std::any_of(e.inputs.begin(), e.inputs.end(),
-                                   [c](const std::string& term) { return term.find(c) != std::string::npos; });
-    check(known, "einsum: output '", std::string(1, c), "' of '", equation, "' is in no operand");
-  }
-  Tensor result = operands[0];
-  std::string letters = e.inputs[0];
-  for (size_t i = 0; i < operands.size(); ++i) {
-    std::string needed = e.output;
-    for (size_t j = i + 1; j < operands.size(); ++j) needed += e.inputs[j];
-    // Letters of one operand alone that are not in the output are summed at once.
-    const auto sum_out = [](Tensor x, std::string& names, const std::string& keep) {
-      Dims dims;
-      std::string rest;
-      for (size_t d = 0; d < names.size(); ++d) {
-        if (keep.find(names[d]) == std::string::npos)
-          dims.push_back(static_cast<int64_t>(d));
-        else
-          rest += names[d];
-      }
-      names = rest;
-      return dims.empty() ? x : sum(x, dims);
-    };
-    if (i == 0) {
-      result = sum_out(result, letters, needed);
-      continue;
+  return speaking_as("einsum", [&] {
+    const Einsum e = parse(equation, operands);
+    for (const Tensor& operand : operands) raw::check_same_device("einsum", operands[0], operand);
+    for (const char c : e.output) {
+      const bool known = std::any_of(e.inputs.begin(), e.inputs.end(),
+                                     [c](const std::string& term) { return term.find(c) != std::string::npos; });
+      check(known, "einsum: output '", std::string(1, c), "' of '", equation, "' is in no operand");
     }
-    std::string other = e.inputs[i];
-    const Tensor operand = sum_out(operands[i], other, needed + letters);
-    std::tie(result, letters) = contract(result, letters, operand, other, needed);
-    result = sum_out(result, letters, needed);
-  }
-  return aligned(result, letters, e.output);
+    Tensor result = operands[0];
+    std::string letters = e.inputs[0];
+    for (size_t i = 0; i < operands.size(); ++i) {
+      std::string needed = e.output;
+      for (size_t j = i + 1; j < operands.size(); ++j) needed += e.inputs[j];
+      // Letters of one operand alone that are not in the output are summed at once.
+      const auto sum_out = [](Tensor x, std::string& names, const std::string& keep) {
+        Dims dims;
+        std::string rest;
+        for (size_t d = 0; d < names.size(); ++d) {
+          if (keep.find(names[d]) == std::string::npos)
+            dims.push_back(static_cast<int64_t>(d));
+          else
+            rest += names[d];
+        }
+        names = rest;
+        return dims.empty() ? x : sum(x, dims);
+      };
+      if (i == 0) {
+        result = sum_out(result, letters, needed);
+        continue;
+      }
+      std::string other = e.inputs[i];
+      const Tensor operand = sum_out(operands[i], other, needed + letters);
+      std::tie(result, letters) = contract(result, letters, operand, other, needed);
+      result = sum_out(result, letters, needed);
+    }
+    return aligned(result, letters, e.output);
+  });
 }
 
 }  // namespace loom

@@ -4,6 +4,7 @@
 #include <loom/autograd/ops/index.h>
 #include <loom/autograd/ops/reduce.h>
 #include <loom/autograd/ops/shape.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -39,10 +40,31 @@ std::pair<Tensor, Tensor> pool_max(const Tensor& input, const PoolGeometry& g, b
   return {record(ops::max_pool2d, y, {x}, rule), index};
 }
 
+std::pair<Tensor, Tensor> plane_maxima(const Tensor& x, Pair kernel, const PoolOptions& options) {
+  check_plane("max_pool2d", x);
+  const PoolGeometry g = geometry(kernel, options);
+  if (x.dim() == 4) return pool_max(x, g, options.ceil_mode);
+  const auto [y, index] = pool_max(unsqueeze(x, 0), g, options.ceil_mode);
+  return {squeeze(y, 0), squeeze(index, 0)};
+}
+
 Tensor pool_average(const Tensor& input, const PoolGeometry& g, bool ceil_mode) {
   const auto [x] = enter(ops::avg_pool2d, input);
   return record(ops::avg_pool2d, raw::avg_pool2d(x, g, ceil_mode), {x},
                 [shape = x.shape(), g](const Tensor& dy) -> Grads { return {avg_pool2d_grad(dy, shape, g)}; });
+}
+
+// Pooling over lines runs over planes of one row; what is wrong is said of the line.
+PoolOptions line_options(const char* op, const Tensor& x, int64_t kernel, std::optional<int64_t> stride,
+                         int64_t padding) {
+  check(x.dim() == 3 || x.dim() == 2, op, ": given x of shape ", x.shape(), ", expected [N, C, L] or [C, L]");
+  check(kernel >= 1, op, ": kernel must be positive, got ", kernel);
+  check(stride.value_or(1) >= 1, op, ": stride must be positive, got ", *stride);
+  check(padding >= 0 && padding <= kernel / 2, op, ": padding ", padding, " must be between 0 and half of the kernel ",
+        kernel);
+  check(x.size(-1) + 2 * padding >= kernel, op, ": the kernel reaches over ", kernel,
+        " positions, more than the padded input's ", x.size(-1) + 2 * padding);
+  return {.stride = Pair(1, stride.value_or(kernel)), .padding = {0, padding}};
 }
 
 // The mean of each of `count` windows along dim; they overlap where the extent does not divide.
@@ -67,15 +89,11 @@ Tensor avg_pool2d_grad(const Tensor& gradient, const Dims& input_shape, const Po
 }
 
 std::pair<Tensor, Tensor> max_pool2d_with_indices(const Tensor& x, Pair kernel, const PoolOptions& options) {
-  check_plane("max_pool2d", x);
-  const PoolGeometry g = geometry(kernel, options);
-  if (x.dim() == 4) return pool_max(x, g, options.ceil_mode);
-  const auto [y, index] = pool_max(unsqueeze(x, 0), g, options.ceil_mode);
-  return {squeeze(y, 0), squeeze(index, 0)};
+  return speaking_as("max_pool2d_with_indices", [&] { return plane_maxima(x, kernel, options); });
 }
 
 Tensor max_pool2d(const Tensor& x, Pair kernel, const PoolOptions& options) {
-  return max_pool2d_with_indices(x, kernel, options).first;
+  return plane_maxima(x, kernel, options).first;
 }
 
 Tensor avg_pool2d(const Tensor& x, Pair kernel, const PoolOptions& options) {
@@ -88,27 +106,31 @@ Tensor avg_pool2d(const Tensor& x, Pair kernel, const PoolOptions& options) {
 }
 
 Tensor max_pool1d(const Tensor& x, int64_t kernel, std::optional<int64_t> stride, int64_t padding) {
-  check(x.dim() == 3 || x.dim() == 2, "max_pool1d: given x of shape ", x.shape(), ", expected [N, C, L] or [C, L]");
-  const PoolOptions options{.stride = Pair(1, stride.value_or(kernel)), .padding = {0, padding}};
-  return squeeze(max_pool2d(unsqueeze(x, -2), {1, kernel}, options), -2);
+  return speaking_as("max_pool1d", [&] {
+    const PoolOptions options = line_options("max_pool1d", x, kernel, stride, padding);
+    return squeeze(max_pool2d(unsqueeze(x, -2), {1, kernel}, options), -2);
+  });
 }
 
 Tensor avg_pool1d(const Tensor& x, int64_t kernel, std::optional<int64_t> stride, int64_t padding) {
-  check(x.dim() == 3 || x.dim() == 2, "avg_pool1d: given x of shape ", x.shape(), ", expected [N, C, L] or [C, L]");
-  const PoolOptions options{.stride = Pair(1, stride.value_or(kernel)), .padding = {0, padding}};
-  return squeeze(avg_pool2d(unsqueeze(x, -2), {1, kernel}, options), -2);
+  return speaking_as("avg_pool1d", [&] {
+    const PoolOptions options = line_options("avg_pool1d", x, kernel, stride, padding);
+    return squeeze(avg_pool2d(unsqueeze(x, -2), {1, kernel}, options), -2);
+  });
 }
 
 Tensor adaptive_avg_pool2d(const Tensor& x, Pair output) {
-  check_plane("adaptive_avg_pool2d", x);
-  check(output.height >= 1 && output.width >= 1, "adaptive_avg_pool2d: given an output of ", output.height, " x ",
-        output.width, ", expected at least 1 x 1");
-  const int64_t height = x.size(-2), width = x.size(-1);
-  if (height == 0 || width == 0)
-    fail("adaptive_avg_pool2d: given x of shape ", x.shape(), ", expected planes that are not empty");
-  if (height % output.height == 0 && width % output.width == 0)
-    return avg_pool2d(x, {height / output.height, width / output.width});
-  return window_means(window_means(x, x.dim() - 2, output.height), x.dim() - 1, output.width);
+  return speaking_as("adaptive_avg_pool2d", [&] {
+    check_plane("adaptive_avg_pool2d", x);
+    check(output.height >= 1 && output.width >= 1, "adaptive_avg_pool2d: given an output of ", output.height, " x ",
+          output.width, ", expected at least 1 x 1");
+    const int64_t height = x.size(-2), width = x.size(-1);
+    if (height == 0 || width == 0)
+      fail("adaptive_avg_pool2d: given x of shape ", x.shape(), ", expected planes that are not empty");
+    if (height % output.height == 0 && width % output.width == 0)
+      return avg_pool2d(x, {height / output.height, width / output.width});
+    return window_means(window_means(x, x.dim() - 2, output.height), x.dim() - 1, output.width);
+  });
 }
 
 }  // namespace loom

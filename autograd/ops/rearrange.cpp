@@ -3,6 +3,7 @@
 
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -39,31 +40,39 @@ Tensor cat(const std::vector<Tensor>& tensors, int dim) {
   });
 }
 
+Tensor concat(const std::vector<Tensor>& tensors, int dim) {
+  return speaking_as("concat", [&] { return cat(tensors, dim); });
+}
+
 Tensor stack(const std::vector<Tensor>& tensors, int dim) {
-  check(!tensors.empty(), "stack: no tensors were given");
-  const int at = normalize_dim("stack", dim, tensors[0].dim() + 1);
-  std::vector<Tensor> parts;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    check(tensors[i].shape() == tensors[0].shape(), "stack: tensor ", i, " has shape ", tensors[i].shape(),
-          ", the first ", tensors[0].shape());
-    parts.push_back(unsqueeze(tensors[i], at));
-  }
-  return cat(parts, at);
+  return speaking_as("stack", [&] {
+    check(!tensors.empty(), "stack: no tensors were given");
+    const int at = normalize_dim("stack", dim, tensors[0].dim() + 1);
+    std::vector<Tensor> parts;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      check(tensors[i].shape() == tensors[0].shape(), "stack: tensor ", i, " has shape ", tensors[i].shape(),
+            ", the first ", tensors[0].shape());
+      parts.push_back(unsqueeze(tensors[i], at));
+    }
+    return cat(parts, at);
+  });
 }
 
 // [a, b] repeated {r, s} times: as [1, a, 1, b] expanded to [r, a, s, b] and merged.
 Tensor repeat(const Tensor& x, const Dims& repeats) {
-  check(repeats.size() >= x.dim(), "repeat: ", repeats.size(), " repeats for a tensor of rank ", x.dim());
-  Tensor result = x;
-  while (result.dim() < repeats.size()) result = unsqueeze(result, 0);
-  for (int d = 0; d < repeats.size(); ++d) {
-    check(repeats[d] >= 0, "repeat: a repeat of ", repeats[d], " is negative");
-    if (repeats[d] == 1) continue;
-    Dims shape = result.shape();
-    shape.insert(d, repeats[d]);
-    result = flatten(expand(unsqueeze(result, d), shape), d, d + 1);
-  }
-  return result;
+  return speaking_as("repeat", [&] {
+    check(repeats.size() >= x.dim(), "repeat: ", repeats.size(), " repeats for a tensor of rank ", x.dim());
+    Tensor result = x;
+    while (result.dim() < repeats.size()) result = unsqueeze(result, 0);
+    for (int d = 0; d < repeats.size(); ++d) {
+      check(repeats[d] >= 0, "repeat: a repeat of ", repeats[d], " is negative");
+      if (repeats[d] == 1) continue;
+      Dims shape = result.shape();
+      shape.insert(d, repeats[d]);
+      result = flatten(expand(unsqueeze(result, d), shape), d, d + 1);
+    }
+    return result;
+  });
 }
 
 Tensor repeat_interleave(const Tensor& x, int64_t repeats, int dim) {
@@ -80,10 +89,12 @@ Tensor flip(const Tensor& x_, const Dims& dims) {
 }
 
 Tensor roll(const Tensor& x, int64_t shift, int dim) {
-  const int64_t size = x.size(dim);
-  if (size == 0) return clone(x);
-  const int64_t by = ((shift % size) + size) % size;
-  return by == 0 ? clone(x) : cat({narrow(x, dim, size - by, by), narrow(x, dim, 0, size - by)}, dim);
+  return speaking_as("roll", [&] {
+    const int64_t size = x.size(dim);
+    if (size == 0) return clone(x);
+    const int64_t by = ((shift % size) + size) % size;
+    return by == 0 ? clone(x) : cat({narrow(x, dim, size - by, by), narrow(x, dim, 0, size - by)}, dim);
+  });
 }
 
 Tensor triu(const Tensor& x_, int64_t diagonal) {

@@ -5,6 +5,7 @@
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -127,18 +128,18 @@ Tensor position_of(ArgReduce kind, const Tensor& x, std::optional<int> dim, bool
 }  // namespace
 
 Tensor amax(const Tensor& x, const Dims& dims, bool keepdim) {
-  return extremum(ops::amax, Reduce::max, x, dims, keepdim);
+  return speaking_as("amax", [&] { return extremum(ops::amax, Reduce::max, x, dims, keepdim); });
 }
 Tensor amin(const Tensor& x, const Dims& dims, bool keepdim) {
-  return extremum(ops::amin, Reduce::min, x, dims, keepdim);
+  return speaking_as("amin", [&] { return extremum(ops::amin, Reduce::min, x, dims, keepdim); });
 }
 Tensor max(const Tensor& x) { return extremum(ops::max, Reduce::max, x, {}, false); }
 Tensor min(const Tensor& x) { return extremum(ops::min, Reduce::min, x, {}, false); }
 std::pair<Tensor, Tensor> max(const Tensor& x, int dim, bool keepdim) {
-  return extremum_along(ops::max, ArgReduce::max, x, dim, keepdim);
+  return speaking_as("max", [&] { return extremum_along(ops::max, ArgReduce::max, x, dim, keepdim); });
 }
 std::pair<Tensor, Tensor> min(const Tensor& x, int dim, bool keepdim) {
-  return extremum_along(ops::min, ArgReduce::min, x, dim, keepdim);
+  return speaking_as("min", [&] { return extremum_along(ops::min, ArgReduce::min, x, dim, keepdim); });
 }
 Tensor argmax(const Tensor& x, std::optional<int> dim, bool keepdim) {
   return position_of(ArgReduce::max, resolve(x), dim, keepdim);
@@ -149,24 +150,28 @@ Tensor argmin(const Tensor& x, std::optional<int> dim, bool keepdim) {
 
 // Two passes (mean first): exact where the mean is large.
 Tensor var(const Tensor& x_, const Dims& dims, double correction, bool keepdim) {
-  const auto [x] = enter(ops::var, x_);
-  const Dims kept = kept_shape("var", x, dims);
-  const double n = static_cast<double>(reduced_count(x.shape(), kept));
-  Tensor y;
-  {
-    const GradMode off(false);
-    y = sum(square(x - mean(x, dims, true)), dims, keepdim) / std::max(0.0, n - correction);
-  }
-  return record(ops::var, std::move(y), {x}, [=, x = save(x)](const Tensor& g) {
-    return Grads(reshape(g, kept) * (2.0 / std::max(0.0, n - correction)) * (x() - mean(x(), dims, true)));
+  return speaking_as("var", [&] {
+    const auto [x] = enter(ops::var, x_);
+    const Dims kept = kept_shape("var", x, dims);
+    const double n = static_cast<double>(reduced_count(x.shape(), kept));
+    Tensor y;
+    {
+      const GradMode off(false);
+      y = sum(square(x - mean(x, dims, true)), dims, keepdim) / std::max(0.0, n - correction);
+    }
+    return record(ops::var, std::move(y), {x}, [=, x = save(x)](const Tensor& g) {
+      return Grads(reshape(g, kept) * (2.0 / std::max(0.0, n - correction)) * (x() - mean(x(), dims, true)));
+    });
   });
 }
 
 Tensor std(const Tensor& x, const Dims& dims, double correction, bool keepdim) {
-  const Tensor variance = var(x, dims, correction, keepdim);
-  if (!recording(variance)) return sqrt(variance);
-  const Tensor flat = variance == 0.0;  // PyTorch's gradient there is 0; sqrt's is infinite
-  return masked_fill(sqrt(masked_fill(variance, flat, 1.0)), flat, 0.0);
+  return speaking_as("std", [&] {
+    const Tensor variance = var(x, dims, correction, keepdim);
+    if (!recording(variance)) return sqrt(variance);
+    const Tensor flat = variance == 0.0;  // PyTorch's gradient there is 0; sqrt's is infinite
+    return masked_fill(sqrt(masked_fill(variance, flat, 1.0)), flat, 0.0);
+  });
 }
 
 namespace {
@@ -181,23 +186,25 @@ Tensor p_norm(const Tensor& x, double p, const Dims& dims, bool keepdim) {
 }  // namespace
 
 Tensor norm(const Tensor& x_, double p, const Dims& dims, bool keepdim) {
-  const auto [x] = enter(ops::norm, x_);
-  check(p >= 0, "norm: the order must not be negative, got ", p);
-  if (std::isinf(p)) return amax(abs(x), dims, keepdim);
-  Tensor y;
-  {
-    const GradMode off(false);
-    y = p_norm(x, p, dims, keepdim);
-  }
-  return record(ops::norm, std::move(y), {x},
-                [=, x = save(x), kept = kept_shape("norm", x, dims)](const Tensor& g, const Tensor& y) {
-                  const Tensor total = reshape(y, kept), scale = reshape(g, kept);
-                  if (p == 0) return Grads(zeros_like(x()));
-                  if (p == 1) return Grads(scale * sign(x()));
-                  // g * sign(x) |x|^(p-1) / y^(p-1); 0 where the norm is 0, as PyTorch's subgradient
-                  const Tensor ratio = p == 2 ? x() / total : sign(x()) * loom::pow_scalar(abs(x()) / total, p - 1);
-                  return Grads(where(total == 0.0, 0.0, scale * ratio));
-                });
+  return speaking_as("norm", [&] {
+    const auto [x] = enter(ops::norm, x_);
+    check(p >= 0, "norm: the order must not be negative, got ", p);
+    if (std::isinf(p)) return amax(abs(x), dims, keepdim);
+    Tensor y;
+    {
+      const GradMode off(false);
+      y = p_norm(x, p, dims, keepdim);
+    }
+    return record(ops::norm, std::move(y), {x},
+                  [=, x = save(x), kept = kept_shape("norm", x, dims)](const Tensor& g, const Tensor& y) {
+                    const Tensor total = reshape(y, kept), scale = reshape(g, kept);
+                    if (p == 0) return Grads(zeros_like(x()));
+                    if (p == 1) return Grads(scale * sign(x()));
+                    // g * sign(x) |x|^(p-1) / y^(p-1); 0 where the norm is 0, as PyTorch's subgradient
+                    const Tensor ratio = p == 2 ? x() / total : sign(x()) * loom::pow_scalar(abs(x()) / total, p - 1);
+                    return Grads(where(total == 0.0, 0.0, scale * ratio));
+                  });
+  });
 }
 
 Tensor logsumexp(const Tensor& x_, const Dims& dims, bool keepdim) {
@@ -251,10 +258,12 @@ std::pair<Tensor, Tensor> ordered(const Op& op, const Tensor& x_, int dim, bool 
 }  // namespace
 
 std::pair<Tensor, Tensor> sort(const Tensor& x, int dim, bool descending) {
-  return ordered(ops::sort, x, dim, descending, x.dim() == 0 ? 1 : x.size(dim));
+  return speaking_as("sort", [&] { return ordered(ops::sort, x, dim, descending, x.dim() == 0 ? 1 : x.size(dim)); });
 }
 Tensor argsort(const Tensor& x, int dim, bool descending) {
-  return raw::sort("argsort", resolve(x), dim, descending, x.dim() == 0 ? 1 : x.size(dim)).second;
+  return speaking_as("argsort", [&] {
+    return raw::sort("argsort", resolve(x), dim, descending, x.dim() == 0 ? 1 : x.size(dim)).second;
+  });
 }
 std::pair<Tensor, Tensor> topk(const Tensor& x, int64_t k, int dim, bool largest) {
   return ordered(ops::topk, x, dim, largest, k);

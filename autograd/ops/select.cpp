@@ -69,16 +69,18 @@ Tensor scatter_add(const Tensor& x, int dim, const Tensor& index, const Tensor& 
 }
 
 Tensor take_along_dim(const Tensor& x, const Tensor& index, int dim) {
-  check(x.dim() == index.dim(), "take_along_dim: given x of shape ", x.shape(), " and index of shape ", index.shape(),
-        ", expected equal ranks");
-  const int d = normalize_dim("take_along_dim", dim, x.dim());
-  Dims of_x = x.shape(), of_index = index.shape();
-  of_x[d] = of_index[d] = 1;
-  Dims shape = broadcast_shapes("take_along_dim", of_x, of_index);
-  shape[d] = x.size(d);
-  const Tensor table = expand(x, shape);
-  shape[d] = index.size(d);
-  return gather(table, d, expand(index, shape));
+  return speaking_as("take_along_dim", [&] {
+    check(x.dim() == index.dim(), "take_along_dim: given x of shape ", x.shape(), " and index of shape ", index.shape(),
+          ", expected equal ranks");
+    const int d = normalize_dim("take_along_dim", dim, x.dim());
+    Dims of_x = x.shape(), of_index = index.shape();
+    of_x[d] = of_index[d] = 1;
+    Dims shape = broadcast_shapes("take_along_dim", of_x, of_index);
+    shape[d] = x.size(d);
+    const Tensor table = expand(x, shape);
+    shape[d] = index.size(d);
+    return gather(table, d, expand(index, shape));
+  });
 }
 
 Tensor embedding(const Tensor& index, const Tensor& table, int64_t padding_idx) {
@@ -117,10 +119,13 @@ Tensor nonzero(const Tensor& x) {
 }
 
 Tensor masked_select(const Tensor& x, const Tensor& mask) {
-  check(mask.dtype() == DType::boolean, "masked_select: given a mask of ", mask.dtype(), ", expected boolean");
-  const Dims shape = broadcast_shapes("masked_select", x.shape(), mask.shape());
-  const Tensor positions = squeeze(nonzero(flatten(expand(mask, shape))), 1);
-  return index_select(flatten(expand(x, shape)), 0, positions);
+  return speaking_as("masked_select", [&] {
+    check(mask.dtype() == DType::boolean, "masked_select: given a mask of ", mask.dtype(), ", expected boolean");
+    raw::check_same_device("masked_select", x, mask);
+    const Dims shape = broadcast_shapes("masked_select", x.shape(), mask.shape());
+    const Tensor positions = squeeze(nonzero(flatten(expand(mask, shape))), 1);
+    return index_select(flatten(expand(x, shape)), 0, positions);
+  });
 }
 
 }  // namespace loom

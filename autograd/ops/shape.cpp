@@ -2,6 +2,7 @@
 
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -39,16 +40,18 @@ Tensor flatten(const Tensor& x, int start_dim, int end_dim) {
 }
 
 Tensor unflatten(const Tensor& x, int dim, const Dims& sizes) {
-  const int at = normalize_dim("unflatten", dim, x.dim());
-  const Dims inner = raw::infer_shape("unflatten", sizes, x.size(at));
-  Dims shape;
-  for (int d = 0; d < x.dim(); ++d) {
-    if (d != at)
-      shape.push_back(x.size(d));
-    else
-      for (const int64_t n : inner) shape.push_back(n);
-  }
-  return reshape(x, shape);
+  return speaking_as("unflatten", [&] {
+    const int at = normalize_dim("unflatten", dim, x.dim());
+    const Dims inner = raw::infer_shape("unflatten", sizes, x.size(at));
+    Dims shape;
+    for (int d = 0; d < x.dim(); ++d) {
+      if (d != at)
+        shape.push_back(x.size(d));
+      else
+        for (const int64_t n : inner) shape.push_back(n);
+    }
+    return reshape(x, shape);
+  });
 }
 
 Tensor transpose(const Tensor& x_, int dim0, int dim1) {
@@ -67,12 +70,14 @@ Tensor permute(const Tensor& x_, const Dims& dims) {
 }
 
 Tensor movedim(const Tensor& x, int source, int destination) {
-  const int from = normalize_dim("movedim", source, x.dim()), to = normalize_dim("movedim", destination, x.dim());
-  Dims order;
-  for (int d = 0; d < x.dim(); ++d)
-    if (d != from) order.push_back(d);
-  order.insert(to, from);
-  return permute(x, order);
+  return speaking_as("movedim", [&] {
+    const int from = normalize_dim("movedim", source, x.dim()), to = normalize_dim("movedim", destination, x.dim());
+    Dims order;
+    for (int d = 0; d < x.dim(); ++d)
+      if (d != from) order.push_back(d);
+    order.insert(to, from);
+    return permute(x, order);
+  });
 }
 
 Tensor squeeze(const Tensor& x) {
@@ -132,11 +137,13 @@ Tensor slice(const Tensor& x_, int dim, std::optional<int64_t> start, std::optio
 }
 
 Tensor narrow(const Tensor& x, int dim, int64_t start, int64_t length) {
-  const int at = normalize_dim("narrow", dim, x.dim());
-  const int64_t from = start < 0 ? start + x.size(at) : start;
-  check(from >= 0 && length >= 0 && from + length <= x.size(at), "narrow: start ", start, " with length ", length,
-        " is out of range for dimension ", at, " of size ", x.size(at));
-  return slice(x, at, from, from + length);
+  return speaking_as("narrow", [&] {
+    const int at = normalize_dim("narrow", dim, x.dim());
+    const int64_t from = start < 0 ? start + x.size(at) : start;
+    check(from >= 0 && length >= 0 && from + length <= x.size(at), "narrow: start ", start, " with length ", length,
+          " is out of range for dimension ", at, " of size ", x.size(at));
+    return slice(x, at, from, from + length);
+  });
 }
 
 Tensor select(const Tensor& x_, int dim, int64_t index) {
@@ -221,16 +228,20 @@ std::vector<Tensor> split(const Tensor& x_, const std::vector<int64_t>& sizes, i
 }
 
 std::vector<Tensor> split(const Tensor& x, int64_t size, int dim) {
-  check(size > 0, "split: the size must be positive, got ", size);
-  const int64_t total = x.size(dim);
-  std::vector<int64_t> sizes;
-  for (int64_t start = 0; start < total || start == 0; start += size) sizes.push_back(std::min(size, total - start));
-  return split(x, sizes, dim);
+  return speaking_as("split", [&] {
+    check(size > 0, "split: the size must be positive, got ", size);
+    const int64_t total = x.size(dim);
+    std::vector<int64_t> sizes;
+    for (int64_t start = 0; start < total || start == 0; start += size) sizes.push_back(std::min(size, total - start));
+    return split(x, sizes, dim);
+  });
 }
 
 std::vector<Tensor> chunk(const Tensor& x, int64_t chunks, int dim) {
-  check(chunks > 0, "chunk: the number of chunks must be positive, got ", chunks);
-  return split(x, std::max<int64_t>((x.size(dim) + chunks - 1) / chunks, 1), dim);
+  return speaking_as("chunk", [&] {
+    check(chunks > 0, "chunk: the number of chunks must be positive, got ", chunks);
+    return split(x, std::max<int64_t>((x.size(dim) + chunks - 1) / chunks, 1), dim);
+  });
 }
 
 std::vector<Tensor> unbind(const Tensor& x_, int dim) {

@@ -30,7 +30,7 @@ std::vector<Tensor> unbind(const Tensor& x, int dim = 0);
 Tensor contiguous(const Tensor& x);
 Tensor clone(const Tensor& x);
 Tensor cat(const std::vector<Tensor>& tensors, int dim = 0);
-inline Tensor concat(const std::vector<Tensor>& tensors, int dim = 0) { return cat(tensors, dim); }
+Tensor concat(const std::vector<Tensor>& tensors, int dim = 0);  // cat by its other name
 Tensor stack(const std::vector<Tensor>& tensors, int dim = 0);
 Tensor repeat(const Tensor& x, const Dims& repeats);
 Tensor repeat_interleave(const Tensor& x, int64_t repeats, int dim);

@@ -3,6 +3,7 @@
 #include <loom/autograd/ops/elementwise.h>
 #include <loom/autograd/ops/neural.h>
 #include <loom/autograd/ops/reduce.h>
+#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -21,7 +22,9 @@ Tensor log_softmax(const Tensor& input, int dim) {
                 [dim](const Tensor& g, const Tensor& y) -> Grads { return {log_softmax_grad(g, y, dim)}; });
 }
 
-Tensor softmin(const Tensor& x, int dim) { return softmax(-x, dim); }
+Tensor softmin(const Tensor& x, int dim) {
+  return speaking_as("softmin", [&] { return softmax(-x, dim); });
+}
 
 // dx = y * (dy - sum(y * dy)); linear in dy, quadratic in y.
 Tensor softmax_grad(const Tensor& gradient, const Tensor& output, int dim) {

@@ -10,7 +10,7 @@ class DdpSync final : public ModuleSync {
           const DdpOptions& options)
       : ddp_(world, parameters, buffers, options) {}
 
-  void before_forward() override { ddp_.before_forward(); }
+  void before_forward(bool training) override { ddp_.before_forward(training); }
   void after_forward(const std::vector<Tensor>& outputs, bool all_found) override {
     ddp_.after_forward(outputs, all_found);
   }

@@ -136,8 +136,8 @@ std::string Optimizer::mismatches(const State& values) const {
     for (const auto& [name, value] : defaults_) expect(prefix + name, {}, true);
     for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at) {
       known.insert(at->first);
-      group.options[at->first.substr(prefix.size())] = at->second.item<double>();
     }
+    take_options(group, values, prefix);
     const std::vector<std::string> names = slots(group);
     for (const NamedTensor& parameter : group.parameters) {
       bool stepped = values.contains("step." + parameter.name);
@@ -156,31 +156,41 @@ std::string Optimizer::mismatches(const State& values) const {
   return text;
 }
 
-void Optimizer::load_state_dict(const State& values) {
+void Optimizer::take_options(Group& group, const State& values, const std::string& prefix) {
+  for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at)
+    group.options[at->first.substr(prefix.size())] = at->second.item<double>();
+}
+
+void Optimizer::check_state_dict(const State& values) const {
   const std::string text = mismatches(values);
   check(text.empty(), name_, "::load_state_dict: ", text);
-  std::vector<Group> groups = groups_;
-  std::unordered_map<const Tensor::Body*, ParameterState> states;
-  for (size_t i = 0; i < groups.size(); ++i) {
-    Group& group = groups[i];
-    const std::string prefix = str("groups.", i, ".");
-    for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at)
-      group.options[at->first.substr(prefix.size())] = at->second.item<double>();
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    Group group = groups_[i];
+    take_options(group, values, str("groups.", i, "."));
     validate(group);
-    for (const NamedTensor& parameter : group.parameters) {
+  }
+}
+
+void Optimizer::load_state_dict(State values) {
+  check_state_dict(values);
+  std::unordered_map<const Tensor::Body*, ParameterState> states;
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    take_options(groups_[i], values, str("groups.", i, "."));
+    for (const NamedTensor& parameter : groups_[i].parameters) {
       ParameterState state;
       if (const auto step = values.find("step." + parameter.name); step != values.end())
         state.step = step->second.item<int64_t>();
       const Tensor value = piece(parameter).value;
-      for (const std::string& slot : slots(group))
+      for (const std::string& slot : slots(groups_[i]))
         if (const auto x = values.find(slot + "." + parameter.name); x != values.end()) {
-          const Tensor cast = raw::cast(raw::to_device(x->second, value.device()), state_dtype(value.dtype()));
-          state.tensors[slot] = raw::clone(cast);  // ours: steps write to it
+          const Tensor given = std::exchange(x->second, {});
+          // Ours: steps write to it.
+          state.tensors[slot] =
+              raw::clone(raw::cast(raw::to_device(given, value.device()), state_dtype(value.dtype())));
         }
       if (state.step > 0 || !state.tensors.empty()) states[parameter.tensor.body_pointer().get()] = std::move(state);
     }
   }
-  groups_ = std::move(groups);
   states_ = std::move(states);
 }
 

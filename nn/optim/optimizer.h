@@ -72,7 +72,10 @@ class Optimizer {
   // "exp_avg.fc1.weight" and "step.fc1.weight" per parameter that has been stepped, "groups.0.lr" per option.
   State state_dict() const;
   // Replaces state and options; checks all names and shapes first and changes nothing on error.
-  void load_state_dict(const State& values);
+  // Lets go of the values one by one as they are copied, so that load_state_dict(std::move(values)) never holds both.
+  void load_state_dict(State values);
+  // Throws what load_state_dict would throw; reads shapes, and values of tensors with one element.
+  void check_state_dict(const State& values) const;
 
   // Sharding: where pieces come from (default: whole parameters and their .grad), and the state to be sharded.
   using Access = std::function<Piece(const NamedTensor&)>;
@@ -100,6 +103,7 @@ class Optimizer {
 
  private:
   Piece piece(const NamedTensor& parameter) const;
+  static void take_options(Group& group, const State& values, const std::string& prefix);
   std::string mismatches(const State& values) const;
 
   const char* name_;

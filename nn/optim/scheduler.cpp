@@ -78,9 +78,13 @@ void Scheduler::assign(const State& values) {
   visit_all([&](const char* name, std::vector<double>& numbers) { numbers = values.at(name).to_vector<double>(); });
 }
 
-void Scheduler::load_state_dict(const State& values) {
+void Scheduler::check_state_dict(const State& values) const {
   const std::string missing = mismatches(values);
   check(missing.empty(), "scheduler: load_state_dict: missing or of another length: ", missing);
+}
+
+void Scheduler::load_state_dict(const State& values) {
+  check_state_dict(values);
   assign(values);
 }
 

@@ -24,6 +24,7 @@ class Scheduler {
   // Counters, rates and options; all or nothing, by name.
   virtual State state_dict() const;
   void load_state_dict(const State& values);
+  void check_state_dict(const State& values) const;  // throws what load_state_dict would throw; reads shapes alone
 
  protected:
   friend class SequentialLR;

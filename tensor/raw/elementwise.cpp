@@ -229,4 +229,17 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   return y;
 }
 
+void masked_fill_into(const Tensor& y, const Tensor& mask, double value) {
+  const char* const op = "masked_fill_";
+  check(mask.dtype() == DType::boolean, op, ": the mask must be boolean, got ", mask.dtype());
+  check_same_device(op, y, mask);
+  check_writable(op, y);
+  check(broadcast_shapes(op, y.shape(), mask.shape()) == y.shape(), op, ": a mask of shape ", mask.shape(),
+        " does not broadcast to ", y.shape());
+  const Tensor number = full({}, value, {y.dtype(), y.device()});
+  const Tensor where = mask.storage() == y.storage() ? clone(mask) : mask;
+  if (y.numel() > 0) accelerator(y.device()).where(y, broadcast(where, y.shape()), broadcast(number, y.shape()), y);
+  y.storage()->bump_version();
+}
+
 }  // namespace loom::raw

@@ -19,6 +19,42 @@ void check_covers(const char* op, const char* what, const Tensor& x, const Tenso
           what, " of shape ", x.shape(), " at dimension ", d);
 }
 
+void check_rows(const char* op, const Tensor& x, int dim, const Tensor& index, const Tensor& source) {
+  check_list(op, index, x);
+  check_same_device(op, x, source);
+  check_same_dtype(op, x, source);
+  const int d = normalize_dim(op, dim, x.dim());
+  Dims expected = x.shape();
+  expected[d] = index.numel();
+  check(source.shape() == expected, op, ": source must have shape ", expected, ", got ", source.shape());
+}
+
+void add_rows(const Tensor& y, int dim, const Tensor& index, const Tensor& source) {
+  const int d = normalize_dim("index_add", dim, y.dim());
+  if (source.numel() > 0) accelerator(y.device()).index_add(y, source, at_least_1d(index), d);
+}
+
+void check_scatter(const char* op, const Tensor& x, int dim, const Tensor& index, const Tensor& source) {
+  check_index(op, index, x);
+  check_same_device(op, x, source);
+  check_same_dtype(op, x, source);
+  if (index.numel() == 0) return;
+  const Tensor table = at_least_1d(x), places = at_least_1d(index);
+  const int d = normalize_dim(op, dim, table.dim());
+  check_covers(op, "input", table, places, d);
+  check_covers(op, "source", at_least_1d(source), places, -1);
+}
+
+void write_at(Scatter mode, const Tensor& y, int dim, const Tensor& given_index, const Tensor& given_source) {
+  if (given_index.numel() == 0) return;
+  const Tensor table = at_least_1d(y), index = at_least_1d(given_index), source = at_least_1d(given_source);
+  accelerator(y.device())
+      .scatter(mode, table, narrowed(source, index.shape()), index, normalize_dim("scatter", dim, table.dim()));
+}
+
+// x, or a copy where writing to y could change what is yet to be read of it.
+Tensor apart_from(const Tensor& y, const Tensor& x) { return y.storage() == x.storage() ? clone(x) : x; }
+
 }  // namespace
 
 Tensor index_select(const Tensor& x, int dim, const Tensor& index) {
@@ -32,16 +68,17 @@ Tensor index_select(const Tensor& x, int dim, const Tensor& index) {
 }
 
 Tensor index_add(const Tensor& x, int dim, const Tensor& index, const Tensor& source) {
-  check_list("index_add", index, x);
-  check_same_device("index_add", x, source);
-  check_same_dtype("index_add", x, source);
-  const int d = normalize_dim("index_add", dim, x.dim());
-  Dims expected = x.shape();
-  expected[d] = index.numel();
-  check(source.shape() == expected, "index_add: source must have shape ", expected, ", got ", source.shape());
+  check_rows("index_add", x, dim, index, source);
   Tensor y = clone(x);
-  if (source.numel() > 0) accelerator(x.device()).index_add(y, source, at_least_1d(index), d);
+  add_rows(y, dim, index, source);
   return y;
+}
+
+void index_add_into(const Tensor& y, int dim, const Tensor& index, const Tensor& source) {
+  check_rows("index_add_", y, dim, index, source);
+  check_writable("index_add_", y);
+  add_rows(y, dim, apart_from(y, index), apart_from(y, source));
+  y.storage()->bump_version();
 }
 
 Tensor gather(const Tensor& given, int dim, const Tensor& given_index) {
@@ -55,19 +92,19 @@ Tensor gather(const Tensor& given, int dim, const Tensor& given_index) {
   return y;
 }
 
-Tensor scatter(Scatter mode, const Tensor& x, int dim, const Tensor& given_index, const Tensor& given_source) {
-  const char* op = mode == Scatter::add ? "scatter_add" : "scatter";
-  check_index(op, given_index, x);
-  check_same_device(op, x, given_source);
-  check_same_dtype(op, x, given_source);
+Tensor scatter(Scatter mode, const Tensor& x, int dim, const Tensor& index, const Tensor& source) {
+  check_scatter(mode == Scatter::add ? "scatter_add" : "scatter", x, dim, index, source);
   Tensor y = clone(x);
-  if (given_index.numel() == 0) return y;
-  const Tensor table = at_least_1d(y), index = at_least_1d(given_index), source = at_least_1d(given_source);
-  const int d = normalize_dim(op, dim, table.dim());
-  check_covers(op, "input", table, index, d);
-  check_covers(op, "source", source, index, -1);
-  accelerator(x.device()).scatter(mode, table, narrowed(source, index.shape()), index, d);
+  write_at(mode, y, dim, index, source);
   return y;
+}
+
+void scatter_into(Scatter mode, const Tensor& y, int dim, const Tensor& index, const Tensor& source) {
+  const char* const op = mode == Scatter::add ? "scatter_add_" : "scatter_";
+  check_scatter(op, y, dim, index, source);
+  check_writable(op, y);
+  write_at(mode, y, dim, apart_from(y, index), apart_from(y, source));
+  y.storage()->bump_version();
 }
 
 // How many there are is known only after looking, so this is done on the host.

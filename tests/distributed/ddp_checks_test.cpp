@@ -92,3 +92,53 @@ TEST_CASE("after a failed construction another one works") {
     CHECK(error_of([&] { const Ddp bad(comm, {{"w", w}}, {}, {.bucket_cap_mb = 0}); }) != "");
   });
 }
+
+TEST_CASE("parameters that are frozen or thawed after setup: an error that names them, nothing is lost, setup again") {
+  for_each_world([](Communicator& comm) {
+    for (const int iterations : {1, 3}) {  // before the buckets are rebuilt, and after
+      Net net = seeded();
+      nn::freeze(net.third);
+      auto ddp = std::make_unique<Ddp>(comm, nn::parameters(net));
+      for (int i = 0; i < iterations; ++i) {
+        nn::zero_grad(net);
+        ddp->forward([&] { return loss_of(net, 4 * comm.rank(), 4); }).backward();
+      }
+      const auto before = gradients(nn::parameters(net.second));
+      const auto common = [&] {
+        const std::string text = error_of([&] { ddp->forward([&] { return loss_of(net, 0, 4); }); });
+        for (const std::string& other : comm.all_gather_bytes(text)) CHECK(other == text);
+        return text;
+      };
+      nn::freeze(net.first);
+      CHECK(common() ==
+            "DDP: since the module was set up, these parameters have been frozen: first.weight, first.bias; set it up "
+            "again");
+      nn::freeze(net.third, false);
+      CHECK(common() ==
+            "DDP: since the module was set up, these parameters have been frozen: first.weight, first.bias; these have "
+            "begun to require grad: third.weight, third.bias; set it up again");
+      CHECK(equal_all(gradients(nn::parameters(net.second)), before));
+      {
+        const NoGrad off;
+        ddp->forward([&] { return net(samples(0, 4, 6)); });
+      }
+      // As it was: goes on.
+      nn::freeze(net.first, false);
+      nn::freeze(net.third);
+      nn::zero_grad(net);
+      ddp->forward([&] { return loss_of(net, 4 * comm.rank(), 4); }).backward();
+      CHECK(equal_all(gradients(nn::parameters(net.second)), before));
+      // Set up again: the new parameters are averaged, in the new setup's buckets, whichever goes first.
+      nn::freeze(net.first);
+      nn::freeze(net.third, false);
+      nn::zero_grad(net);
+      ddp = std::make_unique<Ddp>(comm, nn::parameters(net));
+      ddp->forward([&] { return loss_of(net, 4 * comm.rank(), 4); }).backward();
+      CHECK(grad_buffer(net.third.weight).is_same(net.third.weight.grad()));
+      CHECK_FALSE(net.first.weight.grad().defined());
+      const Tensor mine = net.third.weight.grad().clone(), roots = mine.clone();
+      comm.broadcast(roots, 0).wait();
+      CHECK(equal(mine, roots));
+    }
+  });
+}

@@ -286,6 +286,25 @@ TEST_CASE("35: no collective in forwards without gradients or in evaluation") {
   });
 }
 
+TEST_CASE("35: rank 0 may evaluate alone, also after a step without synchronisation") {
+  for_each_world([](Communicator& comm) {
+    Net net = seeded();
+    const Tensor statistic = full({2}, comm.rank());
+    Ddp ddp(comm, nn::parameters(net), {{"statistic", statistic}});
+    for (int step = 0; step < 3; ++step) {
+      {
+        const auto guard = ddp.no_sync();
+        ddp.forward([&] { return loss_of(net, 0, 4); }).backward();
+      }
+      if (comm.rank() == 0) ddp.forward([&] { return net(samples(0, 1, 6)); }, false);
+      ddp.forward([&] { return loss_of(net, 0, 4); }).backward();
+    }
+    double sum = comm.rank();
+    comm.all_reduce(view_over(&sum, DType::f64, {1})).wait();  // nothing is left over from the forwards
+    CHECK(sum == comm.size() * (comm.size() - 1) / 2);
+  });
+}
+
 TEST_CASE("36: buffers are rank 0's before a forward that follows a synchronised one") {
   for_each_world([](Communicator& comm) {
     for (const bool broadcast : {true, false}) {

@@ -88,9 +88,16 @@ TEST_CASE("an entry that the file lacks, and entries of another kind") {
 
       data::DataLoader loader(samples(8), {});
       StateEntry moved(loader);
-      moved.save = [] { return StateDict{{}, {{"epoch", "2"}, {"position", "-4"}, {"seed", "1"}}}; };
-      fabric.save(path, {{"loader", moved}});
-      CHECK(error({{"loader", loader}}) == where + "entry 'loader': a loader cannot be at sample -4 of epoch 2");
+      for (const char* position : {"-4", "9"}) {
+        moved.save = [&] {
+          return StateDict{{},
+                           {{"epoch", "2"}, {"over", "8 samples, in order"}, {"position", position}, {"seed", "1"}}};
+        };
+        fabric.save(path, {{"loader", moved}});
+        CHECK(error({{"loader", loader}}) ==
+              str(where, "entry 'loader': DataLoader: load_state: position ", position,
+                  " of epoch 2, expects one of 0 to 8 of an epoch from 0 on (8 samples, in order)"));
+      }
     });
   });
 }
@@ -234,6 +241,78 @@ TEST_CASE("save: a link in the lock's place is refused, and what it points to st
   CHECK(contents_of(folder / "precious") == "not ours");
 }
 
+TEST_CASE("a loader over other samples than the checkpoint's is an error, on every rank, and nothing has changed") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    const auto path = folder / "x";
+    const auto over_samples = [](int64_t count, bool shuffle) {
+      return data::DataLoader(samples(count), {.batch_size = 2, .shuffle = shuffle});
+    };
+    const auto in_the_middle = [](auto& loader) {
+      for (auto batch : loader) break;
+    };
+    Fabric fabric(over(ranks));
+    fabric.launch([&] {
+      auto train = fabric.setup_dataloaders(over_samples(40, true));
+      auto val = fabric.setup_dataloaders(over_samples(16, false));
+      in_the_middle(train);
+      int64_t epoch = 3;
+      fabric.save(path, {{"epoch", epoch}});
+    });
+    // Each line: the loaders of the program that resumes, by samples and shuffling, and what it is told.
+    struct Line {
+      std::vector<std::pair<int64_t, bool>> loaders;
+      const char *there, *here;
+    };
+    const std::vector<Line> lines = {
+        {{{16, false}, {40, true}}, "40 samples, shuffled", "16 samples, in order"},  // in another order
+        {{{10, true}}, "40 samples, shuffled", "10 samples, shuffled"},
+        {{{40, false}}, "40 samples, shuffled", "40 samples, in order"},
+    };
+    for (const auto& [loaders, there, here] : lines) {
+      Fabric second(over(ranks));
+      second.launch([&] {
+        std::vector<FabricDataLoader<data::DataLoader<data::TensorDataset<2>>>> made;
+        for (const auto& [count, shuffle] : loaders)
+          made.push_back(second.setup_dataloaders(over_samples(count, shuffle)));
+        int64_t epoch = 0;
+        CHECK(error_text([&] {
+                second.load(path, {{"epoch", epoch}});
+              }) == str("load: ", path.string(), ": entry 'loom.loader 0': the checkpoint's loader goes over ", there,
+                        ", the one here over ", here,
+                        "; set up the loaders that the checkpoint was saved with, in that order, or new ones after "
+                        "load, or set strict=false"));
+        CHECK(epoch == 0);
+        CHECK(made.front().state().position == 0);
+        second.load(path, {{"epoch", epoch}}, false);
+        CHECK(epoch == 3);
+        CHECK(made.front().state().position == 0);
+      });
+    }
+    Fabric third(over(ranks));
+    third.launch([&] {
+      auto train = third.setup_dataloaders(over_samples(40, true));
+      auto val = third.setup_dataloaders(over_samples(16, false));
+      third.load(path, {});
+      CHECK(train.state().position == 2 * third.world_size());
+      CHECK(val.state().position == 0);
+    });
+  });
+}
+
+TEST_CASE("a checkpoint of another version says so") {
+  const auto self = self_communicator();
+  const SharedFolder folder(*self);
+  const auto path = folder / "x";
+  save_safetensors(path, {}, {{"loom.format", "checkpoint 1"}, {"loom.entries", ""}});
+  Fabric fabric(over(*self));
+  fabric.launch([&] {
+    CHECK(
+        error_text([&] { fabric.load(path, {}); }) ==
+        str("load: ", path.string(), " is a 'checkpoint 1' of another version of Loom, this one reads 'checkpoint 2'"));
+  });
+}
+
 TEST_CASE("load_raw: one rank that fails leaves all as they were") {
   for_each_world([](Communicator& ranks) {
     const SharedFolder folder(ranks);
@@ -243,13 +322,17 @@ TEST_CASE("load_raw: one rank that fails leaves all as they were") {
       if (fabric.is_global_zero()) save_safetensors(folder / "raw", {{"value", full({3}, 2.0)}});
       fabric.barrier();
       const int last = ranks.size() - 1;
-      StateEntry entry(x);
-      const auto load = entry.load;
-      entry.load = [&, load](const StateDict& saved, bool strict) {
-        if (saved.tensors.at("value")[0].item<double>() == 2) check(ranks.rank() != last, "out of memory");
-        load(saved, strict);
+      const StateEntry plain(x);
+      const auto load = [&](const StateDict& saved, bool strict) {
+        if (saved.tensors.at("value")[0].item<double>() == 2) check(ranks.rank() != last, "no such device");
+        plain.load(saved, strict);
       };
-      CHECK(contains(error_text([&] { fabric.load_raw(folder / "raw", entry); }), "out of memory"));
+      const StateEntry unverified(plain.save, load);
+      CHECK(contains(error_text([&] { fabric.load_raw(folder / "raw", unverified); }), "no such device"));
+      CHECK(equal(x, full({3}, 1.0)));
+      const StateEntry verified(
+          plain.save, [&](const StateDict&, bool) { check(ranks.rank() != last, "does not fit"); }, plain.load);
+      CHECK(contains(error_text([&] { fabric.load_raw(folder / "raw", verified); }), "does not fit"));
       CHECK(equal(x, full({3}, 1.0)));
     });
   });

@@ -83,6 +83,32 @@ TEST_CASE("CsvLogger: layout, versions, rows on disk at once, a header that grow
   CHECK(CsvLogger({.root = folder.path(), .name = "mine", .version = "today"}).directory() == folder / "mine/today");
 }
 
+TEST_CASE("CsvLogger: a version that is there is gone on with, and nothing of it is lost") {
+  const TemporaryFolder folder;
+  const CsvLoggerOptions options{.root = folder.path(), .name = "mine", .version = "today"};
+  const auto file = folder / "mine/today/metrics.csv";
+  CsvLogger(options).log_metrics({{"loss", 0.5}}, 10);
+  CsvLogger(options).log_metrics({{"loss", 0.25}}, {});
+  CHECK(contents_of(file) == "loss,step\n0.5,10\n0.25,11\n");
+  {
+    CsvLogger third(options);
+    third.log_metrics({{"accuracy", 1}}, {});
+    third.log_metrics({{"loss", 2}}, {});
+  }
+  CHECK(contents_of(file) == "accuracy,loss,step\n,0.5,10\n,0.25,11\n1,,12\n,2,13\n");
+  // Columns in another order, and a last line that was cut.
+  std::ofstream(file) << "step,loss,epoch\n3,0.5,\n4,0.";
+  CsvLogger(options).log_metrics({{"loss", 7}}, {});
+  CHECK(contents_of(file) == "epoch,loss,step\n,0.5,3\n,0.,4\n,7,5\n");
+  for (const auto& [text, error] :
+       {std::pair("a,b\n1,2\n", " is there and has no column 'step', so it is not CsvLogger's; log to another version"),
+        std::pair("loss,step\n\"1,5\",2\n", " has 3 fields, its header 2; log to another version")}) {
+    std::ofstream(file) << text;
+    CHECK(contains(error_text([&] { CsvLogger(options).log_metrics({{"loss", 7}}, {}); }), error));
+    CHECK(contents_of(file) == text);
+  }
+}
+
 TEST_CASE("CsvLogger: a folder that cannot be made is named") {
   const TemporaryFolder folder;
   folder.write("file", "");

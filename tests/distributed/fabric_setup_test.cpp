@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Fabric's constructor, launch and setup do, and what they refuse.
+#include <cstdlib>
+
+#include <loom/accelerators/machine.h>
+#include <loom/accelerators/memory.h>
 #include <loom/nn/dropout.h>
 
 #include "fabric_worlds.h"
@@ -249,5 +253,16 @@ TEST_CASE("seed_everything: the same initial values on every rank, other draws f
     if (fabric.world_size() > 1) CHECK_FALSE(equal(dropped[0], dropped[1]));
     CHECK(seed_everything(11) == 11);
     CHECK(equal(randn({5}), x));
+  });
+}
+
+TEST_CASE("the ranks of a node share what their caches may keep") {
+  for_each_world([](Communicator& ranks) {
+    const char* const here = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+    const int64_t processes = here ? std::stoi(here) : 1;
+    double sum = static_cast<double>(memory_stats().cache_limit);
+    ranks.all_reduce(view_over(&sum, DType::f64, {1})).wait();
+    if (std::getenv("LOOM_CACHE_LIMIT") == nullptr)
+      CHECK(sum / ranks.size() * static_cast<double>(processes) <= static_cast<double>(usable_memory()) / 4);
   });
 }

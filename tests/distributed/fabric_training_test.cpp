@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Training through Fabric: ranks against one process, accumulation, clipping, evaluation.
+#include <atomic>
 #include <limits>
 #include <set>
+
+#include <loom/nn/batch_norm.h>
 
 #include "fabric_worlds.h"
 
@@ -262,5 +265,40 @@ TEST_CASE("training loaders share every epoch's samples; exact ones count each s
     auto whole =
         fabric.setup_dataloaders(data::DataLoader(numbers, {.batch_size = 4}), {.use_distributed_sampler = false});
     CHECK(seen(whole).size(0) == count * n);
+  });
+}
+
+namespace {
+
+struct Normed {
+  nn::Linear first{6, 8};
+  nn::BatchNorm1d norm{8};
+  nn::Linear second{8, 3};
+  Tensor operator()(const Tensor& x) const { return second(norm(first(x))); }
+  LOOM_MEMBERS(first, norm, second)
+};
+
+}  // namespace
+
+TEST_CASE("no collective in forwards of a module in eval mode: rank 0 may evaluate alone") {
+  for_each_fabric([](Fabric& fabric) {
+    auto net = seeded<Normed>();
+    optim::SGD sgd(nn::parameters(net), {.lr = 0.1});
+    auto [model, optimizer] = fabric.setup(net, sgd);
+    std::atomic<int> collectives = 0;
+    for (int step = 0; step < 3; ++step) {
+      optimizer.zero_grad();
+      fabric.backward(mse_loss(model(rows(4 * fabric.global_rank(), 4, 6)), rows(0, 4, 3)));
+      optimizer.step();
+      fabric.barrier();
+      fabric.communicator().set_observer([&](const Collective&) { ++collectives; });
+      nn::eval(model);
+      if (fabric.is_global_zero()) model(rows(0, 2, 6));
+      nn::train(model);
+      fabric.communicator().set_observer({});
+      CHECK(collectives == 0);
+    }
+    const Tensor all = fabric.all_gather(net.first.weight.detach());
+    for (int64_t r = 1; r < fabric.world_size(); ++r) CHECK(equal(all[0], all[r]));
   });
 }

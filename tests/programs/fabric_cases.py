@@ -106,6 +106,18 @@ def ranks_share_cores(program, _):
                "expected the binding to be named")
 
 
+def bound_ranks_say_so_once(program, _):
+    """Ranks that mpirun binds to fewer cores than they use threads: one line for the node, not one a rank."""
+    bound = [jobs.MPIEXEC, "--bind-to", "core:overload-allowed", "-n", 2, program, "place"]
+    threads = os.cpu_count() + 1
+    job = jobs.succeeds(run(bound, LOOM_NUM_THREADS=str(threads)))
+    said = re.findall(r"^loom: this rank may run on \d+ of the machine's cores but uses (\d+) threads; start mpirun with "
+                      r"--bind-to none, or set LOOM_NUM_THREADS=\d+ \(2 ranks on this node\)$", job.output, re.M)
+    expect(said == [str(threads)] and job.output.count("loom:") == 1, job, "expected one line about the cores")
+    job = jobs.succeeds(run(bound, LOOM_NUM_THREADS="1"))
+    expect("loom:" not in job.output, job, "expected nothing about the cores")
+
+
 @on_slurm
 def srun_places_ranks(program, _):
     for ranks in (1, 2, 4):
@@ -131,6 +143,6 @@ if __name__ == "__main__":
         "faults": [rank_throws, rank_throws_a_number, rank_exits, rank_is_killed, rank_crashes, all_ranks_throw,
                    one_rank_throws, models_differ],
         "checkpoints": [disk_is_full, two_programs_write_one_folder],
-        "cores": [ranks_share_cores],
+        "cores": [ranks_share_cores, bound_ranks_say_so_once],
         "srun": [srun_places_ranks, srun_ends_the_job],
     })

@@ -181,6 +181,20 @@ TEST_CASE("data loader: resumes within an epoch, bit for bit") {
   }
 }
 
+TEST_CASE("data loader: a position that its epochs do not have") {
+  DataLoader loader(Numbers{10}, {.batch_size = 3, .seed = 8});
+  for (const LoaderState& state : {LoaderState{0, 20, 8}, LoaderState{0, -1, 8}, LoaderState{-1, 0, 8}}) {
+    CHECK_THROWS_WITH_AS(loader.load_state(state),
+                         str("DataLoader: load_state: position ", state.position, " of epoch ", state.epoch,
+                             ", expects one of 0 to 10 of an epoch from 0 on (10 samples, in order)")
+                             .c_str(),
+                         Error);
+    CHECK(loader.state() == LoaderState{0, 0, 8});
+  }
+  loader.load_state({0, 10, 8});  // its end
+  CHECK(loader.begin() == loader.end());
+}
+
 TEST_CASE("data loader: ranks share an epoch, and go on with another number of ranks") {
   const DataLoader single(Indexed{24}, {.batch_size = 3, .shuffle = true, .seed = 4});
   DataLoader one = single;

@@ -1,11 +1,15 @@
 #include <doctest/doctest.h>
 
 #include <cstring>
+#include <fstream>
 #include <limits>
 #include <thread>
 #include <vector>
 
+#include <loom/accelerators/machine.h>
+
 #include "array.h"
+#include "temporary_folder.h"
 
 using namespace loom;
 using testing::cpu;
@@ -91,4 +95,37 @@ TEST_CASE("memory: threads allocate and release, each other's blocks too") {
   for (const auto& list : blocks)
     for (void* const block : list) cpu().release(block);
   CHECK(memory_stats().allocated == before);
+}
+
+TEST_CASE("memory: limits of control groups, of the group and of those it lies in, versions 1 and 2") {
+  const TemporaryFolder folder;
+  const auto write = [&](const std::filesystem::path& name, const std::string& text) {
+    std::filesystem::create_directories((folder / name.string()).parent_path());
+    std::ofstream(folder / name.string()) << text;
+  };
+  const auto limit = [&] { return control_group_memory(folder / "membership", folder / "groups"); };
+  constexpr int64_t none = std::numeric_limits<int64_t>::max();
+  CHECK(limit() == none);
+  write("membership", "0::/job/step\n");
+  CHECK(limit() == none);
+  write("groups/job/step/memory.max", "max\n");
+  CHECK(limit() == none);
+  write("groups/job/memory.max", "5000000\n");
+  CHECK(limit() == 5000000);
+  write("groups/job/step/memory.max", "4000000\n");
+  CHECK(limit() == 4000000);
+  write("groups/memory.max", "3000000\n");  // a container that sees its own group as the root
+  CHECK(limit() == 3000000);
+  write("membership", "12:cpu,cpuacct:/other\n7:memory:/docker/a:b\n1:name=systemd:/x\n");
+  CHECK(limit() == none);
+  write("groups/memory/memory.limit_in_bytes", "9223372036854771712\n");  // version 1's "none"
+  CHECK(limit() == 9223372036854771712);
+  write("groups/memory/docker/a:b/memory.limit_in_bytes", "2000000\n");
+  CHECK(limit() == 2000000);
+  CHECK(usable_memory() > 0);
+}
+
+TEST_CASE("memory: the cache's limit is a quarter of what the process may use") {
+  if (std::getenv("LOOM_CACHE_LIMIT") == nullptr)
+    CHECK(memory_stats().cache_limit == usable_memory() / 4 / local_ranks());
 }

@@ -70,7 +70,7 @@ std::string table() {
        << "Indices are always i64, masks and conditions boolean. Measured on the CPU; `unit/op_dtypes` compares this "
           "page\n"
        << "with the build. To write it again after a change:\n\n"
-       << "```\nLOOM_WRITE_DOCS=1 build/tests/unit_tests --source-file='*op_dtypes*'\n```\n\n| op |";
+       << "```\nLOOM_WRITE_DOCS=1 build/release/tests/unit_tests --source-file='*op_dtypes*'\n```\n\n| op |";
   for (const DType dtype : dtypes) page << " " << to_string(dtype) << " |";
   page << "\n|---|---|---|---|---|---|---|---|---|\n" << rows.str() << "\n## What is thrown\n\n";
   for (const auto& [text, list] : texts) page << "- \"" << text << "\": " << list << "\n";

@@ -2,9 +2,6 @@
 // Every public op: gradients of first and second order against differences, layouts, precisions, and that no op is left
 // out. What is checked is listed in op_sweep/cases_*.cpp.
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <regex>
 #include <set>
 
 #include <doctest/doctest.h>
@@ -12,6 +9,7 @@
 #include <loom/autograd/op.h>
 
 #include "op_sweep/checks.h"
+#include "op_sweep/declared.h"
 
 using namespace loom;
 using namespace loom::sweep;
@@ -76,18 +74,9 @@ TEST_CASE("an op that is declared to have a gradient has one, and no other") {
 
 TEST_CASE("every function of autograd/ops/*.h has a case") {
   const std::set<std::string> names = covered();
-  const std::regex declaration(R"(^(?:inline )?(?:Tensor|std::pair<Tensor, Tensor>|std::vector<Tensor>) (\w+)\()");
-  const auto folder = std::filesystem::path(__FILE__).parent_path() / "../../autograd/ops";
-  int found = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    if (entry.path().extension() != ".h") continue;
-    std::ifstream file(entry.path());
-    for (std::string line; std::getline(file, line);)
-      if (std::smatch match; std::regex_search(line, match, declaration) && ++found > 0)
-        CHECK_MESSAGE(names.contains(match[1]), "no case for ", match[1].str(), " of ",
-                      entry.path().filename().string());
-  }
-  CHECK(found > 100);
+  const auto declared = declared_functions();
+  for (const auto& [function, file] : declared) CHECK_MESSAGE(names.contains(function), function, " of ", file);
+  CHECK(declared.size() > 100);
 }
 
 TEST_CASE("gradients agree with central differences") {

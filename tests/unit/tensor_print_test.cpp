@@ -3,6 +3,8 @@
 #include <limits>
 #include <sstream>
 
+#include <loom/autograd/grad_mode.h>
+#include <loom/autograd/ops.h>
 #include <loom/tensor/context.h>
 
 #include "tensor_test.h"
@@ -95,4 +97,23 @@ TEST_CASE("print: to a stream") {
   std::ostringstream out;
   out << tensor({1, 2});
   CHECK(out.str() == "tensor([1, 2])");
+}
+
+TEST_CASE("print: whether gradients are wanted, and what computed the tensor") {
+  Tensor x = tensor({1.0, 2.0});
+  x.requires_grad_();
+  CHECK(to_string(x) == "tensor([1., 2.], requires_grad=True)");
+  CHECK(to_string(x + 1) == "tensor([2., 3.], grad_fn=<AddBackward>)");
+  CHECK(to_string(sum(x)) == "tensor(3., grad_fn=<SumBackward>)");
+  CHECK(to_string(log_softmax(x * 0.0, 0)) == "tensor([-0.6931, -0.6931], grad_fn=<LogSoftmaxBackward>)");
+  CHECK(to_string(x.detach()) == "tensor([1., 2.])");
+  CHECK(to_string(x.to(f64)) == "tensor([1., 2.], dtype=f64, grad_fn=<CastBackward>)");
+  CHECK(to_string(zeros({2, 0}).requires_grad_()) == "tensor([], size=(2, 0), requires_grad=True)");
+  {
+    const NoGrad off;
+    CHECK(to_string(x + 1) == "tensor([2., 3.])");
+    CHECK(to_string(x) == "tensor([1., 2.], requires_grad=True)");
+  }
+  CHECK(to_string(arange(13, f32).requires_grad_()) ==
+        "tensor([ 0.,  1.,  2.,  3.,  4.,  5.,  6.,  7.,  8.,  9., 10., 11., 12.],\n       requires_grad=True)");
 }
