@@ -8,16 +8,15 @@
 
 namespace loom::autograd {
 
-thread_local Run* Run::current_ = nullptr;
+thread_local constinit Run* Run::current_ = nullptr;
 
-void Run::visit(const std::shared_ptr<Node>& node) {
+void Run::visit(const Ref<Node>& node) {
   if (node->run == this) return;
   check(node->run == nullptr, "backward: the graph of op '", node->op->name,
         "' is already being differentiated (backward called from one of its own hooks or from another thread)");
   node->run = this;
   node->pending = 0;
   node->needed = true;
-  node->incoming = Grads(node->outputs());
   visited_.push_back(node);
 }
 
@@ -30,30 +29,27 @@ void Run::visit_leaf(const std::shared_ptr<Meta>& leaf) {
 }
 
 void Run::seed(const Tensor& output, const Tensor& gradient) {
-  const auto& meta = output.body().meta;
-  if (meta->node) {
-    visit(meta->node);
-    add_into(meta->node->incoming[meta->slot], gradient);
+  if (const Tensor::Body& body = output.body(); body.node) {
+    visit(body.node);
+    add_into(body.node->incoming[body.slot], gradient);
   } else {
-    visit_leaf(meta);
-    add_into(meta->incoming, gradient);
+    visit_leaf(body.meta);
+    add_into(body.meta->incoming, gradient);
   }
 }
 
 void Run::capture(const Tensor& input, size_t position) {
   if (captured.size() <= position) captured.resize(position + 1);
-  const auto& meta = input.body().meta;
-  if (meta->node)
-    node_captures_[meta->node.get()].emplace_back(meta->slot, position);
+  if (const Tensor::Body& body = input.body(); body.node)
+    node_captures_[body.node.get()].emplace_back(body.slot, position);
   else
-    leaf_captures_[meta.get()].push_back(position);
+    leaf_captures_[body.meta.get()].push_back(position);
 }
 
 // Counts, for every node and leaf that the seeds reach, how many gradients it will get.
 void Run::discover() {
   for (size_t next = 0; next < visited_.size(); ++next) {
-    const std::shared_ptr<Node> node = visited_[next];
-    for (const Edge& edge : node->inputs) {
+    for (const Edge& edge : visited_[next]->inputs) {
       if (edge.node) {
         visit(edge.node);
         ++edge.node->pending;
@@ -87,21 +83,22 @@ void Run::execute() {
   for (const Noted& noted : direct_leaves)
     if (noted.leaf->pending == 0) finish_leaf(noted.leaf);
   for (const auto& node : visited_)
-    if (node->pending == 0) ready_.push(node);
+    if (node->pending == 0) ready_.push(node.get());
   while (!ready_.empty()) {
-    const std::shared_ptr<Node> node = ready_.top();
+    Node& node = *ready_.top();
     ready_.pop();
     process(node);
   }
 }
 
-void Run::process(const std::shared_ptr<Node>& node) {
-  run_output_hooks(*node);
-  if (const auto found = node_captures_.find(node.get()); found != node_captures_.end())
-    for (const auto& [slot, position] : found->second) captured[position] = node->incoming[slot];
-  if (node->needed) propagate(*node);
-  for (const Edge& edge : node->inputs) settle(edge);
-  node->incoming = Grads(node->outputs());
+void Run::process(Node& node) {
+  if (!node.hooks.empty()) run_output_hooks(node);
+  if (!node_captures_.empty())
+    if (const auto found = node_captures_.find(&node); found != node_captures_.end())
+      for (const auto& [slot, position] : found->second) captured[position] = node.incoming[slot];
+  if (node.needed) propagate(node);
+  for (const Edge& edge : node.inputs) settle(edge);
+  node.incoming.reset();
 }
 
 void Run::run_output_hooks(Node& node) {
@@ -151,7 +148,7 @@ void Run::deliver(Edge& edge, Tensor gradient) {
 // One contribution less to wait for; also where none came.
 void Run::settle(const Edge& edge) {
   if (edge.node) {
-    if (--edge.node->pending == 0) ready_.push(edge.node);
+    if (--edge.node->pending == 0) ready_.push(edge.node.get());
   } else if (edge.leaf) {
     if (--edge.leaf->pending == 0) finish_leaf(edge.leaf);
   }
@@ -160,7 +157,7 @@ void Run::settle(const Edge& edge) {
 namespace {
 
 bool sole_owner(const Tensor& x) {
-  return x.body_pointer().use_count() == 1 && x.storage().use_count() == 1 && x.is_contiguous() &&
+  return x.body_pointer()->references() == 1 && x.storage()->references() == 1 && x.is_contiguous() &&
          static_cast<size_t>(x.numel()) * item_size(x.dtype()) == x.storage()->bytes();
 }
 

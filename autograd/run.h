@@ -21,7 +21,7 @@ class Run {
   ~Run() {
     for (const auto& node : visited_) {
       node->run = nullptr;
-      node->incoming = Grads();
+      node->incoming.reset();
     }
     for (Noted& noted : leaves_) {
       noted.leaf->run = noted.run;
@@ -51,16 +51,14 @@ class Run {
     Tensor incoming;
   };
   struct Later {
-    bool operator()(const std::shared_ptr<Node>& a, const std::shared_ptr<Node>& b) const {
-      return a->sequence < b->sequence;
-    }
+    bool operator()(const Node* a, const Node* b) const { return a->sequence < b->sequence; }
   };
 
-  void visit(const std::shared_ptr<Node>& node);
+  void visit(const Ref<Node>& node);
   void visit_leaf(const std::shared_ptr<Meta>& leaf);
   void discover();
   void mark_needed();
-  void process(const std::shared_ptr<Node>& node);
+  void process(Node& node);
   void run_output_hooks(Node& node);
   void propagate(Node& node);
   void deliver(Edge& edge, Tensor gradient);
@@ -70,12 +68,12 @@ class Run {
 
   const bool retain_, create_, accumulate_;
   Run* const outer_ = current_;
-  std::vector<std::shared_ptr<Node>> visited_;
+  std::vector<Ref<Node>> visited_;  // keeps them alive
   std::vector<Noted> leaves_;
-  std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, Later> ready_;
+  std::priority_queue<Node*, std::vector<Node*>, Later> ready_;
   std::unordered_map<const Node*, std::vector<std::pair<uint32_t, size_t>>> node_captures_;
   std::unordered_map<const Meta*, std::vector<size_t>> leaf_captures_;
-  static thread_local Run* current_;
+  [[gnu::tls_model("initial-exec")]] static thread_local constinit Run* current_;
 };
 
 }  // namespace loom::autograd

@@ -19,4 +19,6 @@ Storage::~Storage() {
     release_();
 }
 
+void destroy(const Storage* storage) noexcept { delete storage; }
+
 }  // namespace loom

@@ -1,0 +1,77 @@
+#include <loom/tensor/pool.h>
+
+#include <sanitizer/asan_interface.h>  // its macros are empty in other builds
+
+#include <new>
+
+namespace loom::pool {
+
+namespace {
+
+constexpr size_t granule = 64, classes = 13;    // objects of up to 768 bytes; larger ones go to the system
+constexpr size_t most_held = size_t{16} << 20;  // freed bytes that a thread keeps
+
+struct Free {
+  Free* next;
+};
+
+// What this thread has freed, by size. Trivial, so that it costs no question whether it has been made; `closed` once
+// the thread has begun to end.
+struct Lists {
+  Free* heads[classes];
+  size_t held;
+  bool opened, closed;
+};
+[[gnu::tls_model("initial-exec")]] thread_local constinit Lists lists{};
+
+// Gives everything back when the thread ends.
+struct AtExit {
+  ~AtExit() {
+    lists.closed = true;
+    lists.held = most_held;
+    for (size_t n = 0; n < classes; ++n)
+      while (Free* const head = lists.heads[n]) {
+        ASAN_UNPOISON_MEMORY_REGION(head, n * granule);
+        lists.heads[n] = head->next;
+        ::operator delete(head);
+      }
+  }
+};
+
+void* from_system(size_t n, size_t bytes) {
+  if (n >= classes) return ::operator new(bytes);
+  if (!lists.opened) {
+    thread_local const AtExit at_exit;
+    static_cast<void>(&at_exit);
+    lists.opened = true;
+  }
+  return ::operator new(n* granule);
+}
+
+}  // namespace
+
+void* take(size_t bytes) {
+  const size_t n = (bytes + granule - 1) / granule;
+  Free* const head = n < classes ? lists.heads[n] : nullptr;
+  if (head == nullptr) [[unlikely]]
+    return from_system(n, bytes);
+  ASAN_UNPOISON_MEMORY_REGION(head, n * granule);
+  lists.heads[n] = head->next;
+  lists.held -= n * granule;
+  return head;
+}
+
+void give(void* memory, size_t bytes) noexcept {
+  const size_t n = (bytes + granule - 1) / granule;
+  if (n >= classes || lists.held + n * granule > most_held) [[unlikely]] {
+    ::operator delete(memory);
+    return;
+  }
+  Free* const head = static_cast<Free*>(memory);
+  head->next = lists.heads[n];
+  lists.heads[n] = head;
+  lists.held += n * granule;
+  ASAN_POISON_MEMORY_REGION(head, n * granule);
+}
+
+}  // namespace loom::pool
