@@ -15,19 +15,16 @@ struct Free {
   Free* next;
 };
 
-// What this thread has freed, by size. Trivial, so that it costs no question whether it has been made; `closed` once
-// the thread has begun to end.
+// What this thread has freed, by size. Trivial, so that it costs no question whether it has been made.
 struct Lists {
   Free* heads[classes];
-  size_t held;
-  bool opened, closed;
+  size_t held;  // bytes in all lists; as many as may be, once the thread has begun to end
+  bool given_back_at_exit;
 };
 [[gnu::tls_model("initial-exec")]] thread_local constinit Lists lists{};
 
-// Gives everything back when the thread ends.
 struct AtExit {
   ~AtExit() {
-    lists.closed = true;
     lists.held = most_held;
     for (size_t n = 0; n < classes; ++n)
       while (Free* const head = lists.heads[n]) {
@@ -38,40 +35,38 @@ struct AtExit {
   }
 };
 
-void* from_system(size_t n, size_t bytes) {
-  if (n >= classes) return ::operator new(bytes);
-  if (!lists.opened) {
-    thread_local const AtExit at_exit;
-    static_cast<void>(&at_exit);
-    lists.opened = true;
-  }
-  return ::operator new(n* granule);
+void give_back_at_exit() {
+  thread_local const AtExit at_exit;
+  static_cast<void>(&at_exit);
+  lists.given_back_at_exit = true;
 }
 
 }  // namespace
 
 void* take(size_t bytes) {
-  const size_t n = (bytes + granule - 1) / granule;
+  const size_t n = (bytes + granule - 1) / granule, rounded = n * granule;
   Free* const head = n < classes ? lists.heads[n] : nullptr;
   if (head == nullptr) [[unlikely]]
-    return from_system(n, bytes);
-  ASAN_UNPOISON_MEMORY_REGION(head, n * granule);
+    return ::operator new(rounded);
+  ASAN_UNPOISON_MEMORY_REGION(head, rounded);
   lists.heads[n] = head->next;
-  lists.held -= n * granule;
+  lists.held -= rounded;
   return head;
 }
 
 void give(void* memory, size_t bytes) noexcept {
-  const size_t n = (bytes + granule - 1) / granule;
-  if (n >= classes || lists.held + n * granule > most_held) [[unlikely]] {
+  const size_t n = (bytes + granule - 1) / granule, rounded = n * granule;
+  if (n >= classes || lists.held + rounded > most_held) [[unlikely]] {
     ::operator delete(memory);
     return;
   }
+  if (!lists.given_back_at_exit) [[unlikely]]
+    give_back_at_exit();
   Free* const head = static_cast<Free*>(memory);
   head->next = lists.heads[n];
   lists.heads[n] = head;
-  lists.held += n * granule;
-  ASAN_POISON_MEMORY_REGION(head, n * granule);
+  lists.held += rounded;
+  ASAN_POISON_MEMORY_REGION(head, rounded);
 }
 
 }  // namespace loom::pool
