@@ -130,6 +130,15 @@ class Node : public Counted, public pool::Pooled {
 // The op whose rule is running, for messages.
 const char* current_op();
 
+// Where the running rule may put its gradient of an input that goes to a leaf and is all that the leaf gets: into the
+// leaf's .grad, to be added to what is there, or into the buffer that .grad is to be in. Such memory is returned from
+// the rule as the gradient. Undefined: a tensor of its own.
+struct Destination {
+  Tensor memory;
+  bool adds = false;
+};
+Destination destination(size_t input);
+
 // A tensor kept for backward. Unpacking checks that nobody wrote to it meanwhile. In a region that is computed again at
 // backward (checkpoint.h) only its number is kept.
 class Saved {

@@ -131,7 +131,9 @@ void Run::propagate(Node& node) {
                                   : edge.leaf && (accumulate_ || leaf_captures_.contains(edge.leaf.get()));
     if (wanted) needs.set(i);
   }
+  running_ = &node;
   Grads grads = node.apply(gradients, needs);
+  running_ = nullptr;
   if (!retain_) node.release();
   check(grads.size() == node.inputs.size(), op_name, ": its rule gave ", grads.size(), " gradients for ",
         node.inputs.size(), " inputs");
@@ -144,6 +146,18 @@ void Run::deliver(Edge& edge, Tensor gradient) {
   if (gradient.dtype() != edge.dtype) gradient = gradient.to(edge.dtype);
   add_into(edge.node ? edge.node->incoming[edge.slot] : edge.leaf->incoming, std::move(gradient));
 }
+
+Destination Run::destination(size_t input) const {
+  if (!accumulate_ || create_ || running_ == nullptr) return {};
+  const Meta* const leaf = running_->inputs[input].leaf.get();
+  if (leaf == nullptr || leaf->pending != 1 || leaf->incoming.defined() || !leaf->hooks.empty()) return {};
+  const bool adds = leaf->grad.defined();
+  const Tensor& memory = adds ? leaf->grad : leaf->grad_buffer;
+  if (!memory.defined() || requires_grad(memory) || memory.dtype() != running_->inputs[input].dtype) return {};
+  return {memory, adds};
+}
+
+Destination destination(size_t input) { return Run::current() ? Run::current()->destination(input) : Destination(); }
 
 // One contribution less to wait for; also where none came.
 void Run::settle(const Edge& edge) {
@@ -180,12 +194,13 @@ namespace {
 
 void accumulate_grad(Meta& leaf, Tensor gradient, bool create_graph) {
   if (leaf.grad.defined()) {
+    if (gradient.is_same(leaf.grad)) return;  // added where it lies
     if (create_graph)
       leaf.grad = add(leaf.grad, gradient);
     else
       raw::binary_into(Binary::add, leaf.grad, gradient);
   } else if (leaf.grad_buffer.defined() && !create_graph) {
-    raw::copy_into(leaf.grad_buffer, gradient);
+    if (!gradient.is_same(leaf.grad_buffer)) raw::copy_into(leaf.grad_buffer, gradient);
     leaf.grad = leaf.grad_buffer;
   } else if (create_graph) {
     leaf.grad = clone(gradient);

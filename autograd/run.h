@@ -39,6 +39,8 @@ class Run {
   std::vector<Tensor> captured;
   std::vector<std::function<void()>> at_end;
 
+  Destination destination(size_t input) const;
+
   static Run* current() { return current_; }  // of this thread
   void become_current() { current_ = this; }
   const char* op_name = "backward";
@@ -67,6 +69,7 @@ class Run {
   void add_into(Tensor& sum, Tensor gradient) const;
 
   const bool retain_, create_, accumulate_;
+  const Node* running_ = nullptr;  // the node whose rule runs
   Run* const outer_ = current_;
   std::vector<Ref<Node>> visited_;  // keeps them alive
   std::vector<Noted> leaves_;
