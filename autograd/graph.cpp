@@ -8,24 +8,23 @@ namespace {
 
 std::atomic<uint64_t> next_sequence{1};
 
-// Nodes waiting for their destruction, and whether somebody up the stack is already destroying.
+// Nodes that wait for their destruction, linked by their notes, and whether somebody up the stack is destroying
+// already.
 struct Graveyard {
-  std::vector<const Node*> nodes;
-  bool draining = false;
+  const Node* first;
+  bool draining;
 };
-thread_local Graveyard graveyard;
+[[gnu::tls_model("initial-exec")]] thread_local constinit Graveyard graveyard{};
 
 // Destroys a node and, one after the other, all that die with it: no recursion on long chains.
 void retire(const Node* node) noexcept {
-  if (graveyard.draining) {
-    graveyard.nodes.push_back(node);
-    return;
-  }
+  node->run = graveyard.first;
+  graveyard.first = node;
+  if (graveyard.draining) return;
   graveyard.draining = true;
-  delete node;
-  while (!graveyard.nodes.empty()) {
-    const Node* const next = graveyard.nodes.back();
-    graveyard.nodes.pop_back();
+  while (graveyard.first != nullptr) {
+    const Node* const next = graveyard.first;
+    graveyard.first = static_cast<const Node*>(next->run);
     delete next;
   }
   graveyard.draining = false;

@@ -15,6 +15,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <loom/autograd/op.h>
@@ -119,8 +120,8 @@ class Node : public Counted, public pool::Pooled {
   };
   std::vector<SlotHook> hooks;  // of its outputs
 
-  // Engine's notes during one backward.
-  const void* run = nullptr;
+  // Engine's notes during one backward; `run` also links nodes that are to be destroyed.
+  mutable const void* run = nullptr;
   int pending = 0;
   bool needed = true;
   Grads incoming;  // of each output
@@ -204,14 +205,14 @@ class RuleNode final : public Node {
   }
   void release() override {
     rule_.reset();
-    output_ = Saved();
+    output_ = {};
   }
   bool released() const override { return !rule_.has_value(); }
 
  private:
   Tensor relinked_output();
   std::optional<Rule> rule_;
-  Saved output_;
+  [[no_unique_address]] std::conditional_t<with_output, Saved, std::monostate> output_;
 };
 
 Tensor without_graph(const Tensor& y);
@@ -225,7 +226,8 @@ void RuleNode<Rule>::keep_output(const Tensor& y) {
 }
 template <class Rule>
 Tensor RuleNode<Rule>::relinked_output() {
-  return with_node(output_(), *this);
+  if constexpr (with_output) return with_node(output_(), *this);
+  return {};
 }
 
 // The node of an op on these inputs, linked to them.

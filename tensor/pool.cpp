@@ -8,7 +8,7 @@ namespace loom::pool {
 
 namespace {
 
-constexpr size_t granule = 64, classes = 13;    // objects of up to 768 bytes; larger ones go to the system
+constexpr size_t granule = 32, classes = 25;    // objects of up to 768 bytes; larger ones go to the system
 constexpr size_t most_held = size_t{16} << 20;  // freed bytes that a thread keeps
 
 struct Free {

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 #include <loom/accelerators/device.h>
 #include <loom/tensor/pool.h>
@@ -35,10 +36,10 @@ class Storage final : public Counted, public pool::Pooled {
  private:
   void* data_;
   size_t bytes_;
+  std::atomic<uint64_t> version_{0};
+  std::unique_ptr<std::function<void()>> release_;
   Device device_;
   bool external_ = false;
-  std::atomic<uint64_t> version_{0};
-  std::function<void()> release_;
 };
 
 void destroy(const Storage* storage) noexcept;
