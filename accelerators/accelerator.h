@@ -56,19 +56,52 @@ struct CrossEntropy {
   double label_smoothing = 0;
 };
 
+// softmax(scale * q k^T + mask) v. q [.., T, D], k [.., S, D], v [.., S, V]: equal rank >= 2 and equal leading dims.
+struct Attention {
+  View q, k, v;
+  View mask;  // [.., T, S] boolean (true: attend), or of lse's dtype and added; or null data
+  double scale;
+  bool causal;  // position i attends to j <= i
+};
+
+// Recurrent layers: Elman's with tanh or relu, GRU (gates: reset, update, candidate), LSTM (in, forget, cell, out).
+enum class RecurrentCell : uint8_t { tanh, relu, gru, lstm };
+// One step on N rows; all arrays dense, f32 or f64. from_input, from_state [N, G * H]: what the input and the state
+// give to the gates, biases included, G = 1, 1, 3, 4. h_before, c_before (lstm) [N, H].
+struct RecurrentStep {
+  RecurrentCell cell;
+  View from_input, from_state, h_before, c_before;
+};
+// What the gradient of a step reads: gradients of its results, what it kept, its results and the states before.
+struct RecurrentGrad {
+  RecurrentCell cell;
+  View dh, dc, kept, h, c, h_before, c_before;
+};
+
+// Elements without gaps; null data where there are none.
+struct Dense {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+};
+// What an optimizer's step reads and writes of one parameter, or of a piece of it: dense arrays of numel elements.
+struct UpdatePiece {
+  int64_t numel = 0;
+  Dense value, grad;
+  std::array<Dense, 3> states;  // f32 or f64
+  int64_t step = 1;             // 1 for the first step
+};
+
 struct SgdStep {
   double lr, momentum, dampening, weight_decay;
-  bool nesterov, maximize, first;  // first: the momentum buffer is initialised with the gradient
+  bool nesterov, maximize;
 };
 struct AdamStep {
   double lr, beta1, beta2, eps, weight_decay;
   bool decoupled, amsgrad, maximize;  // decoupled: AdamW
-  int64_t step;                       // 1 for the first step
 };
 struct AdagradStep {
   double lr, lr_decay, weight_decay, eps;
   bool maximize;
-  int64_t step;
 };
 struct RmspropStep {
   double lr, alpha, eps, weight_decay, momentum;
@@ -168,13 +201,27 @@ class Accelerator {
   // block i / 2; normal: Box-Muller on word pairs). Defined once in philox.h's terms, the same on every device.
   virtual void random(Random kind, const View& y, double a, double b, const Philox& state) = 0;
 
-  // One optimizer step over one parameter; all views dense and of one shape. State views are f32 or f64.
-  virtual void sgd(const View& p, const View& g, const View& momentum, const SgdStep& s) = 0;
-  virtual void adam(const View& p, const View& g, const View& m, const View& v, const View& v_max,
-                    const AdamStep& s) = 0;
-  virtual void adagrad(const View& p, const View& g, const View& sum, const AdagradStep& s) = 0;
-  virtual void rmsprop(const View& p, const View& g, const View& square_avg, const View& grad_avg, const View& momentum,
-                       const RmspropStep& s) = 0;
+  // lse [.., T] (dense; f32, f64 for f64 operands): logsumexp of each row of scores, +infinity where nothing may be
+  // attended to, for which y [.., T, V] is 0. No array of T x S elements is kept.
+  virtual void attention(const View& y, const View& lse, const Attention& a) = 0;
+  // Gradients of q, k and v, in the shapes that the operands have.
+  virtual void attention_grad(const View& dq, const View& dk, const View& dv, const View& dy, const View& y,
+                              const View& lse, const Attention& a) = 0;
+
+  // h, c (lstm) [N, H]; kept [N, 4 * H] of gru and lstm: what the gradient needs.
+  virtual void recurrent_cell(const View& h, const View& c, const View& kept, const RecurrentStep& s) = 0;
+  // Gradients of from_input and (gru; of the others they are the same) from_state, of c_before (lstm), and of h_before
+  // beside the gates (gru).
+  virtual void recurrent_cell_grad(const View& d_input, const View& d_state, const View& dh_before,
+                                   const View& dc_before, const RecurrentGrad& s) = 0;
+
+  // One optimizer step over many pieces. An element's result does not depend on what lies beside it. States:
+  // sgd {momentum}, which the first step initialises with the gradient; adam {mean, square, largest square (amsgrad)};
+  // adagrad {sum of squares}; rmsprop {square, mean (centered), momentum}.
+  virtual void sgd(std::span<const UpdatePiece> pieces, const SgdStep& s) = 0;
+  virtual void adam(std::span<const UpdatePiece> pieces, const AdamStep& s) = 0;
+  virtual void adagrad(std::span<const UpdatePiece> pieces, const AdagradStep& s) = 0;
+  virtual void rmsprop(std::span<const UpdatePiece> pieces, const RmspropStep& s) = 0;
 };
 
 // The accelerator of a device; throws "… is on cuda:0, but …" where the build or the machine lacks it.

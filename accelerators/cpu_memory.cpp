@@ -2,6 +2,7 @@
 // ones are mapped on 2 MiB boundaries for huge pages, their header in the page before.
 #include <sanitizer/asan_interface.h>  // its macros are empty in other builds
 #include <sys/mman.h>
+#include <sys/single_threaded.h>
 
 #include <algorithm>
 #include <array>
@@ -12,6 +13,7 @@
 #include <mutex>
 #include <new>
 #include <string_view>
+#include <utility>
 
 #include <loom/accelerators/cpu_memory.h>
 #include <loom/accelerators/error.h>
@@ -100,6 +102,22 @@ size_t cache_limit() {
   return bytes;
 }
 
+// Holds a mutex, unless this is the only thread: only the holder could start another, and it starts none.
+class Lock {
+ public:
+  explicit Lock(std::mutex& mutex) : mutex_(__libc_single_threaded ? nullptr : &mutex) {
+    if (mutex_ != nullptr) mutex_->lock();
+  }
+  Lock(const Lock&) = delete;
+  ~Lock() { unlock(); }
+  void unlock() {
+    if (mutex_ != nullptr) std::exchange(mutex_, nullptr)->unlock();
+  }
+
+ private:
+  std::mutex* mutex_;
+};
+
 class Cache {
  public:
   void* allocate(size_t bytes) {
@@ -127,7 +145,7 @@ class Cache {
     const auto size = static_cast<int64_t>(block->bytes);
     Block* dropped = nullptr;
     {
-      const std::lock_guard lock(mutex_);
+      const Lock lock(mutex_);
       stats_.allocated -= size;
       // Full: what lies here has not been asked for lately, or it would be in use.
       if (stats_.cached + size > limit_) dropped = take_all();
@@ -144,19 +162,19 @@ class Cache {
   }
 
   MemoryStats stats() const {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     MemoryStats out = stats_;
     out.cache_limit = limit_;
     return out;
   }
 
   void reset_peak() {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     stats_.peak_allocated = stats_.allocated;
   }
 
   void empty() {
-    std::unique_lock lock(mutex_);
+    Lock lock(mutex_);
     Block* const all = take_all();
     lock.unlock();
     drop(all);
@@ -164,7 +182,7 @@ class Cache {
 
  private:
   Block* take(const SizeClass& c) {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     Block*& head = free_[static_cast<size_t>(c.index)];
     Block* const block = head;
     if (block == nullptr) return nullptr;
@@ -174,7 +192,7 @@ class Cache {
   }
 
   void count(const SizeClass& c, bool hit) {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     count_locked(c, hit);
   }
 

@@ -66,7 +66,7 @@ bool spin_until(const Condition& condition, bool allowed) {
   return false;
 }
 
-thread_local bool inside_a_part = false;
+[[gnu::tls_model("initial-exec")]] thread_local constinit bool inside_a_part = false;  // or keeping to one thread
 
 struct Job {
   int64_t count = 0;
@@ -266,6 +266,8 @@ void suggest_num_threads(int n) {
   if (thread_count_chosen.load(std::memory_order_relaxed) || std::getenv("LOOM_NUM_THREADS") != nullptr) return;
   thread_count.store(std::min(n, max_threads), std::memory_order_relaxed);
 }
+
+void keep_to_one_thread() { inside_a_part = true; }
 
 void threads_detail::run(int64_t count, int64_t grain, Body body, void* context) {
   const int64_t parts = std::clamp<int64_t>(count / std::max<int64_t>(grain, 1), 1, num_threads());

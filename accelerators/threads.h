@@ -19,6 +19,10 @@ void suggest_num_threads(int n);
 int available_cores();
 std::vector<int> available_core_ids();
 
+// From now on this thread runs all parts of its calls itself, so that it never has the pool when another one, who is
+// waited for, could use it: for threads that prepare something in the background.
+void keep_to_one_thread();
+
 namespace threads_detail {
 using Body = void (*)(void* context, int64_t begin, int64_t end);
 void run(int64_t count, int64_t grain, Body body, void* context);

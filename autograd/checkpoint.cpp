@@ -9,8 +9,10 @@ thread_local constinit RegionScope* region_scope = nullptr;
 
 struct Recomputed {
   std::shared_ptr<Region> region;
-  std::shared_ptr<Meta> meta;  // its place in the graph
-  Tensor value;                // from the recomputation to the end of that backward
+  uint32_t slot;  // its place in the graph
+  Ref<Node> node;
+  std::shared_ptr<Meta> meta;
+  Tensor value;  // from the recomputation to the end of that backward
 };
 
 namespace {
@@ -42,10 +44,11 @@ std::shared_ptr<Recomputed> note_saved(const Tensor& x) {
     scope.compare(x);
     return nullptr;
   }
-  const std::shared_ptr<Meta>& meta = x.body().meta;
+  const Tensor::Body& body = x.body();
   auto& entry = scope.region.entries_.emplace_back(Region::Entry{{}, x.dtype(), x.shape()});
-  if (meta && meta->requires_grad && !meta->node) return nullptr;  // a leaf: it is there anyway
-  const auto saved = std::make_shared<Recomputed>(Recomputed{scope.region.shared_from_this(), meta, {}});
+  if (!body.node && requires_grad(x)) return nullptr;  // a leaf: it is there anyway
+  const auto saved =
+      std::make_shared<Recomputed>(Recomputed{scope.region.shared_from_this(), body.slot, body.node, body.meta, {}});
   entry.saved = saved;
   return saved;
 }
@@ -66,7 +69,10 @@ void RegionScope::compare(const Tensor& x) {
   const auto saved = entry.saved.lock();
   if (saved && !saved->value.defined()) {
     saved->value = raw::alias(x);
-    saved->value.mutable_body().meta = saved->meta;
+    Tensor::Body& body = saved->value.mutable_body();
+    body.slot = saved->slot;
+    body.node = saved->node;
+    body.meta = saved->meta;
   }
   if (i < last_needed) return;
   done = true;

@@ -78,7 +78,7 @@ namespace {
 
 const std::shared_ptr<autograd::Meta>& leaf_meta(const char* what, const Tensor& leaf) {
   const auto& meta = leaf.body().meta;
-  check(meta && meta->requires_grad && !meta->node, what, ": the tensor is not a leaf that requires grad");
+  check(meta && meta->requires_grad && leaf.is_leaf(), what, ": the tensor is not a leaf that requires grad");
   return meta;
 }
 
@@ -119,19 +119,17 @@ Tensor grad_buffer(const Tensor& leaf) {
 uint64_t Tensor::register_hook(std::function<std::optional<Tensor>(const Tensor&)> hook) const {
   check(autograd::requires_grad(*this), "register_hook: the tensor does not require grad");
   const uint64_t number = next_hook++;
-  const auto& meta = body().meta;
-  if (meta->node)
-    meta->node->hooks.push_back({meta->slot, number, std::move(hook)});
+  if (const Body& b = body(); b.node)
+    b.node->hooks.push_back({b.slot, number, std::move(hook)});
   else
-    meta->hooks.emplace_back(number, std::move(hook));
+    b.meta->hooks.emplace_back(number, std::move(hook));
   return number;
 }
 
 void Tensor::remove_hook(uint64_t number) const {
-  const auto& meta = body().meta;
-  if (!meta) return;
-  std::erase_if(meta->hooks, [&](const auto& entry) { return entry.first == number; });
-  if (meta->node) std::erase_if(meta->node->hooks, [&](const auto& entry) { return entry.number == number; });
+  const Body& b = body();
+  if (b.meta) std::erase_if(b.meta->hooks, [&](const auto& entry) { return entry.first == number; });
+  if (b.node) std::erase_if(b.node->hooks, [&](const auto& entry) { return entry.number == number; });
 }
 
 }  // namespace loom

@@ -8,31 +8,38 @@ namespace {
 
 std::atomic<uint64_t> next_sequence{1};
 
-// Nodes waiting for their destruction, and whether somebody up the stack is already destroying.
+// Nodes that wait for their destruction, linked by their notes, and whether somebody up the stack is destroying
+// already.
 struct Graveyard {
-  std::vector<Node*> nodes;
-  bool draining = false;
+  const Node* first;
+  bool draining;
 };
-thread_local Graveyard graveyard;
+[[gnu::tls_model("initial-exec")]] thread_local constinit Graveyard graveyard{};
 
-}  // namespace
-
-Node::Node(const Op& o, size_t outputs)
-    : op(&o), sequence(next_sequence.fetch_add(1, std::memory_order_relaxed)), outputs_(outputs) {}
-
-void retire(Node* node) noexcept {
-  if (graveyard.draining) {
-    graveyard.nodes.push_back(node);
-    return;
-  }
+// Destroys a node and, one after the other, all that die with it: no recursion on long chains.
+void retire(const Node* node) noexcept {
+  node->run = graveyard.first;
+  graveyard.first = node;
+  if (graveyard.draining) return;
   graveyard.draining = true;
-  delete node;
-  while (!graveyard.nodes.empty()) {
-    Node* const next = graveyard.nodes.back();
-    graveyard.nodes.pop_back();
+  while (graveyard.first != nullptr) {
+    const Node* const next = graveyard.first;
+    graveyard.first = static_cast<const Node*>(next->run);
     delete next;
   }
   graveyard.draining = false;
+}
+
+}  // namespace
+
+void add_reference(const Node& node) noexcept { add_reference(static_cast<const Counted&>(node)); }
+void drop_reference(const Node& node) noexcept {
+  if (node.drop()) retire(&node);
+}
+
+Node::Node(const Op& o, size_t inputs, size_t outputs)
+    : op(&o), sequence(fetch_add(next_sequence, uint64_t{1}, std::memory_order_relaxed)), incoming(outputs) {
+  this->inputs.reserve(inputs);
 }
 
 void Saved::report_modified() const {
@@ -44,7 +51,7 @@ namespace detail {
 
 Tensor without_graph(const Tensor& y) { return raw::alias(y); }
 
-Tensor with_node(const Tensor& y, std::shared_ptr<Node> node) {
+Tensor with_node(const Tensor& y, Node& node) {
   Tensor linked = raw::alias(y);
   if (!context().grad_mode) return linked;
   attach(linked, node, 0);
@@ -54,22 +61,21 @@ Tensor with_node(const Tensor& y, std::shared_ptr<Node> node) {
 void connect(Node& node, const Tensor& input) {
   Edge& edge = node.inputs.emplace_back();
   if (!requires_grad(input)) return;
-  const auto& meta = input.body().meta;
-  if (meta->node) {
-    edge.node = meta->node;
-    edge.slot = meta->slot;
+  const Tensor::Body& body = input.body();
+  if (body.node) {
+    edge.node = body.node;
+    edge.slot = body.slot;
   } else {
-    edge.leaf = meta;
+    edge.leaf = body.meta;
   }
-  edge.dtype = input.dtype();
-  edge.shape = input.shape();
+  edge.dtype = body.dtype;
+  edge.shape = body.shape;
 }
 
-void attach(const Tensor& y, const std::shared_ptr<Node>& node, uint32_t slot) {
-  auto meta = std::make_shared<Meta>();
-  meta->node = node;
-  meta->slot = slot;
-  y.mutable_body().meta = std::move(meta);
+void attach(const Tensor& y, Node& node, uint32_t slot) {
+  Tensor::Body& body = y.mutable_body();
+  body.node = Ref<Node>(&node);
+  body.slot = slot;
 }
 
 }  // namespace detail

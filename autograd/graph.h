@@ -15,6 +15,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <loom/autograd/op.h>
@@ -27,11 +28,9 @@ class Node;
 
 using GradHook = std::function<std::optional<Tensor>(const Tensor&)>;
 
-// What the graph knows of one tensor.
+// What a tensor knows of its gradient: leaves, and others that retain theirs.
 struct Meta {
   bool requires_grad = false;  // leaves: gradients are wanted
-  std::shared_ptr<Node> node;  // what computed it; null for leaves
-  uint32_t slot = 0;           // which of the node's outputs it is
   bool retains_grad = false;   // retain_grad has been called
   Tensor grad;
   Tensor grad_buffer;  // if defined, a leaf's first gradient is written here and .grad becomes it (DDP's bucket)
@@ -63,6 +62,9 @@ class Grads {
     if (n > inline_.size()) rest_.resize(n - inline_.size());
     size_ = n;
   }
+  void reset() {
+    for (size_t i = 0; i < size_; ++i) (*this)[i] = Tensor();
+  }
   size_t size() const { return size_; }
   Tensor& operator[](size_t i) { return i < inline_.size() ? inline_[i] : rest_[i - inline_.size()]; }
   const Tensor& operator[](size_t i) const { return i < inline_.size() ? inline_[i] : rest_[i - inline_.size()]; }
@@ -88,16 +90,16 @@ class Needs {
 
 // Where an input's gradient goes: to the node that made it or to a leaf; to neither where none is wanted.
 struct Edge {
-  std::shared_ptr<Node> node;
+  Ref<Node> node;
   std::shared_ptr<Meta> leaf;
   uint32_t slot = 0;
   DType dtype = DType::f32;
   Dims shape;
 };
 
-class Node {
+class Node : public Counted, public pool::Pooled {
  public:
-  Node(const Op& op, size_t outputs);
+  Node(const Op& op, size_t inputs, size_t outputs);
   virtual ~Node() = default;
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
@@ -110,7 +112,7 @@ class Node {
 
   const Op* op;
   uint64_t sequence;
-  std::vector<Edge> inputs;
+  std::vector<Edge, pool::Allocator<Edge>> inputs;
   struct SlotHook {
     uint32_t slot;
     uint64_t number;
@@ -118,22 +120,25 @@ class Node {
   };
   std::vector<SlotHook> hooks;  // of its outputs
 
-  // Engine's notes during one backward.
-  const void* run = nullptr;
+  // Engine's notes during one backward; `run` also links nodes that are to be destroyed.
+  mutable const void* run = nullptr;
   int pending = 0;
   bool needed = true;
-  Grads incoming;
-  size_t outputs() const { return outputs_; }
-
- private:
-  size_t outputs_;
+  Grads incoming;  // of each output
+  size_t outputs() const { return incoming.size(); }
 };
-
-// Destroys a node and, one after the other, all that die with it: no recursion on long chains.
-void retire(Node* node) noexcept;
 
 // The op whose rule is running, for messages.
 const char* current_op();
+
+// Where the running rule may put its gradient of an input that goes to a leaf and is all that the leaf gets: into the
+// leaf's .grad, to be added to what is there, or into the buffer that .grad is to be in. Such memory is returned from
+// the rule as the gradient. Undefined: a tensor of its own.
+struct Destination {
+  Tensor memory;
+  bool adds = false;
+};
+Destination destination(size_t input);
 
 // A tensor kept for backward. Unpacking checks that nobody wrote to it meanwhile. In a region that is computed again at
 // backward (checkpoint.h) only its number is kept.
@@ -164,8 +169,8 @@ inline Saved save(const Tensor& x) { return Saved(x); }
 
 inline bool requires_grad(const Tensor& x) {
   if (!x.defined()) return false;
-  const Meta* const meta = x.body().meta.get();
-  return meta && (meta->requires_grad || meta->node);
+  const Tensor::Body& body = x.body();
+  return body.node || (body.meta && body.meta->requires_grad);
 }
 template <class... Tensors>
 bool recording(const Tensors&... inputs) {
@@ -177,12 +182,13 @@ namespace detail {
 // A node that holds its rule. Rules take (g), (g, needs), (g, y), (g, y, needs), or for several outputs
 // (std::span<const Tensor> grads, needs); y is the node's own output, relinked to the graph when it is handed out.
 template <class Rule>
-class RuleNode final : public Node, public std::enable_shared_from_this<RuleNode<Rule>> {
+class RuleNode final : public Node {
  public:
   static constexpr bool with_output = std::is_invocable_v<Rule&, const Tensor&, const Tensor&> ||
                                       std::is_invocable_v<Rule&, const Tensor&, const Tensor&, const Needs&>;
 
-  RuleNode(const Op& op, Rule rule, size_t outputs) : Node(op, outputs), rule_(std::move(rule)) {}
+  RuleNode(const Op& op, Rule rule, size_t inputs, size_t outputs)
+      : Node(op, inputs, outputs), rule_(std::move(rule)) {}
 
   void keep_output(const Tensor& y);
   Grads apply(std::span<const Tensor> grads, const Needs& needs) override {
@@ -199,20 +205,20 @@ class RuleNode final : public Node, public std::enable_shared_from_this<RuleNode
   }
   void release() override {
     rule_.reset();
-    output_ = Saved();
+    output_ = {};
   }
   bool released() const override { return !rule_.has_value(); }
 
  private:
   Tensor relinked_output();
   std::optional<Rule> rule_;
-  Saved output_;
+  [[no_unique_address]] std::conditional_t<with_output, Saved, std::monostate> output_;
 };
 
 Tensor without_graph(const Tensor& y);
-Tensor with_node(const Tensor& y, std::shared_ptr<Node> node);
+Tensor with_node(const Tensor& y, Node& node);
 void connect(Node& node, const Tensor& input);
-void attach(const Tensor& y, const std::shared_ptr<Node>& node, uint32_t slot);
+void attach(const Tensor& y, Node& node, uint32_t slot);
 
 template <class Rule>
 void RuleNode<Rule>::keep_output(const Tensor& y) {
@@ -220,13 +226,16 @@ void RuleNode<Rule>::keep_output(const Tensor& y) {
 }
 template <class Rule>
 Tensor RuleNode<Rule>::relinked_output() {
-  return with_node(output_(), this->shared_from_this());
+  if constexpr (with_output) return with_node(output_(), *this);
+  return {};
 }
 
-template <class Rule>
-std::shared_ptr<RuleNode<std::decay_t<Rule>>> make_node(const Op& op, Rule&& rule, size_t outputs) {
-  using Kind = RuleNode<std::decay_t<Rule>>;
-  return std::shared_ptr<Kind>(new Kind(op, std::forward<Rule>(rule), outputs), [](Kind* node) { retire(node); });
+// The node of an op on these inputs, linked to them.
+template <class InputRange, class Rule>
+Ref<RuleNode<std::decay_t<Rule>>> make_node(const Op& op, const InputRange& inputs, Rule&& rule, size_t outputs) {
+  auto node = make_ref<RuleNode<std::decay_t<Rule>>>(op, std::forward<Rule>(rule), std::size(inputs), outputs);
+  for (const Tensor& x : inputs) connect(*node, x);
+  return node;
 }
 
 template <class Inputs>
@@ -247,10 +256,9 @@ using Inputs = std::initializer_list<std::reference_wrapper<const Tensor>>;
 template <class InputRange, class Rule>
 Tensor record_range(const Op& op, Tensor y, const InputRange& inputs, Rule&& rule) {
   if (!is_floating(y.dtype()) || !detail::any_requires_grad(inputs)) return y;
-  auto node = detail::make_node(op, std::forward<Rule>(rule), 1);
-  for (const Tensor& x : inputs) detail::connect(*node, x);
+  const auto node = detail::make_node(op, inputs, std::forward<Rule>(rule), 1);
   node->keep_output(y);
-  detail::attach(y, node, 0);
+  detail::attach(y, *node, 0);
   return y;
 }
 template <class Rule>
@@ -261,10 +269,9 @@ Tensor record(const Op& op, Tensor y, Inputs inputs, Rule&& rule) {
 template <class InputRange, class Rule>
 void record_outputs(const Op& op, std::span<const Tensor> outputs, const InputRange& inputs, Rule&& rule) {
   if (!detail::any_requires_grad(inputs)) return;
-  auto node = detail::make_node(op, std::forward<Rule>(rule), outputs.size());
-  for (const Tensor& x : inputs) detail::connect(*node, x);
+  const auto node = detail::make_node(op, inputs, std::forward<Rule>(rule), outputs.size());
   for (uint32_t i = 0; i < outputs.size(); ++i)
-    if (is_floating(outputs[i].dtype())) detail::attach(outputs[i], node, i);
+    if (is_floating(outputs[i].dtype())) detail::attach(outputs[i], *node, i);
 }
 
 }  // namespace loom::autograd

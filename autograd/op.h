@@ -1,8 +1,9 @@
 // The table of ops and the door that every op enters through.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <tuple>
+#include <type_traits>
 
 #include <loom/tensor/context.h>
 #include <loom/tensor/tensor.h>
@@ -39,10 +40,11 @@ inline const Tensor& resolve(const Tensor& x) {
   return context().parameter_values && x.defined() ? resolve_parameter(x) : x;
 }
 
-// The door: what an op computes with. Undefined tensors pass (optional arguments).
+// The door: what an op computes with, not copied. Undefined tensors pass (optional arguments).
 template <class... Tensors>
-std::array<Tensor, sizeof...(Tensors)> enter([[maybe_unused]] const Op& op, const Tensors&... tensors) {
-  return {resolve(tensors)...};
+  requires(std::is_lvalue_reference_v<Tensors> && ...)
+auto enter([[maybe_unused]] const Op& op, Tensors&&... tensors) {
+  return std::tuple<std::conditional_t<true, const Tensor&, Tensors>...>(resolve(tensors)...);
 }
 
 }  // namespace loom::autograd

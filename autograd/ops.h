@@ -6,5 +6,6 @@
 #include <loom/autograd/ops/index.h>
 #include <loom/autograd/ops/matmul.h>
 #include <loom/autograd/ops/neural.h>
+#include <loom/autograd/ops/recurrent.h>
 #include <loom/autograd/ops/reduce.h>
 #include <loom/autograd/ops/shape.h>

@@ -10,7 +10,7 @@ namespace loom::autograd {
 struct RegionScope;  // a region's forward or its recomputation, under way on this thread
 struct Recomputed;   // a tensor that a region's ops saved, known by its number only until backward wants it
 
-extern thread_local constinit RegionScope* region_scope;
+[[gnu::tls_model("initial-exec")]] extern thread_local constinit RegionScope* region_scope;
 
 // Whether a region is being run again: what it computed is not new, so side effects (running statistics) stay away.
 bool recomputing();

@@ -8,16 +8,15 @@
 
 namespace loom::autograd {
 
-thread_local Run* Run::current_ = nullptr;
+thread_local constinit Run* Run::current_ = nullptr;
 
-void Run::visit(const std::shared_ptr<Node>& node) {
+void Run::visit(const Ref<Node>& node) {
   if (node->run == this) return;
   check(node->run == nullptr, "backward: the graph of op '", node->op->name,
         "' is already being differentiated (backward called from one of its own hooks or from another thread)");
   node->run = this;
   node->pending = 0;
   node->needed = true;
-  node->incoming = Grads(node->outputs());
   visited_.push_back(node);
 }
 
@@ -30,30 +29,27 @@ void Run::visit_leaf(const std::shared_ptr<Meta>& leaf) {
 }
 
 void Run::seed(const Tensor& output, const Tensor& gradient) {
-  const auto& meta = output.body().meta;
-  if (meta->node) {
-    visit(meta->node);
-    add_into(meta->node->incoming[meta->slot], gradient);
+  if (const Tensor::Body& body = output.body(); body.node) {
+    visit(body.node);
+    add_into(body.node->incoming[body.slot], gradient);
   } else {
-    visit_leaf(meta);
-    add_into(meta->incoming, gradient);
+    visit_leaf(body.meta);
+    add_into(body.meta->incoming, gradient);
   }
 }
 
 void Run::capture(const Tensor& input, size_t position) {
   if (captured.size() <= position) captured.resize(position + 1);
-  const auto& meta = input.body().meta;
-  if (meta->node)
-    node_captures_[meta->node.get()].emplace_back(meta->slot, position);
+  if (const Tensor::Body& body = input.body(); body.node)
+    node_captures_[body.node.get()].emplace_back(body.slot, position);
   else
-    leaf_captures_[meta.get()].push_back(position);
+    leaf_captures_[body.meta.get()].push_back(position);
 }
 
 // Counts, for every node and leaf that the seeds reach, how many gradients it will get.
 void Run::discover() {
   for (size_t next = 0; next < visited_.size(); ++next) {
-    const std::shared_ptr<Node> node = visited_[next];
-    for (const Edge& edge : node->inputs) {
+    for (const Edge& edge : visited_[next]->inputs) {
       if (edge.node) {
         visit(edge.node);
         ++edge.node->pending;
@@ -87,21 +83,22 @@ void Run::execute() {
   for (const Noted& noted : direct_leaves)
     if (noted.leaf->pending == 0) finish_leaf(noted.leaf);
   for (const auto& node : visited_)
-    if (node->pending == 0) ready_.push(node);
+    if (node->pending == 0) ready_.push(node.get());
   while (!ready_.empty()) {
-    const std::shared_ptr<Node> node = ready_.top();
+    Node& node = *ready_.top();
     ready_.pop();
     process(node);
   }
 }
 
-void Run::process(const std::shared_ptr<Node>& node) {
-  run_output_hooks(*node);
-  if (const auto found = node_captures_.find(node.get()); found != node_captures_.end())
-    for (const auto& [slot, position] : found->second) captured[position] = node->incoming[slot];
-  if (node->needed) propagate(*node);
-  for (const Edge& edge : node->inputs) settle(edge);
-  node->incoming = Grads(node->outputs());
+void Run::process(Node& node) {
+  if (!node.hooks.empty()) run_output_hooks(node);
+  if (!node_captures_.empty())
+    if (const auto found = node_captures_.find(&node); found != node_captures_.end())
+      for (const auto& [slot, position] : found->second) captured[position] = node.incoming[slot];
+  if (node.needed) propagate(node);
+  for (const Edge& edge : node.inputs) settle(edge);
+  node.incoming.reset();
 }
 
 void Run::run_output_hooks(Node& node) {
@@ -134,7 +131,9 @@ void Run::propagate(Node& node) {
                                   : edge.leaf && (accumulate_ || leaf_captures_.contains(edge.leaf.get()));
     if (wanted) needs.set(i);
   }
+  running_ = &node;
   Grads grads = node.apply(gradients, needs);
+  running_ = nullptr;
   if (!retain_) node.release();
   check(grads.size() == node.inputs.size(), op_name, ": its rule gave ", grads.size(), " gradients for ",
         node.inputs.size(), " inputs");
@@ -148,10 +147,22 @@ void Run::deliver(Edge& edge, Tensor gradient) {
   add_into(edge.node ? edge.node->incoming[edge.slot] : edge.leaf->incoming, std::move(gradient));
 }
 
+Destination Run::destination(size_t input) const {
+  if (!accumulate_ || create_ || running_ == nullptr) return {};
+  const Meta* const leaf = running_->inputs[input].leaf.get();
+  if (leaf == nullptr || leaf->pending != 1 || leaf->incoming.defined() || !leaf->hooks.empty()) return {};
+  const bool adds = leaf->grad.defined();
+  const Tensor& memory = adds ? leaf->grad : leaf->grad_buffer;
+  if (!memory.defined() || requires_grad(memory) || memory.dtype() != running_->inputs[input].dtype) return {};
+  return {memory, adds};
+}
+
+Destination destination(size_t input) { return Run::current() ? Run::current()->destination(input) : Destination(); }
+
 // One contribution less to wait for; also where none came.
 void Run::settle(const Edge& edge) {
   if (edge.node) {
-    if (--edge.node->pending == 0) ready_.push(edge.node);
+    if (--edge.node->pending == 0) ready_.push(edge.node.get());
   } else if (edge.leaf) {
     if (--edge.leaf->pending == 0) finish_leaf(edge.leaf);
   }
@@ -160,7 +171,7 @@ void Run::settle(const Edge& edge) {
 namespace {
 
 bool sole_owner(const Tensor& x) {
-  return x.body_pointer().use_count() == 1 && x.storage().use_count() == 1 && x.is_contiguous() &&
+  return x.body_pointer()->references() == 1 && x.storage()->references() == 1 && x.is_contiguous() &&
          static_cast<size_t>(x.numel()) * item_size(x.dtype()) == x.storage()->bytes();
 }
 
@@ -183,12 +194,13 @@ namespace {
 
 void accumulate_grad(Meta& leaf, Tensor gradient, bool create_graph) {
   if (leaf.grad.defined()) {
+    if (gradient.is_same(leaf.grad)) return;  // added where it lies
     if (create_graph)
       leaf.grad = add(leaf.grad, gradient);
     else
       raw::binary_into(Binary::add, leaf.grad, gradient);
   } else if (leaf.grad_buffer.defined() && !create_graph) {
-    raw::copy_into(leaf.grad_buffer, gradient);
+    if (!gradient.is_same(leaf.grad_buffer)) raw::copy_into(leaf.grad_buffer, gradient);
     leaf.grad = leaf.grad_buffer;
   } else if (create_graph) {
     leaf.grad = clone(gradient);

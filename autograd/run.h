@@ -21,7 +21,7 @@ class Run {
   ~Run() {
     for (const auto& node : visited_) {
       node->run = nullptr;
-      node->incoming = Grads();
+      node->incoming.reset();
     }
     for (Noted& noted : leaves_) {
       noted.leaf->run = noted.run;
@@ -39,6 +39,8 @@ class Run {
   std::vector<Tensor> captured;
   std::vector<std::function<void()>> at_end;
 
+  Destination destination(size_t input) const;
+
   static Run* current() { return current_; }  // of this thread
   void become_current() { current_ = this; }
   const char* op_name = "backward";
@@ -51,16 +53,14 @@ class Run {
     Tensor incoming;
   };
   struct Later {
-    bool operator()(const std::shared_ptr<Node>& a, const std::shared_ptr<Node>& b) const {
-      return a->sequence < b->sequence;
-    }
+    bool operator()(const Node* a, const Node* b) const { return a->sequence < b->sequence; }
   };
 
-  void visit(const std::shared_ptr<Node>& node);
+  void visit(const Ref<Node>& node);
   void visit_leaf(const std::shared_ptr<Meta>& leaf);
   void discover();
   void mark_needed();
-  void process(const std::shared_ptr<Node>& node);
+  void process(Node& node);
   void run_output_hooks(Node& node);
   void propagate(Node& node);
   void deliver(Edge& edge, Tensor gradient);
@@ -69,13 +69,14 @@ class Run {
   void add_into(Tensor& sum, Tensor gradient) const;
 
   const bool retain_, create_, accumulate_;
+  const Node* running_ = nullptr;  // the node whose rule runs
   Run* const outer_ = current_;
-  std::vector<std::shared_ptr<Node>> visited_;
+  std::vector<Ref<Node>> visited_;  // keeps them alive
   std::vector<Noted> leaves_;
-  std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, Later> ready_;
+  std::priority_queue<Node*, std::vector<Node*>, Later> ready_;
   std::unordered_map<const Node*, std::vector<std::pair<uint32_t, size_t>>> node_captures_;
   std::unordered_map<const Meta*, std::vector<size_t>> leaf_captures_;
-  static thread_local Run* current_;
+  [[gnu::tls_model("initial-exec")]] static thread_local constinit Run* current_;
 };
 
 }  // namespace loom::autograd

@@ -13,14 +13,11 @@ using autograd::Meta;
 
 bool Tensor::requires_grad() const { return autograd::requires_grad(*this); }
 
-bool Tensor::is_leaf() const {
-  const auto& meta = body().meta;
-  return !meta || !meta->node;
-}
+bool Tensor::is_leaf() const { return !body().node; }
 
 Tensor& Tensor::requires_grad_(bool value) {
   check(is_leaf(), "requires_grad_: only leaves can be changed; this tensor was computed by ",
-        is_leaf() ? "" : body().meta->node->op->name, "; detach it first");
+        is_leaf() ? "" : body().node->op->name, "; detach it first");
   check(!value || is_floating(dtype()), "requires_grad_: only floating tensors can require grad, this one is ",
         dtype());
   auto& meta = mutable_body().meta;
@@ -50,9 +47,11 @@ void Tensor::set_grad(const Tensor& gradient) const {
 
 void Tensor::retain_grad() const {
   check(requires_grad(), "retain_grad: the tensor does not require grad");
-  if (is_leaf() || body().meta->retains_grad) return;
-  body().meta->retains_grad = true;
-  const std::weak_ptr<Meta> weak = body().meta;
+  if (is_leaf()) return;
+  auto& meta = mutable_body().meta;
+  if (!meta) meta = std::make_shared<Meta>();
+  if (std::exchange(meta->retains_grad, true)) return;
+  const std::weak_ptr<Meta> weak = meta;
   register_hook([weak](const Tensor& g) -> std::optional<Tensor> {
     if (const auto meta = weak.lock()) meta->grad = meta->grad.defined() ? add(meta->grad, g) : g;
     return {};

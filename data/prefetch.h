@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include <loom/accelerators/threads.h>
+
 namespace loom::data {
 
 template <class T>
@@ -59,6 +61,7 @@ class Prefetch {
   Slot& slot_of(int64_t i) { return slots_[static_cast<size_t>(i) % slots_.size()]; }
 
   void work() {
+    keep_to_one_thread();  // the pool is the trainer's
     std::unique_lock lock(mutex_);
     while (true) {
       room_.wait(lock, [&] { return stopping_ || next_ == count_ || next_ - taken_ < std::ssize(slots_); });

@@ -23,8 +23,7 @@ std::vector<bool> LeafFinder::reached_from(std::span<const Tensor> outputs) cons
     if (const auto found = index_.find(leaf); found != index_.end()) reached[found->second] = true;
   };
   for (const Tensor& output : outputs)
-    if (const autograd::Meta* const meta = output.body().meta.get())
-      visit(meta->node.get(), meta->node ? nullptr : meta);
+    visit(output.body().node.get(), output.is_leaf() ? output.body().meta.get() : nullptr);
   while (!next.empty()) {
     const autograd::Node* const node = next.back();
     next.pop_back();

@@ -1,10 +1,10 @@
 // Recurrent networks: Elman's RNN, LSTM (Hochreiter, Schmidhuber 1997), GRU (Cho et al. 2014).
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
+#include <loom/autograd/ops/recurrent.h>
 #include <loom/nn/module.h>
 
 namespace loom::nn {
@@ -50,12 +50,11 @@ class Recurrent {
     Parameter ih, hh, bias_ih, bias_hh;
   };
   using States = std::vector<Tensor>;  // h, and c of an LSTM: [N, hidden]
-  // The next states, from the input's part of the gates (with bias) and the states.
-  using Cell = std::function<States(const Tensor& gates, const States& states, const Weights& weights)>;
 
-  Recurrent(const char* name, int64_t gates, int64_t input_size, int64_t hidden_size, const RecurrentOptions& options);
+  Recurrent(const char* name, RecurrentCell cell, int64_t input_size, int64_t hidden_size,
+            const RecurrentOptions& options);
   // The output, and h_n (and c_n).
-  std::pair<Tensor, States> run(const Tensor& x, const States& initial, size_t states, const Cell& cell) const;
+  std::pair<Tensor, States> run(const Tensor& x, const States& initial) const;
 
   Training training_;
 
@@ -70,10 +69,12 @@ class Recurrent {
     }
     visitor("training", self.training_);
   }
-  std::vector<Tensor> run_direction(const std::vector<Tensor>& gates, bool reverse, States& states,
-                                    const Weights& weights, const Cell& cell) const;
+  // The states after each step of x, and at the end.
+  std::pair<Tensor, States> run_direction(const Tensor& x, const States& states, const Weights& weights,
+                                          bool reverse) const;
 
   const char* name_;
+  RecurrentCell cell_;
   int64_t input_size_, hidden_size_;
   RecurrentOptions options_;
   std::vector<Weights> weights_;

@@ -2,15 +2,22 @@
 
 namespace loom {
 
-namespace {
-thread_local Context own;
-thread_local Context* current = nullptr;
-}  // namespace
+namespace detail {
 
-Context& context() { return current ? *current : own; }
+thread_local constinit Context* current_context = nullptr;
 
-ContextGuard::ContextGuard(Context& context) : previous_(current) { current = &context; }
-ContextGuard::~ContextGuard() { current = previous_; }
+Context& first_context() {
+  static thread_local Context own;
+  current_context = &own;
+  return own;
+}
+
+}  // namespace detail
+
+ContextGuard::ContextGuard(Context& context) : previous_(detail::current_context) {
+  detail::current_context = &context;
+}
+ContextGuard::~ContextGuard() { detail::current_context = previous_; }
 
 void manual_seed(uint64_t seed) { context().generator = {seed, 0}; }
 

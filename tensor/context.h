@@ -38,8 +38,13 @@ struct Context {
   std::shared_ptr<const ParameterValues> parameter_values;  // functional_call: what parameters stand for
 };
 
+namespace detail {
+[[gnu::tls_model("initial-exec")]] extern thread_local constinit Context* current_context;
+Context& first_context();  // this thread's own
+}  // namespace detail
+
 // The context of this thread's rank.
-Context& context();
+inline Context& context() { return detail::current_context ? *detail::current_context : detail::first_context(); }
 
 // Makes `context` this thread's for a scope.
 class ContextGuard {

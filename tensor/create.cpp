@@ -147,9 +147,9 @@ template Tensor from_span(std::span<const bool>, const Dims&, const TensorOption
 Tensor from_blob(void* data, const Dims& shape, DType dtype, Device device, std::function<void()> release) {
   for (int i = 0; i < shape.size(); ++i)
     check(shape[i] >= 0, "from_blob: extent ", shape[i], " at dimension ", i, " is negative");
-  auto body = std::make_shared<Tensor::Body>();
+  auto body = make_ref<Tensor::Body>();
   const size_t bytes = static_cast<size_t>(shape.numel()) * item_size(dtype);
-  body->storage = std::make_shared<Storage>(data, bytes, device, std::move(release));
+  body->storage = make_ref<Storage>(data, bytes, device, std::move(release));
   body->shape = shape;
   body->strides = row_major_strides(shape);
   body->dtype = dtype;

@@ -9,10 +9,12 @@
 #include <memory>
 
 #include <loom/accelerators/device.h>
+#include <loom/tensor/pool.h>
+#include <loom/tensor/ref.h>
 
 namespace loom {
 
-class Storage {
+class Storage final : public Counted, public pool::Pooled {
  public:
   // Fresh memory from the device's caching allocator; contents are undefined.
   Storage(size_t bytes, Device device);
@@ -29,15 +31,20 @@ class Storage {
 
   // Counts in-place writes; a tensor saved for backward remembers it.
   uint64_t version() const { return version_.load(std::memory_order_relaxed); }
-  void bump_version() { version_.fetch_add(1, std::memory_order_relaxed); }
+  void bump_version() { fetch_add(version_, uint64_t{1}, std::memory_order_relaxed); }
 
  private:
   void* data_;
   size_t bytes_;
+  std::atomic<uint64_t> version_{0};
+  std::unique_ptr<std::function<void()>> release_;
   Device device_;
   bool external_ = false;
-  std::atomic<uint64_t> version_{0};
-  std::function<void()> release_;
 };
+
+void destroy(const Storage* storage) noexcept;
+inline void drop_reference(const Storage& storage) noexcept {
+  if (storage.drop()) destroy(&storage);
+}
 
 }  // namespace loom

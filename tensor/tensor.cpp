@@ -12,8 +12,8 @@ namespace {
 // A 0-dimensional CPU tensor that holds `value` and yields to the dtype of the other operand.
 template <class T>
 Tensor number(T value) {
-  auto body = std::make_shared<Tensor::Body>();
-  body->storage = std::make_shared<Storage>(sizeof(T), Device());
+  auto body = make_ref<Tensor::Body>();
+  body->storage = make_ref<Storage>(sizeof(T), Device());
   std::memcpy(body->storage->data(), &value, sizeof(T));
   body->dtype = dtype_of<T>();
   body->wrapped_number = true;
@@ -36,6 +36,8 @@ Number only_element(const Tensor& x) {
 }
 
 }  // namespace
+
+void Tensor::destroy(const Body* body) noexcept { delete body; }
 
 int64_t Tensor::size(int dim) const { return shape()[normalize_dim("size", dim, this->dim())]; }
 

@@ -25,8 +25,11 @@
 namespace loom {
 
 namespace autograd {
-struct Meta;  // what the graph knows of a tensor; null for constants
-}
+struct Meta;  // what a leaf knows of its gradient
+class Node;   // what computed a tensor
+void add_reference(const Node& node) noexcept;
+void drop_reference(const Node& node) noexcept;
+}  // namespace autograd
 class Tensor;
 class Parameter;
 
@@ -64,23 +67,30 @@ struct TensorOptions {
 
 class Tensor {
  public:
-  struct Body {
-    std::shared_ptr<Storage> storage;
+  struct Body final : Counted, pool::Pooled {
+    Ref<Storage> storage;
     Dims shape, strides;
     int64_t offset = 0;  // in elements
     DType dtype = DType::f32;
-    bool wrapped_number = false;  // made from a C++ number: yields to the other operand's dtype
-    std::shared_ptr<autograd::Meta> meta;
+    bool wrapped_number = false;           // made from a C++ number: yields to the other operand's dtype
+    uint32_t slot = 0;                     // which of the node's outputs it is
+    Ref<autograd::Node> node;              // what computed it; null for leaves and constants
+    std::shared_ptr<autograd::Meta> meta;  // leaves, and what retains its gradient; null for all others
+
+    friend void drop_reference(const Body& body) noexcept {
+      if (body.drop()) Tensor::destroy(&body);
+    }
   };
+  static void destroy(const Body* body) noexcept;
 
   Tensor() = default;  // undefined
   // A number where a tensor is expected: 0-dimensional, promoted as PyTorch promotes Python numbers.
   template <class T>
     requires std::is_arithmetic_v<T>
   Tensor(T value) : Tensor(wrap_number(value)) {}  // NOLINT: a * 2.0
-  explicit Tensor(std::shared_ptr<Body> body) : body_(std::move(body)) {}
+  explicit Tensor(Ref<Body> body) : body_(std::move(body)) {}
 
-  bool defined() const { return body_ != nullptr; }
+  bool defined() const { return static_cast<bool>(body_); }
   explicit operator bool() const = delete;  // use defined() or item<bool>()
   const Dims& shape() const { return body().shape; }
   int64_t size(int dim) const;  // negative dims count from the end
@@ -92,7 +102,7 @@ class Tensor {
   bool is_contiguous() const;
   bool is_same(const Tensor& other) const { return body_ == other.body_; }
   uint64_t version() const { return body().storage->version(); }
-  const std::shared_ptr<Storage>& storage() const { return body().storage; }
+  const Ref<Storage>& storage() const { return body().storage; }
   int64_t storage_offset() const { return body().offset; }
 
   // What kernels take. No gradient flows through it.
@@ -227,14 +237,14 @@ class Tensor {
   void set_data(const Tensor& other) const;
 
   const Body& body() const {
-    check(body_ != nullptr, "the tensor is undefined (default-constructed or moved from)");
+    check(defined(), "the tensor is undefined (default-constructed or moved from)");
     return *body_;
   }
   Body& mutable_body() const {
-    check(body_ != nullptr, "the tensor is undefined (default-constructed or moved from)");
+    check(defined(), "the tensor is undefined (default-constructed or moved from)");
     return *body_;
   }
-  const std::shared_ptr<Body>& body_pointer() const { return body_; }
+  const Ref<Body>& body_pointer() const { return body_; }
 
  private:
   static Tensor wrap_number(double value);
@@ -253,7 +263,7 @@ class Tensor {
   int64_t item_integer() const;
   double item_number() const;
 
-  std::shared_ptr<Body> body_;
+  Ref<Body> body_;
 };
 
 // The dtype that an operation on both computes in (torch.result_type): dtypes of tensors with dimensions win over those

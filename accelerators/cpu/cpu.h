@@ -45,11 +45,16 @@ class Cpu final : public CpuMemory {
   void gather(const View& y, const View& x, const View& index, int dim) override;
   void scatter(Scatter mode, const View& y, const View& x, const View& index, int dim) override;
   void random(Random kind, const View& y, double a, double b, const Philox& state) override;
-  void sgd(const View& p, const View& g, const View& momentum, const SgdStep& s) override;
-  void adam(const View& p, const View& g, const View& m, const View& v, const View& v_max, const AdamStep& s) override;
-  void adagrad(const View& p, const View& g, const View& sum, const AdagradStep& s) override;
-  void rmsprop(const View& p, const View& g, const View& square_avg, const View& grad_avg, const View& momentum,
-               const RmspropStep& s) override;
+  void attention(const View& y, const View& lse, const Attention& a) override;
+  void attention_grad(const View& dq, const View& dk, const View& dv, const View& dy, const View& y, const View& lse,
+                      const Attention& a) override;
+  void recurrent_cell(const View& h, const View& c, const View& kept, const RecurrentStep& s) override;
+  void recurrent_cell_grad(const View& d_input, const View& d_state, const View& dh_before, const View& dc_before,
+                           const RecurrentGrad& s) override;
+  void sgd(std::span<const UpdatePiece> pieces, const SgdStep& s) override;
+  void adam(std::span<const UpdatePiece> pieces, const AdamStep& s) override;
+  void adagrad(std::span<const UpdatePiece> pieces, const AdagradStep& s) override;
+  void rmsprop(std::span<const UpdatePiece> pieces, const RmspropStep& s) override;
 };
 
 namespace cpu {

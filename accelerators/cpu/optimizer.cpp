@@ -1,8 +1,9 @@
-// Optimizer steps: one pass over all arrays, the formulas of torch.optim. An element's update depends on that element
-// alone and is rounded alike wherever it stands, so a shard's update is bit-equal to the whole one.
+// Optimizer steps: one pass over all arrays of all pieces, the formulas of torch.optim. An element's update depends on
+// that element alone and is rounded alike wherever it stands, so a shard's update is bit-equal to the whole one.
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <span>
 
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/cpu.h>
@@ -18,8 +19,11 @@ using cpu::block;
 template <class T>
 class State {
  public:
-  explicit State(const View& v)
-      : data_(v.as<char>()), item_(item_size(v.dtype)), read_(v.dtype, dtype_of<T>()), write_(v.dtype, dtype_of<T>()) {}
+  explicit State(const Dense& v)
+      : data_(static_cast<char*>(v.data)),
+        item_(item_size(v.dtype)),
+        read_(v.dtype, dtype_of<T>()),
+        write_(v.dtype, dtype_of<T>()) {}
 
   T* begin(int64_t first, int64_t n) {
     if (data_ == nullptr) return scratch_;
@@ -41,51 +45,81 @@ class State {
   alignas(64) T scratch_[block];
 };
 
-// Calls update(p, g, states..., n) with runs of all elements, a block at a time.
-template <class T, size_t N, class Update>
-void for_each_block(const View& p, const View& g, const std::array<const View*, N>& states, const Update& update) {
-  parallel_for(p.numel(), cpu::grain / 4, [&](int64_t begin, int64_t end) {
-    [&]<size_t... k>(std::index_sequence<k...>) {
-      State<T> parameter(p);
-      cpu::Reader gradient(g.dtype, dtype_of<T>());
-      [[maybe_unused]] std::array<State<T>, N> state = {State<T>(*states[k])...};
-      const auto g_item = static_cast<int64_t>(item_size(g.dtype));
-      for (int64_t i = begin; i < end; i += block) {
-        const int64_t n = std::min(block, end - i);
-        update(parameter.begin(i, n), static_cast<const T*>(gradient(g.as<char>() + i * g_item, g_item, n)),
-               state[k].begin(i, n)..., n);
-        parameter.end(i, n);
-        (state[k].end(i, n), ...);
-      }
-    }(std::make_index_sequence<N>());
+// Calls f(piece, begin, end) for ranges of all pieces' elements; threads share all elements, however they are spread
+// over pieces.
+template <class F>
+void over_pieces(std::span<const UpdatePiece> pieces, const F& f) {
+  int64_t total = 0;
+  for (const UpdatePiece& piece : pieces) total += piece.numel;
+  parallel_for(total, cpu::grain / 4, [&](int64_t begin, int64_t end) {
+    int64_t first = 0;  // of a piece, among all elements
+    for (const UpdatePiece& piece : pieces) {
+      const int64_t from = std::max(begin, first) - first, to = std::min(end - first, piece.numel);
+      if (from < to) f(piece, from, to);
+      first += piece.numel;
+      if (first >= end) return;
+    }
   });
 }
 
-// f64 where the parameter or its state is, else f32.
-template <class F>
-void with_compute(const char* op, const View& p, const View& state, const F& f) {
-  check(is_floating(p.dtype), op, ": expects a floating dtype, got ", p.dtype);
-  if (p.dtype == f64 || (state.data != nullptr && state.dtype == f64))
-    f.template operator()<double>();
-  else
-    f.template operator()<float>();
+// Calls update(p, g, states..., n) with runs of a piece's elements [begin, end), a block at a time.
+template <class T, size_t N, class Update>
+void for_each_block(const UpdatePiece& piece, int64_t begin, int64_t end, const Update& update) {
+  [&]<size_t... k>(std::index_sequence<k...>) {
+    State<T> parameter(piece.value);
+    cpu::Reader gradient(piece.grad.dtype, dtype_of<T>());
+    [[maybe_unused]] std::array<State<T>, N> state = {State<T>(piece.states[k])...};
+    const auto g_item = static_cast<int64_t>(item_size(piece.grad.dtype));
+    const char* const g = static_cast<const char*>(piece.grad.data);
+    for (int64_t i = begin; i < end; i += block) {
+      const int64_t n = std::min(block, end - i);
+      update(parameter.begin(i, n), static_cast<const T*>(gradient(g + i * g_item, g_item, n)), state[k].begin(i, n)...,
+             n);
+      parameter.end(i, n);
+      (state[k].end(i, n), ...);
+    }
+  }(std::make_index_sequence<N>());
 }
+
+// Calls f<T>(piece, begin, end) for all elements; T is f64 where the parameter or its state is, else f32.
+template <class F>
+void update_all(const char* op, std::span<const UpdatePiece> pieces, const F& f) {
+  for (const UpdatePiece& piece : pieces)
+    check(is_floating(piece.value.dtype), op, ": expects a floating dtype, got ", piece.value.dtype);
+  over_pieces(pieces, [&](const UpdatePiece& piece, int64_t begin, int64_t end) {
+    const Dense& state = piece.states[0];
+    if (piece.value.dtype == f64 || (state.data != nullptr && state.dtype == f64))
+      f.template operator()<double>(piece, begin, end);
+    else
+      f.template operator()<float>(piece, begin, end);
+  });
+}
+
+// What a step's number makes of Adam's rates.
+struct AdamRates {
+  int64_t number;
+  double step, root;
+  AdamRates(const AdamStep& s, int64_t n)
+      : number(n),
+        step(s.lr / (1 - std::pow(s.beta1, static_cast<double>(n)))),
+        root(std::sqrt(1 - std::pow(s.beta2, static_cast<double>(n)))) {}
+};
 
 }  // namespace
 
-void Cpu::sgd(const View& p, const View& g, const View& momentum, const SgdStep& s) {
-  with_compute("sgd", p, momentum, [&]<class T>() {
+void Cpu::sgd(std::span<const UpdatePiece> pieces, const SgdStep& s) {
+  update_all("sgd", pieces, [&]<class T>(const UpdatePiece& piece, int64_t begin, int64_t end) {
     const T lr = static_cast<T>(s.lr), decay = static_cast<T>(s.weight_decay), sign = s.maximize ? T(-1) : T(1);
     if (s.momentum == 0) {
-      for_each_block<T, 0>(p, g, {}, [=](T* __restrict x, const T* __restrict dx, int64_t n) {
+      for_each_block<T, 0>(piece, begin, end, [=](T* __restrict x, const T* __restrict dx, int64_t n) {
         for (int64_t i = 0; i < n; ++i) x[i] = x[i] - lr * (sign * dx[i] + decay * x[i]);
       });
       return;
     }
     // The first gradient goes in whole; what the buffer holds before means nothing, and may be NaN.
-    const T keep = static_cast<T>(s.momentum), add = static_cast<T>(s.first ? 1.0 : 1.0 - s.dampening);
-    const bool nesterov = s.nesterov, first = s.first;
-    for_each_block<T, 1>(p, g, {&momentum}, [=](T* __restrict x, const T* __restrict dx, T* __restrict m, int64_t n) {
+    const T keep = static_cast<T>(s.momentum), add = static_cast<T>(piece.step == 1 ? 1.0 : 1.0 - s.dampening);
+    const bool nesterov = s.nesterov, first = piece.step == 1;
+    for_each_block<T, 1>(piece, begin, end, [=](T* __restrict x, const T* __restrict dx, T* __restrict m, int64_t n) {
       if (first) std::fill_n(m, n, T(0));
       for (int64_t i = 0; i < n; ++i) {
         const T d = sign * dx[i] + decay * x[i];
@@ -96,17 +130,18 @@ void Cpu::sgd(const View& p, const View& g, const View& momentum, const SgdStep&
   });
 }
 
-void Cpu::adam(const View& p, const View& g, const View& m, const View& v, const View& v_max, const AdamStep& s) {
-  with_compute("adam", p, m, [&]<class T>() {
-    const double correction1 = 1 - std::pow(s.beta1, static_cast<double>(s.step));
-    const double correction2 = 1 - std::pow(s.beta2, static_cast<double>(s.step));
-    const T step = static_cast<T>(s.lr / correction1), root = static_cast<T>(std::sqrt(correction2));
+void Cpu::adam(std::span<const UpdatePiece> pieces, const AdamStep& s) {
+  if (pieces.empty()) return;
+  const AdamRates usual(s, pieces[0].step);  // pieces that joined later are the exception
+  update_all("adam", pieces, [&]<class T>(const UpdatePiece& piece, int64_t begin, int64_t end) {
+    const AdamRates rates = piece.step == usual.number ? usual : AdamRates(s, piece.step);
+    const T step = static_cast<T>(rates.step), root = static_cast<T>(rates.root);
     const T beta1 = static_cast<T>(s.beta1), rest1 = static_cast<T>(1 - s.beta1), eps = static_cast<T>(s.eps);
     const T beta2 = static_cast<T>(s.beta2), rest2 = static_cast<T>(1 - s.beta2), sign = s.maximize ? T(-1) : T(1);
     const T shrink = static_cast<T>(s.decoupled ? 1 - s.lr * s.weight_decay : 1.0);
     const T decay = static_cast<T>(s.decoupled ? 0.0 : s.weight_decay);
     const bool amsgrad = s.amsgrad;
-    for_each_block<T, 3>(p, g, {&m, &v, &v_max},
+    for_each_block<T, 3>(piece, begin, end,
                          [=](T* __restrict x, const T* __restrict dx, T* __restrict mean, T* __restrict square,
                              T* __restrict highest, int64_t n) {
                            for (int64_t i = 0; i < n; ++i) {
@@ -122,28 +157,28 @@ void Cpu::adam(const View& p, const View& g, const View& m, const View& v, const
   });
 }
 
-void Cpu::adagrad(const View& p, const View& g, const View& sum, const AdagradStep& s) {
-  with_compute("adagrad", p, sum, [&]<class T>() {
-    const T lr = static_cast<T>(s.lr / (1 + static_cast<double>(s.step - 1) * s.lr_decay));
+void Cpu::adagrad(std::span<const UpdatePiece> pieces, const AdagradStep& s) {
+  update_all("adagrad", pieces, [&]<class T>(const UpdatePiece& piece, int64_t begin, int64_t end) {
+    const T lr = static_cast<T>(s.lr / (1 + static_cast<double>(piece.step - 1) * s.lr_decay));
     const T decay = static_cast<T>(s.weight_decay), eps = static_cast<T>(s.eps), sign = s.maximize ? T(-1) : T(1);
-    for_each_block<T, 1>(p, g, {&sum}, [=](T* __restrict x, const T* __restrict dx, T* __restrict total, int64_t n) {
-      for (int64_t i = 0; i < n; ++i) {
-        const T d = sign * dx[i] + decay * x[i];
-        total[i] = total[i] + d * d;
-        x[i] = x[i] - lr * (d / (std::sqrt(total[i]) + eps));
-      }
-    });
+    for_each_block<T, 1>(piece, begin, end,
+                         [=](T* __restrict x, const T* __restrict dx, T* __restrict total, int64_t n) {
+                           for (int64_t i = 0; i < n; ++i) {
+                             const T d = sign * dx[i] + decay * x[i];
+                             total[i] = total[i] + d * d;
+                             x[i] = x[i] - lr * (d / (std::sqrt(total[i]) + eps));
+                           }
+                         });
   });
 }
 
-void Cpu::rmsprop(const View& p, const View& g, const View& square_avg, const View& grad_avg, const View& momentum,
-                  const RmspropStep& s) {
-  with_compute("rmsprop", p, square_avg, [&]<class T>() {
+void Cpu::rmsprop(std::span<const UpdatePiece> pieces, const RmspropStep& s) {
+  update_all("rmsprop", pieces, [&]<class T>(const UpdatePiece& piece, int64_t begin, int64_t end) {
     const T lr = static_cast<T>(s.lr), alpha = static_cast<T>(s.alpha), rest = static_cast<T>(1 - s.alpha);
     const T decay = static_cast<T>(s.weight_decay), eps = static_cast<T>(s.eps), sign = s.maximize ? T(-1) : T(1);
     const T keep = static_cast<T>(s.momentum);
     const bool centered = s.centered, with_momentum = s.momentum > 0;
-    for_each_block<T, 3>(p, g, {&square_avg, &grad_avg, &momentum},
+    for_each_block<T, 3>(piece, begin, end,
                          [=](T* __restrict x, const T* __restrict dx, T* __restrict square, T* __restrict mean,
                              T* __restrict buffer, int64_t n) {
                            for (int64_t i = 0; i < n; ++i) {

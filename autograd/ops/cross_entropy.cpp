@@ -100,7 +100,13 @@ Tensor FusedCrossEntropy::composed(const Tensor& g, const Tensor& logits) const 
   return unsqueeze(g.to(wide) * rows.counted.to(wide), 1) * (of_p - w * share - hit);
 }
 
-// Losses [N] of logits [N, C].
+// Sum over the weights of the rows that count: what a mean divides by.
+Tensor total_weight(const Tensor& target, const CrossEntropyOptions& options, DType wide) {
+  const NoGrad off;
+  return sum(Rows(target, options.weight, options.ignore_index, wide).weights);
+}
+
+// Losses [N] of logits [N, C], or what is reduced from them: one node, however they are reduced.
 Tensor row_losses(const Tensor& input, const Tensor& target, const CrossEntropyOptions& options) {
   const auto [logits] = enter(ops::cross_entropy, input);
   const FusedCrossEntropy loss{target, options.weight, options.ignore_index, options.label_smoothing};
@@ -108,9 +114,20 @@ Tensor row_losses(const Tensor& input, const Tensor& target, const CrossEntropyO
   const Tensor losses = empty(shape, {logits.dtype(), logits.device()});
   const Tensor lse = empty(shape, {wide_dtype(logits.dtype()), logits.device()});
   if (losses.numel() > 0) accelerator(logits.device()).cross_entropy(losses, lse, logits, target, loss.options());
-  return record(ops::cross_entropy, losses, {logits}, [loss, lse, logits = save(logits)](const Tensor& g) -> Grads {
-    return {context().grad_mode ? loss.composed(g, logits()) : loss.fused(g, lse, logits())};
-  });
+  Tensor y = losses, total;
+  const bool reduces = options.reduction != Reduction::none;
+  if (reduces) y = raw::reduce(Reduce::sum, raw::cast(losses, lse.dtype()), {}, false);
+  if (options.reduction == Reduction::mean) {
+    total = total_weight(target, options, lse.dtype());
+    y = raw::binary(Binary::div, y, total);
+  }
+  if (reduces) y = raw::cast(y, logits.dtype());
+  return record(ops::cross_entropy, y, {logits},
+                [loss, lse, total, reduces, shape, logits = save(logits)](const Tensor& g) -> Grads {
+                  Tensor each = total.defined() ? (g.to(total.dtype()) / total).to(g.dtype()) : g;
+                  if (reduces) each = expand(each, shape);
+                  return {context().grad_mode ? loss.composed(each, logits()) : loss.fused(each, lse, logits())};
+                });
 }
 
 Tensor of_probabilities(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options) {
@@ -139,12 +156,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntr
     if (is_floating(target.dtype())) return of_probabilities(logits, target, options);
     const Tensor input = as_rows("cross_entropy", logits), positions = reshape(target, {input.size(0)});
     const Tensor losses = row_losses(input, positions, options);
-    const auto weights = [&] {
-      const NoGrad off;
-      return Rows(positions, options.weight, options.ignore_index, wide_dtype(losses.dtype())).weights;
-    };
-    return reduced(losses, options.reduction == Reduction::mean ? weights() : Tensor(), options.reduction,
-                   positions_shape(logits.shape()));
+    return options.reduction == Reduction::none ? reshape(losses, positions_shape(logits.shape())) : losses;
   });
 }
 

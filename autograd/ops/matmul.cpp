@@ -72,6 +72,20 @@ Tensor outer(const Tensor& a, const Tensor& b) {
   });
 }
 
+namespace {
+
+// rows^T @ x, into the weight's .grad where it may go there directly.
+Tensor weight_gradient(const Tensor& rows, const Tensor& x) {
+  if (context().grad_mode) return matmul(rows.t(), x);
+  const auto [memory, adds] = destination(1);
+  if (!memory.defined() || memory.storage() == rows.storage() || memory.storage() == x.storage())
+    return matmul(rows.t(), x);
+  raw::matmul_into(memory, rows.t(), x, adds);
+  return memory;
+}
+
+}  // namespace
+
 Tensor linear(const Tensor& x_, const Tensor& weight_, const Tensor& bias_) {
   const auto [x, weight, bias] = enter(ops::linear, x_, weight_, bias_);
   Tensor y = raw::linear(x, weight, bias);
@@ -80,7 +94,7 @@ Tensor linear(const Tensor& x_, const Tensor& weight_, const Tensor& bias_) {
                   Grads grads(3);
                   if (needs[0]) grads[0] = matmul(g, weight());
                   const Tensor rows = reshape(g, {-1, g.size(-1)});  // [rows, out]
-                  if (needs[1]) grads[1] = matmul(rows.t(), reshape(x(), {-1, x().size(-1)}));
+                  if (needs[1]) grads[1] = weight_gradient(rows, reshape(x(), {-1, x().size(-1)}));
                   if (needs[2]) grads[2] = sum(rows, {0});
                   return grads;
                 });

@@ -1,6 +1,6 @@
 #include <loom/nn/optim/adagrad.h>
 
-#include <loom/accelerators/accelerator.h>
+#include <loom/nn/optim/step_pieces.h>
 
 namespace loom::optim {
 
@@ -24,17 +24,19 @@ void Adagrad::validate(const Group& group) const {
 }
 
 void Adagrad::update(const Group& group, std::span<const Item> items) {
-  AdagradStep step{.lr = group.lr(),
-                   .lr_decay = group.option("lr_decay"),
-                   .weight_decay = group.option("weight_decay"),
-                   .eps = group.option("eps"),
-                   .maximize = group.option("maximize") != 0,
-                   .step = 0};
-  for (const auto& [piece, state] : items) {
-    step.step = ++state->step;
-    const Tensor& sum = state->tensor("sum", piece.value, group.option("initial_accumulator_value"));
-    accelerator(piece.value.device()).adagrad(piece.value, piece.grad, sum, step);
-  }
+  const AdagradStep step{.lr = group.lr(),
+                         .lr_decay = group.option("lr_decay"),
+                         .weight_decay = group.option("weight_decay"),
+                         .eps = group.option("eps"),
+                         .maximize = group.option("maximize") != 0};
+  const double initial = group.option("initial_accumulator_value");
+  step_pieces(
+      items,
+      [&](UpdatePiece& update, const Piece& piece, ParameterState& state) {
+        update.step = ++state.step;
+        update.states[0] = dense(state.tensor("sum", piece.value, initial));
+      },
+      [&](Accelerator& on, std::span<const UpdatePiece> pieces) { on.adagrad(pieces, step); });
 }
 
 }  // namespace loom::optim

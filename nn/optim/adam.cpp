@@ -1,6 +1,6 @@
 #include <loom/nn/optim/adam.h>
 
-#include <loom/accelerators/accelerator.h>
+#include <loom/nn/optim/step_pieces.h>
 
 namespace loom::optim {
 
@@ -31,23 +31,23 @@ void Adam::validate(const Group& group) const {
 }
 
 void Adam::update(const Group& group, std::span<const Item> items) {
-  AdamStep step{.lr = group.lr(),
-                .beta1 = group.option("beta1"),
-                .beta2 = group.option("beta2"),
-                .eps = group.option("eps"),
-                .weight_decay = group.option("weight_decay"),
-                .decoupled = decoupled_,
-                .amsgrad = group.option("amsgrad") != 0,
-                .maximize = group.option("maximize") != 0,
-                .step = 0};
-  for (const auto& [piece, state] : items) {
-    step.step = ++state->step;
-    const Tensor& mean = state->tensor("exp_avg", piece.value);
-    const Tensor& square = state->tensor("exp_avg_sq", piece.value);
-    View highest;
-    if (step.amsgrad) highest = state->tensor("max_exp_avg_sq", piece.value);
-    accelerator(piece.value.device()).adam(piece.value, piece.grad, mean, square, highest, step);
-  }
+  const AdamStep step{.lr = group.lr(),
+                      .beta1 = group.option("beta1"),
+                      .beta2 = group.option("beta2"),
+                      .eps = group.option("eps"),
+                      .weight_decay = group.option("weight_decay"),
+                      .decoupled = decoupled_,
+                      .amsgrad = group.option("amsgrad") != 0,
+                      .maximize = group.option("maximize") != 0};
+  step_pieces(
+      items,
+      [&](UpdatePiece& update, const Piece& piece, ParameterState& state) {
+        update.step = ++state.step;
+        update.states[0] = dense(state.tensor("exp_avg", piece.value));
+        update.states[1] = dense(state.tensor("exp_avg_sq", piece.value));
+        if (step.amsgrad) update.states[2] = dense(state.tensor("max_exp_avg_sq", piece.value));
+      },
+      [&](Accelerator& on, std::span<const UpdatePiece> pieces) { on.adam(pieces, step); });
 }
 
 }  // namespace loom::optim

@@ -69,14 +69,16 @@ void Optimizer::step() {
   for (const Group& group : groups_) {
     std::vector<Item> items;
     std::vector<Tensor> targets;
+    items.reserve(group.parameters.size());
+    targets.reserve(group.parameters.size());
     for (const NamedTensor& parameter : group.parameters) {
-      const auto [value, grad] = piece(parameter);
+      auto [value, grad] = piece(parameter);
       if (!grad.defined()) continue;
       check(grad.shape() == value.shape() && grad.device() == value.device(), name_, ": the gradient of ",
             parameter.name, " is ", grad.shape(), " on ", grad.device(), ", the parameter ", value.shape(), " on ",
             value.device());
       items.push_back({{raw::contiguous(value), raw::contiguous(grad)}, &state(parameter.tensor)});
-      targets.push_back(value);
+      targets.push_back(std::move(value));
     }
     update(group, items);
     for (size_t i = 0; i < items.size(); ++i) {

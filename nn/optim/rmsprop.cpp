@@ -1,6 +1,6 @@
 #include <loom/nn/optim/rmsprop.h>
 
-#include <loom/accelerators/accelerator.h>
+#include <loom/nn/optim/step_pieces.h>
 
 namespace loom::optim {
 
@@ -37,14 +37,15 @@ void RMSprop::update(const Group& group, std::span<const Item> items) {
                          .momentum = group.option("momentum"),
                          .centered = group.option("centered") != 0,
                          .maximize = group.option("maximize") != 0};
-  for (const auto& [piece, state] : items) {
-    ++state->step;
-    const Tensor& square = state->tensor("square_avg", piece.value);
-    View mean, momentum;
-    if (step.centered) mean = state->tensor("grad_avg", piece.value);
-    if (step.momentum > 0) momentum = state->tensor("momentum_buffer", piece.value);
-    accelerator(piece.value.device()).rmsprop(piece.value, piece.grad, square, mean, momentum, step);
-  }
+  step_pieces(
+      items,
+      [&](UpdatePiece& update, const Piece& piece, ParameterState& state) {
+        update.step = ++state.step;
+        update.states[0] = dense(state.tensor("square_avg", piece.value));
+        if (step.centered) update.states[1] = dense(state.tensor("grad_avg", piece.value));
+        if (step.momentum > 0) update.states[2] = dense(state.tensor("momentum_buffer", piece.value));
+      },
+      [&](Accelerator& on, std::span<const UpdatePiece> pieces) { on.rmsprop(pieces, step); });
 }
 
 }  // namespace loom::optim

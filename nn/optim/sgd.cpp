@@ -1,6 +1,6 @@
 #include <loom/nn/optim/sgd.h>
 
-#include <loom/accelerators/accelerator.h>
+#include <loom/nn/optim/step_pieces.h>
 
 namespace loom::optim {
 
@@ -28,21 +28,20 @@ void SGD::validate(const Group& group) const {
 }
 
 void SGD::update(const Group& group, std::span<const Item> items) {
-  SgdStep step{.lr = group.lr(),
-               .momentum = group.option("momentum"),
-               .dampening = group.option("dampening"),
-               .weight_decay = group.option("weight_decay"),
-               .nesterov = group.option("nesterov") != 0,
-               .maximize = group.option("maximize") != 0,
-               .first = false};
-  for (const auto& [piece, state] : items) {
-    View momentum;
-    if (step.momentum != 0) {
-      step.first = !state->tensors.contains("momentum_buffer");
-      momentum = state->tensor("momentum_buffer", piece.value);
-    }
-    accelerator(piece.value.device()).sgd(piece.value, piece.grad, momentum, step);
-  }
+  const SgdStep step{.lr = group.lr(),
+                     .momentum = group.option("momentum"),
+                     .dampening = group.option("dampening"),
+                     .weight_decay = group.option("weight_decay"),
+                     .nesterov = group.option("nesterov") != 0,
+                     .maximize = group.option("maximize") != 0};
+  step_pieces(
+      items,
+      [&](UpdatePiece& update, const Piece& piece, ParameterState& state) {
+        if (step.momentum == 0) return;
+        update.step = state.tensors.contains("momentum_buffer") ? 2 : 1;  // the first one initialises the buffer
+        update.states[0] = dense(state.tensor("momentum_buffer", piece.value));
+      },
+      [&](Accelerator& on, std::span<const UpdatePiece> pieces) { on.sgd(pieces, step); });
 }
 
 }  // namespace loom::optim

@@ -153,9 +153,9 @@ void check_divisor(Binary op, const View& b) {
 }
 
 void run(const BinaryPlan& plan, const View& y, const Tensor& a, const Tensor& b) {
-  const Operand left(a, plan.dtype, y.device), right(b, plan.dtype, y.device);
+  Operand left(a, plan.dtype, y.device), right(b, plan.dtype, y.device);
   check_divisor(plan.op, right.view());
-  accelerator(y.device).binary(plan.op, y, broadcast(left.view(), y.shape), broadcast(right.view(), y.shape));
+  accelerator(y.device).binary(plan.op, y, left.broadcast_to(y.shape), right.broadcast_to(y.shape));
 }
 
 }  // namespace
@@ -223,9 +223,8 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   const Dims shape = broadcast_shapes("where", condition.shape(), broadcast_shapes("where", a.shape(), b.shape()));
   Tensor y = uninitialized("where", shape, dtype, device);
   if (y.numel() == 0) return y;
-  const Operand mask(condition, DType::boolean, device), left(a, dtype, device), right(b, dtype, device);
-  accelerator(device).where(y, broadcast(mask.view(), shape), broadcast(left.view(), shape),
-                            broadcast(right.view(), shape));
+  Operand mask(condition, DType::boolean, device), left(a, dtype, device), right(b, dtype, device);
+  accelerator(device).where(y, mask.broadcast_to(shape), left.broadcast_to(shape), right.broadcast_to(shape));
   return y;
 }
 

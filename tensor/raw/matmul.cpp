@@ -7,11 +7,13 @@ namespace loom::raw {
 
 namespace {
 
-// y = a @ b + bias. With nothing to sum over, the product is zero.
-void multiply(const View& y, const View& a, const View& b, const View& bias) {
+// y = a @ b + beta * y + bias. With nothing to sum over, the product is zero.
+void multiply(const View& y, const View& a, const View& b, const View& bias, double beta = 0) {
   if (y.numel() == 0) return;
   if (a.shape.back() > 0)
-    accelerator(y.device).gemm({.c = y, .a = a, .b = b, .bias = bias});
+    accelerator(y.device).gemm({.c = y, .a = a, .b = b, .bias = bias, .beta = beta});
+  else if (beta == 1)
+    return;
   else if (bias.data == nullptr)
     accelerator(y.device).fill(y, int64_t{0});
   else
@@ -76,6 +78,17 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   multiply(out, broadcast(left, with_matrix(batch, rows, left.shape().back())),
            broadcast(right, with_matrix(batch, right.shape()[right.dim() - 2], columns)), {});
   return y;
+}
+
+void matmul_into(const Tensor& y, const Tensor& a, const Tensor& b, bool accumulate) {
+  check(a.dim() == 2 && b.dim() == 2 && y.shape() == Dims{a.shape()[0], b.shape()[1]}, "matmul: shapes ", a.shape(),
+        " and ", b.shape(), " do not give one of shape ", y.shape());
+  check_inner(a, b);
+  check_same_dtype("matmul", a, b);
+  check_same_dtype("matmul", y, a);
+  check_writable("matmul", y);
+  y.storage()->bump_version();
+  multiply(y, a, b, {}, accumulate ? 1 : 0);
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {

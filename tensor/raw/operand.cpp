@@ -11,8 +11,8 @@ Tensor uninitialized(std::string_view op, const Dims& shape, DType dtype, Device
     countable &= !__builtin_mul_overflow(bytes, shape[i] ? shape[i] : 1, &bytes);
   }
   check(countable, op, ": shape ", shape, " of ", dtype, " has more bytes than can be counted");
-  auto body = std::make_shared<Tensor::Body>();
-  body->storage = std::make_shared<Storage>(shape.numel() ? static_cast<size_t>(bytes) : 0, device);
+  auto body = make_ref<Tensor::Body>();
+  body->storage = make_ref<Storage>(shape.numel() ? static_cast<size_t>(bytes) : 0, device);
   body->shape = shape;
   body->strides = row_major_strides(shape);
   body->dtype = dtype;
@@ -20,7 +20,7 @@ Tensor uninitialized(std::string_view op, const Dims& shape, DType dtype, Device
 }
 
 Tensor view_of(const Tensor& x, const Dims& shape, const Dims& strides, int64_t offset) {
-  auto body = std::make_shared<Tensor::Body>();
+  auto body = make_ref<Tensor::Body>();
   body->storage = x.storage();
   body->shape = shape;
   body->strides = strides;

@@ -51,6 +51,11 @@ class Operand {
   Operand(const Operand&) = delete;
   Operand& operator=(const Operand&) = delete;
   const View& view() const { return view_; }
+  // The view repeated to `shape`, which it broadcasts to.
+  const View& broadcast_to(const Dims& shape) {
+    if (!(view_.shape == shape)) view_ = broadcast(view_, shape);
+    return view_;
+  }
 
  private:
   View view_;

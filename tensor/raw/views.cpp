@@ -19,8 +19,14 @@ Tensor as_strided(const Tensor& x, const Dims& shape, const Dims& strides, int64
 }
 
 Tensor alias(const Tensor& x) {
-  auto body = std::make_shared<Tensor::Body>(x.body());
-  body->meta = nullptr;
+  const Tensor::Body& from = x.body();
+  auto body = make_ref<Tensor::Body>();
+  body->storage = from.storage;
+  body->shape = from.shape;
+  body->strides = from.strides;
+  body->offset = from.offset;
+  body->dtype = from.dtype;
+  body->wrapped_number = from.wrapped_number;
   return Tensor(std::move(body));
 }
 

@@ -324,3 +324,28 @@ TEST_CASE("a parameter is a leaf; copying copies, sharing is asked for") {
   const Tensor handle = p;
   CHECK(handle.is_same(p));
 }
+
+TEST_CASE("a linear layer's gradient is added where .grad lies, or written into the buffer given for it") {
+  const Tensor weight = randn({3, 4}, f64).requires_grad_(), x = randn({5, 4}, f64);
+  const Tensor expected = matmul(ones({3, 5}, f64), x);
+  const auto differ = [](const Tensor& a, const Tensor& b) { return abs(a - b).max().item<double>(); };
+  linear(x, weight).sum().backward();
+  const Tensor grad = weight.grad();
+  const uint64_t version = grad.version();
+  linear(x, weight).sum().backward();
+  CHECK(weight.grad().is_same(grad));
+  CHECK(grad.version() > version);
+  CHECK(differ(grad, expected * 2.0) < 1e-12);
+  (linear(x, weight) + linear(x, weight)).sum().backward();  // several contributions
+  CHECK(differ(grad, expected * 4.0) < 1e-12);
+
+  const Tensor buffer = full({3, 4}, 7.0, f64);
+  set_grad_buffer(weight, buffer);
+  weight.set_grad({});
+  linear(x, weight).sum().backward();
+  CHECK(weight.grad().is_same(buffer));
+  CHECK(differ(buffer, expected) < 1e-12);
+  weight.register_hook([](const Tensor& g) -> std::optional<Tensor> { return g * 0.5; });
+  linear(x, weight).sum().backward();
+  CHECK(differ(buffer, expected * 1.5) < 1e-12);
+}

@@ -1,4 +1,8 @@
+#include <deque>
+
 #include <doctest/doctest.h>
+
+#include <loom/accelerators/threads.h>
 
 #include "array.h"
 
@@ -36,6 +40,18 @@ struct Problem {
 
 const View none{};
 
+UpdatePiece update_of(const View& p, const View& g, int64_t step, std::array<View, 3> states = {}) {
+  const auto dense = [](const View& x) { return Dense{x.data, x.dtype}; };
+  return {p.numel(), dense(p), dense(g), {dense(states[0]), dense(states[1]), dense(states[2])}, step};
+}
+
+// Calls run with the one piece that all of q is.
+template <class Run>
+void step_of(const Problem& q, int64_t step, const std::array<View, 3>& states, const Run& run) {
+  const UpdatePiece update = update_of(q.p, q.g, step, states);
+  run(std::span(&update, 1));
+}
+
 // Runs five steps of `kernel` on arrays and of `formula` on doubles, for all dtypes and sizes. The formula takes one
 // element: parameter, gradient, states, step.
 template <class Kernel, class Formula>
@@ -67,10 +83,10 @@ TEST_CASE("sgd") {
             const double lr = 0.05;
             compare(
                 [&](Problem& q, int64_t step) {
-                  const SgdStep s{lr, momentum, dampening, decay, nesterov, maximize, step == 1};
+                  const SgdStep s{lr, momentum, dampening, decay, nesterov, maximize};
                   if (step == 1)
                     for (int64_t i = 0; i < q.s0.numel(); ++i) q.s0.set(i, std::nan(""));  // must not be read
-                  cpu().sgd(q.p, q.g, momentum == 0 ? none : q.s0, s);
+                  step_of(q, step, {momentum == 0 ? none : q.s0}, [&](auto pieces) { cpu().sgd(pieces, s); });
                 },
                 [&](double& x, double g, double& m, double&, double&, int64_t step) {
                   if (maximize) g = -g;
@@ -89,12 +105,11 @@ TEST_CASE("adam and adamw") {
     for (const bool decoupled : {false, true})
       for (const bool amsgrad : {false, true})
         for (const bool maximize : {false, true}) {
-          const AdamStep options{0.01, 0.9, 0.99, 1e-8, decay, decoupled, amsgrad, maximize, 0};
+          const AdamStep options{0.01, 0.9, 0.99, 1e-8, decay, decoupled, amsgrad, maximize};
           compare(
               [&](Problem& q, int64_t step) {
-                AdamStep s = options;
-                s.step = step;
-                cpu().adam(q.p, q.g, q.s0, q.s1, amsgrad ? q.s2 : none, s);
+                step_of(q, step, {q.s0, q.s1, amsgrad ? q.s2 : none},
+                        [&](auto pieces) { cpu().adam(pieces, options); });
               },
               [&](double& x, double g, double& m, double& v, double& highest, int64_t step) {
                 if (maximize) g = -g;
@@ -118,7 +133,9 @@ TEST_CASE("adagrad") {
       for (const bool maximize : {false, true})
         compare(
             [&](Problem& q, int64_t step) {
-              cpu().adagrad(q.p, q.g, q.s0, {0.05, lr_decay, decay, 1e-10, maximize, step});
+              step_of(q, step, {q.s0}, [&](auto pieces) {
+                cpu().adagrad(pieces, {0.05, lr_decay, decay, 1e-10, maximize});
+              });
             },
             [&](double& x, double g, double& sum, double&, double&, int64_t step) {
               if (maximize) g = -g;
@@ -133,9 +150,10 @@ TEST_CASE("rmsprop") {
     for (const double decay : {0.0, 0.1})
       for (const bool centered : {false, true})
         compare(
-            [&](Problem& q, int64_t) {
-              cpu().rmsprop(q.p, q.g, q.s0, centered ? q.s1 : none, momentum == 0 ? none : q.s2,
-                            {0.01, 0.9, 1e-6, decay, momentum, centered, false});
+            [&](Problem& q, int64_t step) {
+              step_of(q, step, {q.s0, centered ? q.s1 : none, momentum == 0 ? none : q.s2}, [&](auto pieces) {
+                cpu().rmsprop(pieces, {0.01, 0.9, 1e-6, decay, momentum, centered, false});
+              });
             },
             [&](double& x, double g, double& square, double& mean, double& buffer, int64_t) {
               g += decay * x;
@@ -158,18 +176,52 @@ TEST_CASE("optimizers: a shard's update is bit-equal to the whole one") {
     for (int64_t step = 1; step <= 3; ++step) {
       whole.next_gradient(step);
       parts.next_gradient(step);
-      const AdamStep s{0.01, 0.9, 0.99, 1e-8, 0.1, true, false, false, step};
-      cpu().adam(whole.p, whole.g, whole.s0, whole.s1, none, s);
-      for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, cut}, {cut, n}})
-        cpu().adam(piece(parts.p, begin, end), piece(parts.g, begin, end), piece(parts.s0, begin, end),
-                   piece(parts.s1, begin, end), none, s);
+      const AdamStep s{0.01, 0.9, 0.99, 1e-8, 0.1, true, false, false};
+      step_of(whole, step, {whole.s0, whole.s1}, [&](auto pieces) { cpu().adam(pieces, s); });
+      for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, cut}, {cut, n}}) {
+        const UpdatePiece update = update_of(piece(parts.p, begin, end), piece(parts.g, begin, end), step,
+                                             {piece(parts.s0, begin, end), piece(parts.s1, begin, end)});
+        cpu().adam({&update, 1}, s);
+      }
     }
     CHECK(whole.p.values() == parts.p.values());
     CHECK(whole.s1.values() == parts.s1.values());
   }
 }
 
+TEST_CASE("optimizers: many pieces in one call are bit-equal to one call each, on any number of threads") {
+  const AdamStep s{0.01, 0.9, 0.99, 1e-8, 0.1, true, false, false};
+  const int64_t sizes[] = {1, 40001, 0, 7, 20000, 513, 3};
+  const int threads_before = num_threads();
+  for (const int threads : {1, 3}) {
+    set_num_threads(threads);
+    std::deque<Problem> together, alone;
+    for (const int64_t n : sizes) {
+      together.emplace_back(n == 7 ? f64 : n == 513 ? bf16 : f32, n == 7 ? f64 : f32, n);
+      alone.emplace_back(n == 7 ? f64 : n == 513 ? bf16 : f32, n == 7 ? f64 : f32, n);
+    }
+    for (int64_t step = 1; step <= 3; ++step) {
+      std::vector<UpdatePiece> pieces;
+      for (size_t i = 0; i < together.size(); ++i) {
+        const int64_t own = step + (i == 4 ? 5 : 0);  // one that has been stepped more often
+        together[i].next_gradient(step);
+        alone[i].next_gradient(step);
+        pieces.push_back(update_of(together[i].p, together[i].g, own, {together[i].s0, together[i].s1}));
+        step_of(alone[i], own, {alone[i].s0, alone[i].s1}, [&](auto piece) { cpu().adam(piece, s); });
+      }
+      cpu().adam(pieces, s);
+    }
+    for (size_t i = 0; i < together.size(); ++i) {
+      CHECK(together[i].p.values() == alone[i].p.values());
+      CHECK(together[i].s1.values() == alone[i].s1.values());
+    }
+  }
+  set_num_threads(threads_before);
+  cpu().adam({}, s);
+}
+
 TEST_CASE("optimizers: floating parameters only") {
   Array p(i64, {1});
-  CHECK(error_of([&] { cpu().sgd(p, p, none, {}); }) == "sgd: expects a floating dtype, got i64");
+  const UpdatePiece update = update_of(p, p, 1);
+  CHECK(error_of([&] { cpu().sgd({&update, 1}, {}); }) == "sgd: expects a floating dtype, got i64");
 }

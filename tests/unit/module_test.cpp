@@ -54,7 +54,7 @@ std::vector<std::string> names(const std::vector<NamedTensor>& tensors) {
 std::set<const autograd::Meta*> reached(const Tensor& y) {
   std::set<const autograd::Meta*> leaves;
   std::set<const autograd::Node*> seen;
-  std::vector<const autograd::Node*> waiting = {y.body().meta->node.get()};
+  std::vector<const autograd::Node*> waiting = {y.body().node.get()};
   while (!waiting.empty()) {
     const autograd::Node* const node = waiting.back();
     waiting.pop_back();

@@ -126,3 +126,15 @@ TEST_CASE("threads: the number of threads") {
   CHECK(loom::available_cores() >= 1);
   CHECK_THROWS_WITH_AS(loom::set_num_threads(0), "set_num_threads: expected 1 to 1024 threads, got 0", loom::Error);
 }
+
+TEST_CASE("threads: one that keeps to itself runs the same parts, all of them itself") {
+  const WithThreads with(4);
+  const Parts expected = parts_of(100, 7);
+  std::thread([&] {
+    loom::keep_to_one_thread();
+    CHECK(parts_of(100, 7) == expected);
+    std::set<std::thread::id> ran;
+    loom::parallel_for(100, 7, [&](int64_t, int64_t) { ran.insert(std::this_thread::get_id()); });
+    CHECK(ran == std::set{std::this_thread::get_id()});
+  }).join();
+}

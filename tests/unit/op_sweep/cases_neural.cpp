@@ -119,6 +119,34 @@ void add_attention(Cases& c) {
       .roundings(8);
 }
 
+void add_recurrent(Cases& c) {
+  // Both results, so that both gradients flow.
+  const auto steps = [](RecurrentCell cell, bool reverse) {
+    return [=](In x) {
+      const bool lstm = cell == RecurrentCell::lstm;
+      const auto [y, c_n] = recurrent_steps(cell, x[0], x[1], x[2], x[3], lstm ? x[4] : Tensor(), reverse);
+      return lstm ? cat({y, unsqueeze(c_n, 0)}, 0) : y;
+    };
+  };
+  for (const bool reverse : {false, true}) {
+    const auto add = [&](const char* what, RecurrentCell cell, int64_t gates, const Dims& sizes) -> Case& {
+      const int64_t steps_of = sizes[0], rows = sizes[1], hidden = sizes[2];
+      std::vector<Input> inputs{real({steps_of, rows, gates * hidden}), real({gates * hidden, hidden}, -1, 1),
+                                real({gates * hidden}), real({rows, hidden})};
+      if (cell == RecurrentCell::lstm) inputs.push_back(real({rows, hidden}));
+      return c.add("recurrent_steps", str(what, reverse ? " reverse" : ""), inputs, steps(cell, reverse))
+          .only_f64("layers widen 16 bits, and errors grow with the steps");
+    };
+    add("tanh", RecurrentCell::tanh, 1, {3, 2, 3});
+    add("relu", RecurrentCell::relu, 1, {3, 2, 2});
+    add("gru", RecurrentCell::gru, 3, {3, 2, 2});
+    add("lstm", RecurrentCell::lstm, 4, {3, 2, 2});
+    add("one step", RecurrentCell::lstm, 4, {1, 3, 2});
+    add("gru, many rows", RecurrentCell::gru, 3, {5, 33, 17}).large();
+    add("lstm, many rows", RecurrentCell::lstm, 4, {5, 33, 17}).large();
+  }
+}
+
 }  // namespace
 
 void add_neural_cases(Cases& cases) {
@@ -127,6 +155,7 @@ void add_neural_cases(Cases& cases) {
   add_batch_norms(cases);
   add_dropouts(cases);
   add_attention(cases);
+  add_recurrent(cases);
 }
 
 }  // namespace loom::sweep

@@ -1,0 +1,110 @@
+// What the forward and the backward of attention share: operands as strided matrices, one per leading index, and the
+// scores of a tile of queries and keys. Nothing of the size of all scores is ever kept.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include <loom/accelerators/cpu/gemm.h>
+#include <loom/accelerators/cpu/rows.h>
+#include <loom/accelerators/cpu/scratch.h>
+
+namespace loom::cpu {
+
+// A tile of scores stays in the second-level cache. Causal: rows of a tile that lie above the diagonal are wasted.
+inline constexpr int64_t query_block = 64, key_block = 256;
+
+// The matrices [rows, columns] of an input, by leading index; read in place where T is its dtype and its columns are
+// adjacent.
+template <class T>
+class Matrices {
+ public:
+  explicit Matrices(const View& x) : shape_(x.shape), strides_(x.strides), data_(x.as<T>()) {
+    const int last = x.rank() - 1;
+    if (x.dtype == dtype_of<T>() && (x.strides[last] == 1 || x.shape[last] == 1)) return;
+    copy_ = Scratch<T>(x.numel());
+    data_ = copy_.data();
+    strides_ = row_major_strides(x.shape);
+    self().copy(view_over(data_, dtype_of<T>(), x.shape), x);
+  }
+  // Rows [begin, begin + count) of matrix `index`.
+  MatrixRef<const T> rows(int64_t index, int64_t begin, int64_t count) const {
+    const int rank = shape_.size();
+    return {data_ + offset(index) + begin * strides_[rank - 2], count, shape_[rank - 1], strides_[rank - 2], 1};
+  }
+  int64_t extent(int from_the_end) const { return shape_[shape_.size() - from_the_end]; }
+
+ private:
+  int64_t offset(int64_t index) const {
+    int64_t at = 0;
+    for (int i = shape_.size() - 3; i >= 0; --i) {
+      at += index % shape_[i] * strides_[i];
+      index /= shape_[i];
+    }
+    return at;
+  }
+  Dims shape_, strides_;
+  T* data_;
+  Scratch<T> copy_;
+};
+
+template <class T>
+MatrixRef<const T> transposed(const MatrixRef<const T>& m) {
+  return {m.data, m.columns, m.rows, m.column_stride, m.row_stride};
+}
+
+// What is added to scores, or which of them count.
+template <class T>
+class AttentionMask {
+ public:
+  AttentionMask(const View& mask, bool causal) : causal_(causal), boolean_(mask.dtype == DType::boolean), mask_(mask) {}
+
+  // Keys that rows [begin, begin + count) can attend to at all: the first so many of `keys`.
+  int64_t reach(int64_t begin, int64_t count, int64_t keys) const {
+    return causal_ ? std::min(keys, begin + count) : keys;
+  }
+  // Rows that may attend to nothing get weights of 0; where numbers are added they get NaN, as softmax gives.
+  bool blank_rows_are_zero() const { return boolean_ || mask_.data == nullptr; }
+
+  // Applies to scores [queries, n] of queries from `query` on and keys from `key` on, of matrix `index`.
+  void apply(T* scores, int64_t index, int64_t query, int64_t queries, int64_t key, int64_t n) const {
+    constexpr T hidden = -std::numeric_limits<T>::infinity();
+    for (int64_t i = 0; i < queries && causal_; ++i)
+      for (int64_t j = std::max<int64_t>(0, query + i + 1 - key); j < n; ++j) scores[i * n + j] = hidden;
+    if (mask_.data == nullptr) return;
+    const int rank = mask_.rank();
+    int64_t at = 0;
+    for (int i = rank - 3; i >= 0; --i) {
+      at += index % mask_.shape[i] * mask_.strides[i];
+      index /= mask_.shape[i];
+    }
+    const int64_t down = mask_.strides[rank - 2], right = mask_.strides[rank - 1];
+    for (int64_t i = 0; i < queries; ++i) {
+      T* const row = scores + i * n;
+      const int64_t first = at + (query + i) * down + key * right;
+      if (boolean_) {
+        const bool* const allowed = mask_.as<bool>() + first;
+        for (int64_t j = 0; j < n; ++j) row[j] = allowed[j * right] ? row[j] : hidden;
+      } else {
+        const T* const added = mask_.as<T>() + first;
+        for (int64_t j = 0; j < n; ++j) row[j] += added[j * right];
+      }
+    }
+  }
+
+ private:
+  bool causal_, boolean_;
+  View mask_;
+};
+
+// scores [queries, n] = scale * q @ k^T, masked.
+template <class T>
+void scores_of(T* scores, const MatrixRef<const T>& q, const MatrixRef<const T>& k, T scale,
+               const AttentionMask<T>& mask, int64_t index, int64_t query, int64_t key) {
+  std::fill_n(scores, q.rows * k.rows, T(0));
+  multiply_add({scores, q.rows, k.rows, k.rows, 1}, q, transposed(k), scale);
+  mask.apply(scores, index, query, q.rows, key, k.rows);
+}
+
+}  // namespace loom::cpu

@@ -1,0 +1,240 @@
+// Recurrent layers' steps as one op: a product and one pass over the gates each, and in backward one product for the
+// gradient of the weights of all steps. A backward that is itself recorded is composed of other ops.
+#include <loom/autograd/ops/recurrent.h>
+
+#include <loom/autograd/grad_mode.h>
+#include <loom/autograd/graph.h>
+#include <loom/autograd/ops.h>
+#include <loom/tensor/create.h>
+#include <loom/tensor/raw.h>
+
+namespace loom {
+
+using namespace autograd;
+
+namespace {
+
+// What the kernel keeps of each step for its gradient, in units of H.
+int64_t kept_parts(RecurrentCell cell) { return cell == RecurrentCell::lstm || cell == RecurrentCell::gru ? 4 : 0; }
+
+View view_or_null(const Tensor& x) { return x.defined() ? View(x) : View(); }
+
+// Position t of an array [T, ..], or no view of no array.
+View at(const Tensor& x, int64_t t) {
+  if (!x.defined()) return {};
+  View v = raw::select(x, 0, t);
+  return v;
+}
+
+struct Steps {
+  RecurrentCell cell;
+  bool reverse;
+  int64_t steps, rows, hidden, gates;  // T, N, H, G * H
+
+  int64_t position(int64_t step) const { return reverse ? steps - 1 - step : step; }
+  // The state before a step: that after the one before, or the initial one.
+  View before(const Tensor& states, const Tensor& initial, int64_t step) const {
+    if (!initial.defined()) return {};
+    return step == 0 ? View(initial) : at(states, position(step - 1));
+  }
+};
+
+void check_operands(const Steps& s, const Tensor& gates, const Tensor& w_hh, const Tensor& b_hh, const Tensor& h_0,
+                    const Tensor& c_0) {
+  const char* const op = "recurrent_steps";
+  const bool lstm = s.cell == RecurrentCell::lstm;
+  const Dims state{s.rows, s.hidden};
+  check(s.steps > 0 && w_hh.shape() == Dims{s.gates, s.hidden} && h_0.shape() == state &&
+            s.gates == s.hidden * (lstm                           ? 4
+                                   : s.cell == RecurrentCell::gru ? 3
+                                                                  : 1) &&
+            (!b_hh.defined() || b_hh.shape() == Dims{s.gates}) && c_0.defined() == lstm &&
+            (!lstm || c_0.shape() == state),
+        op, ": given gates ", gates.shape(), ", w_hh ", w_hh.shape(), " and a state ", h_0.shape(),
+        ", expected [T, N, G * H], [G * H, H] and [N, H]");
+  check(gates.dtype() == DType::f32 || gates.dtype() == DType::f64, op, ": given gates of ", gates.dtype(),
+        ", expected f32 or f64");
+  for (const Tensor* x : {&w_hh, &b_hh, &h_0, &c_0})
+    check(!x->defined() || (x->dtype() == gates.dtype() && x->device() == gates.device()), op, ": given operands of ",
+          gates.dtype(), " on ", gates.device(), " and of ", x->defined() ? x->dtype() : gates.dtype(), " on ",
+          x->defined() ? x->device() : gates.device(), ", expected one dtype and device");
+}
+
+// Everything of a forward pass that its backward reads.
+struct Pass {
+  Tensor h_0, c_0, w_hh;
+  Tensor y, c, kept;  // [T, N, H], [T, N, H] (lstm), [T, N, parts * H]
+};
+
+void forward(const Steps& s, const Tensor& gates, const Tensor& b_hh, const Pass& p) {
+  Accelerator& on = accelerator(gates.device());
+  const Tensor from_state = empty({s.rows, s.gates}, {gates.dtype(), gates.device()});
+  const Tensor turned = raw::transpose(p.w_hh, 0, 1);
+  for (int64_t step = 0; step < s.steps; ++step) {
+    const int64_t t = s.position(step);
+    const View before = s.before(p.y, p.h_0, step);
+    on.gemm({.c = from_state, .a = before, .b = turned, .bias = view_or_null(b_hh)});
+    on.recurrent_cell(at(p.y, t), at(p.c, t), at(p.kept, t),
+                      {s.cell, at(gates, t), from_state, before, s.before(p.c, p.c_0, step)});
+  }
+}
+
+// Sum over all steps of d_state^T @ the state before: the steps that follow another one in one product.
+Tensor weight_gradient(const Steps& s, const Tensor& d_state, const Pass& p) {
+  const Tensor dw = empty({s.gates, s.hidden}, {d_state.dtype(), d_state.device()});
+  const auto rows = [&](const Tensor& x, int64_t from, int64_t count) {
+    return raw::reshape(raw::slice(x, 0, from, from + count, 1), {count * s.rows, x.shape().back()});
+  };
+  const int64_t first = s.position(0), later = s.reverse ? 0 : 1, earlier = s.reverse ? 1 : 0;
+  raw::matmul_into(dw, raw::transpose(rows(d_state, first, 1), 0, 1), p.h_0, false);
+  if (s.steps > 1)
+    raw::matmul_into(dw, raw::transpose(rows(d_state, later, s.steps - 1), 0, 1), rows(p.y, earlier, s.steps - 1),
+                     true);
+  return dw;
+}
+
+// dy [T, N, H] and dc_n [N, H] may be undefined. Gradients of gates, w_hh, b_hh, h_0, c_0.
+Grads backward(const Steps& s, const Tensor& dy, const Tensor& dc_n, const Pass& p, bool bias) {
+  const TensorOptions like(p.y.dtype(), p.y.device());
+  Accelerator& on = accelerator(p.y.device());
+  const bool lstm = s.cell == RecurrentCell::lstm, gru = s.cell == RecurrentCell::gru;
+  const Tensor d_input = empty({s.steps, s.rows, s.gates}, like),
+               d_state = gru ? empty(d_input.shape(), like) : d_input;
+  const Tensor dh = zeros({s.rows, s.hidden}, like), total = empty(dh.shape(), like);
+  Tensor dc = !lstm ? Tensor() : dc_n.defined() ? raw::clone(dc_n) : zeros(dh.shape(), like);
+  for (int64_t step = s.steps - 1; step >= 0; --step) {
+    const int64_t t = s.position(step);
+    if (dy.defined())
+      on.binary(Binary::add, total, dh, at(dy, t));
+    else
+      on.copy(total, dh);
+    const Tensor dc_before = lstm ? empty(dh.shape(), like) : Tensor();
+    on.recurrent_cell_grad(at(d_input, t), gru ? at(d_state, t) : View(), dh, view_or_null(dc_before),
+                           {s.cell, total, view_or_null(dc), at(p.kept, t), at(p.y, t), at(p.c, t),
+                            s.before(p.y, p.h_0, step), s.before(p.c, p.c_0, step)});
+    on.gemm({.c = dh, .a = at(d_state, t), .b = p.w_hh, .bias = {}, .beta = gru ? 1.0 : 0.0});
+    dc = dc_before;
+  }
+  Grads grads(5);
+  grads[0] = d_input;
+  grads[1] = weight_gradient(s, d_state, p);
+  if (bias) grads[2] = raw::reduce(Reduce::sum, d_state, {0, 1}, false);
+  grads[3] = dh;
+  grads[4] = dc;
+  return grads;
+}
+
+// A step in ordinary ops, and its gradient: what a recorded backward is made of.
+struct ComposedStep {
+  Tensor h, c, h_before, c_before;
+  std::vector<Tensor> parts;  // the gates after their functions; of a GRU also the state's part of the candidate
+
+  ComposedStep(RecurrentCell cell, const Tensor& gates, const Tensor& from_state, const Tensor& h0, const Tensor& c0)
+      : h_before(h0), c_before(c0) {
+    if (cell == RecurrentCell::lstm) {
+      const std::vector<Tensor> a = chunk(gates + from_state, 4, -1);
+      parts = {sigmoid(a[0]), sigmoid(a[1]), tanh(a[2]), sigmoid(a[3])};
+      c = parts[1] * c_before + parts[0] * parts[2];
+      h = parts[3] * tanh(c);
+    } else if (cell == RecurrentCell::gru) {
+      const std::vector<Tensor> a = chunk(gates, 3, -1), b = chunk(from_state, 3, -1);
+      const Tensor reset = sigmoid(a[0] + b[0]);
+      parts = {reset, sigmoid(a[1] + b[1]), tanh(a[2] + reset * b[2]), b[2]};
+      h = parts[2] + parts[1] * (h_before - parts[2]);
+    } else {
+      h = cell == RecurrentCell::relu ? relu(gates + from_state) : tanh(gates + from_state);
+    }
+  }
+
+  struct Gradient {
+    Tensor input, state, h_before, c_before;  // h_before: beside what goes through the gates; may be undefined
+  };
+  Gradient gradient(RecurrentCell cell, const Tensor& dh, const Tensor& dc_after) const {
+    if (cell == RecurrentCell::lstm) {
+      const Tensor squashed = tanh(c), d = dc_after + dh * parts[3] * (1.0 - square(squashed));
+      const Tensor da = cat({d * parts[2] * parts[0] * (1.0 - parts[0]), d * c_before * parts[1] * (1.0 - parts[1]),
+                             d * parts[0] * (1.0 - square(parts[2])), dh * squashed * parts[3] * (1.0 - parts[3])},
+                            -1);
+      return {da, da, {}, d * parts[1]};
+    }
+    if (cell == RecurrentCell::gru) {
+      const Tensor dn = dh * (1.0 - parts[1]) * (1.0 - square(parts[2]));
+      const Tensor dr = dn * parts[3] * parts[0] * (1.0 - parts[0]);
+      const Tensor dz = dh * (h_before - parts[2]) * parts[1] * (1.0 - parts[1]);
+      return {cat({dr, dz, dn}, -1), cat({dr, dz, dn * parts[0]}, -1), dh * parts[1], {}};
+    }
+    const Tensor da = cell == RecurrentCell::relu ? relu_backward(dh, h) : dh * (1.0 - square(h));
+    return {da, da, {}, {}};
+  }
+};
+
+struct Operands {
+  Tensor gates, w_hh, b_hh, h_0, c_0;
+};
+
+Grads composed(const Steps& s, const Tensor& dy, const Tensor& dc_n, const Operands& x) {
+  std::vector<ComposedStep> done;
+  Tensor h = x.h_0, c = x.c_0;
+  for (int64_t step = 0; step < s.steps; ++step) {
+    done.emplace_back(s.cell, select(x.gates, 0, s.position(step)), linear(h, x.w_hh, x.b_hh), h, c);
+    h = done.back().h;
+    c = done.back().c;
+  }
+  Tensor dh = zeros_like(x.h_0), dc = dc_n, dw, db;
+  if (s.cell == RecurrentCell::lstm && !dc.defined()) dc = zeros_like(x.c_0);
+  std::vector<Tensor> d_gates(static_cast<size_t>(s.steps));
+  for (int64_t step = s.steps - 1; step >= 0; --step) {
+    const int64_t t = s.position(step);
+    const Tensor total = dy.defined() ? dh + select(dy, 0, t) : dh;
+    const auto d = done[static_cast<size_t>(step)].gradient(s.cell, total, dc);
+    d_gates[static_cast<size_t>(t)] = d.input;
+    dh = matmul(d.state, x.w_hh);
+    if (d.h_before.defined()) dh = dh + d.h_before;
+    dc = d.c_before;
+    const Tensor w = matmul(d.state.t(), done[static_cast<size_t>(step)].h_before), b = sum(d.state, {0});
+    dw = dw.defined() ? dw + w : w;
+    db = db.defined() ? db + b : b;
+  }
+  Grads grads(5);
+  grads[0] = stack(d_gates, 0);
+  grads[1] = dw;
+  if (x.b_hh.defined()) grads[2] = db;
+  grads[3] = dh;
+  grads[4] = dc;
+  return grads;
+}
+
+}  // namespace
+
+std::pair<Tensor, Tensor> recurrent_steps(RecurrentCell cell, const Tensor& gates_, const Tensor& w_hh_,
+                                          const Tensor& b_hh_, const Tensor& h_0_, const Tensor& c_0_, bool reverse) {
+  const auto [gates, w_hh, b_hh, h_0, c_0] = enter(ops::recurrent_steps, gates_, w_hh_, b_hh_, h_0_, c_0_);
+  check(gates.dim() == 3 && w_hh.dim() == 2 && h_0.dim() == 2, "recurrent_steps: given gates ", gates.shape(),
+        ", w_hh ", w_hh.shape(), " and a state ", h_0.shape(), ", expected [T, N, G * H], [G * H, H] and [N, H]");
+  const Steps s{cell, reverse, gates.size(0), gates.size(1), h_0.size(1), gates.size(2)};
+  check_operands(s, gates, w_hh, b_hh, h_0, c_0);
+  const TensorOptions like(gates.dtype(), gates.device());
+  const Dims shape{s.steps, s.rows, s.hidden};
+  const bool lstm = cell == RecurrentCell::lstm;
+  Pass pass{raw::contiguous(h_0), lstm ? raw::contiguous(c_0) : Tensor(), w_hh,
+            empty(shape, like),   lstm ? empty(shape, like) : Tensor(),   {}};
+  if (kept_parts(cell) > 0) pass.kept = empty({s.steps, s.rows, kept_parts(cell) * s.hidden}, like);
+  if (s.rows > 0) forward(s, raw::contiguous(gates), b_hh, pass);
+  const Tensor y = raw::alias(pass.y);  // the graph holds the pass, so it must not hold its own node
+  const Tensor c_n = lstm ? raw::select(pass.c, 0, s.position(s.steps - 1)) : Tensor();
+  const Tensor outputs[] = {y, c_n};
+  record_outputs(ops::recurrent_steps, std::span(outputs, lstm ? 2 : 1), Inputs{gates, w_hh, b_hh, h_0, c_0},
+                 [s, pass, y_kept = save(pass.y), c_kept = save(pass.c), gates = save(gates), w_hh = save(w_hh),
+                  b_hh = save(b_hh), h_0 = save(h_0), c_0 = save(c_0)](std::span<const Tensor> g, const Needs&) {
+                   y_kept();  // nor the results written to meanwhile
+                   c_kept();
+                   const Tensor dc_n = g.size() > 1 ? g[1] : Tensor();
+                   if (context().grad_mode || s.rows == 0)
+                     return composed(s, g[0], dc_n, {gates(), w_hh(), b_hh(), h_0(), c_0()});
+                   w_hh();  // not written to meanwhile
+                   return backward(s, g[0].defined() ? raw::contiguous(g[0]) : g[0], dc_n, pass, b_hh().defined());
+                 });
+  return {y, c_n};
+}
+
+}  // namespace loom

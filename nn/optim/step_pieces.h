@@ -1,0 +1,38 @@
+// How an optimizer's update reaches the accelerator: all pieces of a group on one device in one call.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include <loom/accelerators/accelerator.h>
+#include <loom/nn/optim/optimizer.h>
+
+namespace loom::optim {
+
+inline Dense dense(const Tensor& x) {
+  auto* const start = static_cast<std::byte*>(x.storage()->data());
+  return {start ? start + x.storage_offset() * static_cast<int64_t>(item_size(x.dtype())) : nullptr, x.dtype()};
+}
+
+// fill(update, piece, state) adds an item's states and step; run(accelerator, pieces) makes the step.
+template <class Items, class Fill, class Run>
+void step_pieces(const Items& items, const Fill& fill, const Run& run) {
+  std::vector<UpdatePiece> pieces;
+  pieces.reserve(items.size());
+  for (size_t begin = 0, end; begin < items.size(); begin = end) {
+    const Device device = items[begin].piece.value.device();
+    pieces.clear();
+    for (end = begin; end < items.size() && items[end].piece.value.device() == device; ++end) {
+      const auto& [piece, state] = items[end];
+      UpdatePiece& update = pieces.emplace_back();
+      update.numel = piece.value.numel();
+      update.value = dense(piece.value);
+      update.grad = dense(piece.grad);
+      fill(update, piece, *state);
+    }
+    run(accelerator(device), pieces);
+  }
+}
+
+}  // namespace loom::optim

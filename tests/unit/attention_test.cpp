@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// The fused attention against the one composed of other ops: values, gradients, what is kept.
+#include <cmath>
+
+#include <loom/accelerators/memory.h>
+#include <loom/autograd/engine.h>
+#include <loom/autograd/ops.h>
+#include <loom/tensor/context.h>
+
+#include "tensor_test.h"
+
+namespace {
+
+using namespace loom;
+using tensor_test::error_of;
+
+struct Case {
+  const char* name;
+  AttentionOptions options;
+};
+
+// The same mask as one that is added and has a gradient, which the fused kernel leaves to the composed path.
+AttentionOptions composed(const AttentionOptions& o, int64_t queries, int64_t keys) {
+  AttentionOptions out = o;
+  const double hidden = -std::numeric_limits<double>::infinity();
+  Tensor mask = zeros({queries, keys}, f64);
+  if (o.is_causal) mask = masked_fill(mask, logical_not(tril(ones({queries, keys}, boolean))), hidden);
+  if (o.mask.defined())
+    mask = o.mask.dtype() == boolean ? masked_fill(mask, logical_not(o.mask), hidden) : mask + o.mask.to(f64);
+  out.is_causal = false;
+  out.mask = mask.detach().requires_grad_();
+  return out;
+}
+
+std::vector<Case> cases(int64_t queries, int64_t keys) {
+  const Tensor allowed = logical_or(rand({queries, keys}) < 0.6, arange(keys) == 0.0);
+  return {{"all", {}},
+          {"causal", {.is_causal = true}},
+          {"scale", {.scale = 0.3}},
+          {"boolean mask", {.mask = allowed}},
+          {"mask of keys", {.mask = allowed.select(0, 0).reshape({1, 1, keys})}},
+          {"added mask", {.mask = randn({queries, keys}, f64)}},
+          {"a mask for each head", {.mask = randn({3, queries, keys}, f64)}}};
+}
+
+double distance(const Tensor& a, const Tensor& b) {
+  return a.numel() == 0 ? 0 : abs(a.to(f64) - b.to(f64)).max().item<double>();
+}
+
+struct Result {
+  Tensor y;
+  std::vector<Tensor> grads;
+};
+
+Result differentiated(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& o,
+                      const Tensor& seed) {
+  const Tensor y = scaled_dot_product_attention(q, k, v, o);
+  const Tensor inputs[] = {q, k, v}, seeds[] = {seed.to(y.dtype())};
+  return {y, grad({&y, 1}, inputs, seeds)};
+}
+
+}  // namespace
+
+TEST_CASE("fused attention: values and gradients of the composed one, at odd sizes and strides") {
+  struct Sizes {
+    int64_t queries, keys, width, columns;
+  };
+  for (const auto& [queries, keys, width, columns] :
+       {Sizes{1, 1, 1, 1}, {3, 5, 4, 2}, {65, 33, 7, 9}, {64, 256, 8, 16}, {130, 70, 16, 3}, {20, 600, 5, 6}}) {
+    manual_seed(static_cast<uint64_t>(queries));
+    // [N, T, heads, d] seen as [N, heads, T, d], as projections of several heads lie; v broadcast over N.
+    const Tensor q = randn({2, queries, 3, width}, f64).transpose(1, 2).detach().requires_grad_();
+    const Tensor k =
+        randn({2, keys, 3, width * 2}, f64).slice(-1, 0, width * 2, 2).transpose(1, 2).detach().requires_grad_();
+    const Tensor v = randn({1, 3, columns, keys}, f64).transpose(-2, -1).detach().requires_grad_();
+    const Tensor seed = randn({2, 3, queries, columns}, f64);
+    for (const auto& [name, options] : cases(queries, keys)) {
+      CAPTURE(name);
+      CAPTURE(queries);
+      const Result expected = differentiated(q, k, v, composed(options, queries, keys), seed);
+      const Result got = differentiated(q, k, v, options, seed);
+      CHECK(distance(got.y, expected.y) < 1e-12);
+      for (size_t i = 0; i < 3; ++i) CHECK(distance(got.grads[i], expected.grads[i]) < 1e-11);
+      for (const auto& [dtype, error] : {std::pair(f32, 1e-5), std::pair(bf16, 0.05), std::pair(f16, 0.01)}) {
+        const auto low = [t = dtype](const Tensor& x) { return x.detach().to(t).requires_grad_(); };
+        const Result narrow = differentiated(low(q), low(k), low(v), options, seed);
+        CHECK(distance(narrow.y, expected.y) < error * 2);
+        for (size_t i = 0; i < 3; ++i)
+          CHECK(distance(narrow.grads[i], expected.grads[i]) < error * 4 * std::sqrt(static_cast<double>(queries)));
+      }
+    }
+  }
+}
+
+TEST_CASE("fused attention: rows that may attend to nothing are 0, and give no gradient") {
+  const Tensor q = randn({4, 3}).requires_grad_(), k = randn({5, 3}).requires_grad_(),
+               v = randn({5, 2}).requires_grad_();
+  const Tensor allowed = (arange(4) != 2.0).reshape({4, 1}).expand({4, 5});
+  const Result got = differentiated(q, k, v, {.mask = allowed}, ones({4, 2}));
+  CHECK(distance(got.y.select(0, 2), zeros({2})) == 0);
+  CHECK(distance(got.grads[0].select(0, 2), zeros({3})) == 0);
+  CHECK(all(got.grads[1] == got.grads[1]).item<bool>());
+  const double hidden = -std::numeric_limits<double>::infinity();
+  const Tensor y = scaled_dot_product_attention(q, k, v, {.mask = full({4, 5}, hidden)});
+  CHECK(all(y != y).item<bool>());  // as softmax of such a row
+}
+
+TEST_CASE("fused attention: NaN reaches its rows and no others") {
+  Tensor q = randn({3, 2}), k = randn({300, 2}), v = randn({300, 2});
+  q.select(0, 1).fill_(std::nan(""));
+  const Tensor y = scaled_dot_product_attention(q, k, v);
+  CHECK(all(y.select(0, 1) != y.select(0, 1)).item<bool>());
+  CHECK(all(y.select(0, 0) == y.select(0, 0)).item<bool>());
+}
+
+TEST_CASE("fused attention keeps nothing of the size of all scores") {
+  const int64_t length = 1024, width = 8;
+  const Tensor q = randn({1, length, width}).requires_grad_(), k = randn({1, length, width}).requires_grad_(),
+               v = randn({1, length, width}).requires_grad_();
+  const int64_t before = memory_stats().allocated;
+  reset_peak_memory_stats();
+  scaled_dot_product_attention(q, k, v, {.is_causal = true}).sum().backward();
+  CHECK(memory_stats().peak_allocated - before < length * length * 4 / 2);
+}
+
+TEST_CASE("fused attention: a saved operand that is written to is told of") {
+  for (int written = 0; written < 3; ++written) {
+    const Tensor leaves[] = {randn({4, 3}).requires_grad_(), randn({5, 3}).requires_grad_(),
+                             randn({5, 2}).requires_grad_()};
+    const Tensor x[] = {leaves[0] * 1.0, leaves[1] * 1.0, leaves[2] * 1.0};
+    const Tensor y = scaled_dot_product_attention(x[0], x[1], x[2]);
+    x[written].detach().zero_();
+    CHECK(error_of([&] { y.sum().backward(); }).find("modified in place") != std::string::npos);
+  }
+}
