@@ -1,4 +1,4 @@
-// The one matrix product that CPU kernels share; Eigen stays behind it.
+// The one matrix product that CPU kernels share.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ struct MatrixRef {
   int64_t rows, columns, row_stride, column_stride;
 };
 
-// c += alpha * a @ b in the calling thread. Either stride of a and of b must be 1, and c's column stride.
+// c += alpha * a @ b. Any strides.
 void multiply_add(const MatrixRef<float>& c, const MatrixRef<const float>& a, const MatrixRef<const float>& b,
                   float alpha = 1);
 void multiply_add(const MatrixRef<double>& c, const MatrixRef<const double>& a, const MatrixRef<const double>& b,

@@ -13,6 +13,8 @@
 #include <arm_neon.h>
 #endif
 
+#include <loom/accelerators/half.h>
+
 namespace loom::cpu {
 
 #if defined(__AVX512F__)
@@ -49,6 +51,24 @@ template <class V, class T>
   std::memcpy(p, &v, sizeof(v));
 }
 
+// 16-bit floats, widened.
+[[gnu::always_inline]] inline Vec<float> load(const BFloat16* p) {
+  VectorOf<uint16_t, vector_bytes / 2>::type bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  return (Vec<float>)(__builtin_convertvector(bits, Vec<uint32_t>) << 16);
+}
+[[gnu::always_inline]] inline Vec<float> load(const Half* p) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p)));
+#elif defined(__AVX2__) && defined(__F16C__)
+  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(p)));
+#else
+  Vec<float> v;
+  for (int i = 0; i < lanes<float>; ++i) v[i] = static_cast<float>(p[i]);
+  return v;
+#endif
+}
+
 // a * b + c, rounded once where the instruction set can; products are never fused otherwise (-ffp-contract=off).
 template <class V>
 [[gnu::always_inline]] inline V fma(V a, V b, V c) {
@@ -72,6 +92,22 @@ template <class V>
   return a * b + c;
 #endif
 }
+
+// Products of bf16 pairs: lane l of c gains a[2l] * b[2l] + a[2l + 1] * b[2l + 1]. The processor is asked at run time,
+// as few of those with AVX-512 have it; hence asm, which needs no flag that would let the compiler use it elsewhere.
+#if defined(__AVX512F__)
+inline constexpr bool may_have_pair_products = true;
+inline bool has_pair_products() {
+  static const bool found = __builtin_cpu_supports("avx512bf16");
+  return found;
+}
+[[gnu::always_inline]] inline Vec<float> pair_products(Vec<float> a, Vec<float> b, Vec<float> c) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+  return c;
+}
+#else
+inline constexpr bool may_have_pair_products = false;
+#endif
 
 // The first n of a vector's lanes, 0 <= n <= lanes<T>; T is float or double.
 template <class T>

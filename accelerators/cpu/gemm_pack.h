@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packing: part of an operand, read once with whatever strides it has, laid out as the tile's loop reads it.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include <loom/accelerators/cpu/micro_kernel.h>
+
+namespace loom::cpu {
+
+// A line runs along k: a row of a or a column of b. Element p of line l lies at data[l * line_stride + p * step].
+template <class S>
+struct Lines {
+  const S* data;
+  int64_t line_stride, step;
+};
+
+namespace pack_detail {
+
+template <int block, class V, int... lane>
+[[gnu::always_inline]] inline void swap_blocks(V& a, V& b, std::integer_sequence<int, lane...>) {
+  constexpr int n = sizeof...(lane);
+  const V upper = __builtin_shufflevector(a, b, (lane & block ? n + lane - block : lane)...);
+  b = __builtin_shufflevector(a, b, (lane & block ? n + lane : lane + block)...);
+  a = upper;
+}
+
+// Transposes n vectors of n lanes: blocks of `block` lanes are swapped across the diagonal, for ever larger blocks.
+template <int block = 1, class V, int n>
+[[gnu::always_inline]] inline void transpose(V (&v)[n]) {
+  if constexpr (block < n) {
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i)
+      if ((i & block) == 0) swap_blocks<block>(v[i], v[i + block], std::make_integer_sequence<int, n>());
+    transpose<block * 2>(v);
+  }
+}
+
+// lanes<T> steps of a line that is contiguous along k; zeros after the first `count` elements (a pair is two of them).
+template <class E, class S>
+[[gnu::always_inline]] inline Vec<SumOf<E>> steps_of(const S* from, int64_t count) {
+  using T = SumOf<E>;
+  constexpr int per_step = is_pair<E> ? 2 : 1;
+  constexpr int full = lanes<T> * per_step;
+  S some[full];
+  if (count < full) {
+    std::memset(static_cast<void*>(some), 0, sizeof(some));
+    std::memcpy(static_cast<void*>(some), from, static_cast<size_t>(count) * sizeof(S));
+    from = some;
+  }
+  if constexpr (is_pair<E>) {
+    Vec<T> v;
+    std::memcpy(&v, from, sizeof(v));
+    return v;
+  } else {
+    return load(from);
+  }
+}
+
+// One step of lanes<T> lines that are neighbours in memory: to[l] = line l at this step.
+template <class E, class S>
+[[gnu::always_inline]] inline Vec<SumOf<E>> lines_at(const S* from, int64_t step, int64_t count, bool second) {
+  if constexpr (is_pair<E>) {
+    const Vec<float> low = steps_of<float>(from, count);
+    const Vec<float> high = second ? steps_of<float>(from + step, count) : Vec<float>{};
+    return (Vec<float>)((Vec<uint32_t>)low >> 16 | (Vec<uint32_t>)high);
+  } else {
+    return steps_of<E>(from, count);
+  }
+}
+
+template <class E, class S>
+void pack_along_k(E* to, int64_t width, const Lines<S>& from, int64_t lines, int64_t k) {
+  using T = SumOf<E>;
+  constexpr int n = lanes<T>, per_step = is_pair<E> ? 2 : 1;
+  for (int64_t p = 0; p < k; p += n * per_step) {
+    const int64_t steps = std::min<int64_t>(n, (k - p + per_step - 1) / per_step);
+    Vec<T> block[n];
+    if (lines == n && k - p >= n * per_step) {
+#pragma GCC unroll 16
+      for (int l = 0; l < n; ++l) block[l] = steps_of<E>(from.data + l * from.line_stride + p, int64_t{n} * per_step);
+    } else {
+#pragma GCC unroll 16
+      for (int l = 0; l < n; ++l)
+        block[l] = l < lines ? steps_of<E>(from.data + l * from.line_stride + p, k - p) : Vec<T>{};
+    }
+    transpose(block);
+    if (steps == n) {
+#pragma GCC unroll 16
+      for (int s = 0; s < n; ++s) std::memcpy(to + s * width, &block[s], sizeof(block[s]));
+    } else {
+      for (int s = 0; s < steps; ++s) std::memcpy(to + s * width, &block[s], sizeof(block[s]));
+    }
+    to += n * width;
+  }
+}
+
+template <class E, class S>
+void pack_along_lines(E* to, int64_t width, const Lines<S>& from, int64_t lines, int64_t k) {
+  constexpr int per_step = is_pair<E> ? 2 : 1;
+  const S* at = from.data;
+  for (int64_t p = 0; p < k; p += per_step) {
+    const Vec<SumOf<E>> v = lines_at<E>(at, from.step, lines, p + 1 < k);
+    std::memcpy(to, &v, sizeof(v));
+    at += per_step * from.step;
+    to += width;
+  }
+}
+
+template <class E, class S>
+void pack_scattered(E* to, int64_t width, const Lines<S>& from, int64_t lines, int64_t k) {
+  constexpr int n = lanes<SumOf<E>>, per_step = is_pair<E> ? 2 : 1;
+  for (int64_t p = 0; p < k; p += per_step, to += width) {
+    std::memset(static_cast<void*>(to), 0, n * sizeof(E));
+    for (int64_t l = 0; l < lines; ++l) {
+      const S* const at = from.data + l * from.line_stride + p * from.step;
+      if constexpr (is_pair<E>)
+        to[l] = {at[0].bits | (p + 1 < k ? static_cast<uint32_t>(at[from.step].bits) << 16 : 0)};
+      else
+        to[l] = static_cast<E>(*at);
+    }
+  }
+}
+
+}  // namespace pack_detail
+
+// to[p * width + l] = element p of line l, for k elements of `lines` lines, converted to E. Lines are written in whole
+// vectors: those up to the next multiple of a vector's lanes are zero where width leaves room for them; else the next
+// step overwrites them, and up to one vector beyond the last step is written.
+template <class E, class S>
+void pack(E* to, int64_t width, const Lines<S>& from, int64_t lines, int64_t k) {
+  constexpr int64_t n = lanes<SumOf<E>>;
+  for (int64_t first = (lines - 1) / n * n; first >= 0; first -= n) {  // downwards: what spills over is overwritten
+    const Lines<S> some{from.data + first * from.line_stride, from.line_stride, from.step};
+    const int64_t count = std::min(n, lines - first);
+    if (from.step == 1)
+      pack_detail::pack_along_k(to + first, width, some, count, k);
+    else if (from.line_stride == 1)
+      pack_detail::pack_along_lines(to + first, width, some, count, k);
+    else
+      pack_detail::pack_scattered(to + first, width, some, count, k);
+  }
+}
+
+}  // namespace loom::cpu

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+// One product: cut into blocks that fit the caches, packed where that pays, divided among threads.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include <loom/accelerators/cpu/gemm.h>
+#include <loom/accelerators/cpu/gemm_pack.h>
+#include <loom/accelerators/cpu/gemm_tile.h>
+#include <loom/accelerators/cpu/scratch.h>
+#include <loom/accelerators/threads.h>
+
+namespace loom::cpu {
+
+// c = alpha * a @ b + beta * c + bias. Any strides; S is a's and b's dtype, C is c's, T what is summed in.
+template <class S, class T, class C>
+struct ProductArgs {
+  MatrixRef<const S> a, b;
+  MatrixRef<C> c;
+  T alpha = 1, beta = 0;  // beta 0: c is not read
+  const T* bias = nullptr;
+  int64_t bias_row = 0, bias_column = 1;
+};
+
+namespace product_detail {
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Memory for packed operands: on the stack where little is needed.
+template <class E>
+class Workspace {
+ public:
+  E* get(int64_t count) {
+    if (count * static_cast<int64_t>(sizeof(E)) <= static_cast<int64_t>(sizeof(near_)))
+      return reinterpret_cast<E*>(near_);
+    far_ = Scratch<E>(count);
+    return far_.data();
+  }
+
+ private:
+  alignas(64) std::byte near_[12 * 1024];
+  Scratch<E> far_;
+};
+
+// E is what tiles multiply, S what memory holds.
+template <class E, class S, class C>
+class Product {
+  using T = SumOf<E>;
+  static constexpr int64_t per_step = is_pair<E> ? 2 : 1;  // elements along k that one step of a tile takes
+  static constexpr int64_t panel = int64_t{tile_vectors} * lanes<T>;
+  static constexpr bool same_type = std::is_same_v<C, T>;
+  // A tile's rows of a and a panel of b share the first cache, a block of a has the second, a block of b the third.
+  static constexpr int64_t depth = 1536 / sizeof(E), block_rows = int64_t{18} * tile_rows, block_columns = 64 * panel;
+
+ public:
+  explicit Product(const ProductArgs<S, T, C>& args)
+      : p_(args), m_(args.c.rows), n_(args.c.columns), k_(args.a.columns), blocks_(k_blocks(k_)) {
+    if (!same_type && blocks_ > 1) partial_ = Scratch<T>(m_ * n_);
+  }
+
+  void run() {
+    const int64_t steps = ceil_div(ceil_div(k_, per_step), blocks_);
+    for (int64_t j = 0; j < n_; j += block_columns)
+      for (int64_t block = 0; block < blocks_; ++block) {
+        const int64_t from = std::min(block * steps * per_step, k_), to = std::min(from + steps * per_step, k_);
+        multiply({.j = j,
+                  .columns = std::min(block_columns, n_ - j),
+                  .p = from,
+                  .k = to - from,
+                  .steps = ceil_div(to - from, per_step),
+                  .first = block == 0,
+                  .last = block == blocks_ - 1});
+      }
+  }
+
+ private:
+  // A range of columns and of k.
+  struct Block {
+    int64_t j, columns, p, k, steps;
+    bool first, last;
+  };
+  // A tile's operand, packed or where it lies.
+  struct Part {
+    const E* data;
+    int64_t step, row;
+  };
+
+  static int64_t k_blocks(int64_t k) { return std::max<int64_t>(1, ceil_div(ceil_div(k, per_step), depth)); }
+
+  // Few rows of c do not pay for packing b; few columns do not for packing a.
+  bool b_lies_well() const { return std::is_same_v<E, S> && p_.b.column_stride == 1 && m_ <= 2 * tile_rows; }
+  bool a_lies_well() const {
+    if (n_ > 4 * panel) return false;
+    const bool along_k = p_.a.column_stride == 1;
+    const int64_t far = along_k ? p_.a.row_stride : p_.a.column_stride;
+    if (far * static_cast<int64_t>(sizeof(S)) % 2048 == 0 && m_ > tile_rows) return false;  // lines evict one another
+    if (is_pair<E>) return along_k && k_ % 2 == 0 && p_.a.row_stride % 2 == 0;
+    return std::is_same_v<E, S>;
+  }
+
+  void multiply(const Block& block) {
+    const int64_t panels = ceil_div(block.columns, panel);
+    const bool b_direct = b_lies_well();
+    const int64_t ragged = block.columns % panel;
+    Workspace<E> memory;
+    E* const packed = memory.get((b_direct ? (ragged != 0) : panels) * panel * block.steps);
+    // The columns that do not fill a panel are packed always: tiles read whole vectors.
+    const int64_t first_packed = b_direct ? panels - (ragged != 0) : 0;
+    parallel_for(panels - first_packed, grain_of(panel * block.k / 4), [&](int64_t begin, int64_t end) {
+      for (int64_t q = first_packed + begin; q < first_packed + end; ++q) {
+        const int64_t j = q * panel, columns = std::min(panel, block.columns - j);
+        const MatrixRef<const S>& b = p_.b;
+        pack(packed + (q - first_packed) * panel * block.steps, vectors_of(columns) * lanes<T>,
+             Lines<S>{b.data + block.p * b.row_stride + (block.j + j) * b.column_stride, b.column_stride, b.row_stride},
+             columns, block.k);
+      }
+    });
+    const auto part_of_b = [&](int64_t q) {
+      if (q >= first_packed)
+        return Part{packed + (q - first_packed) * panel * block.steps,
+                    vectors_of(std::min(panel, block.columns - q * panel)) * lanes<T>, 0};
+      return Part{reinterpret_cast<const E*>(p_.b.data + block.p * p_.b.row_stride + block.j + q * panel),
+                  p_.b.row_stride, 0};
+    };
+    parallel_for(m_, grain_of(2 * block.columns * std::max<int64_t>(block.k, 1), parallel_flops),
+                 [&](int64_t begin, int64_t end) { rows(block, begin, end, panels, part_of_b); });
+  }
+
+  static int64_t vectors_of(int64_t columns) { return ceil_div(columns, lanes<T>); }
+
+  template <class PartOfB>
+  void rows(const Block& block, int64_t begin, int64_t end, int64_t panels, const PartOfB& part_of_b) {
+    const int64_t height = ceil_div(end - begin, ceil_div(end - begin, tile_rows));  // of tiles: about equal
+    const MatrixRef<const S>& a = p_.a;
+    if (a_lies_well()) {
+      constexpr int64_t scale = is_pair<E> ? 2 : 1;
+      for (int64_t i = begin; i < end; i += height)
+        for (int64_t q = 0; q < panels; ++q) {
+          const S* const at = a.data + i * a.row_stride + block.p * a.column_stride;
+          tile(block, i, std::min(height, end - i), q,
+               {reinterpret_cast<const E*>(at), a.column_stride, a.row_stride / scale}, part_of_b(q));
+        }
+      return;
+    }
+    Workspace<E> memory;
+    const int64_t most = std::min(ceil_div(end - begin, height), block_rows / height) * height;
+    E* const packed = memory.get(most * block.steps + lanes<T>);
+    for (int64_t from = begin; from < end; from += most) {
+      const int64_t to = std::min(end, from + most);
+      for (int64_t i = from; i < to; i += height)
+        pack(packed + (i - from) * block.steps, height,
+             Lines<S>{a.data + i * a.row_stride + block.p * a.column_stride, a.row_stride, a.column_stride},
+             std::min(height, to - i), block.k);
+      for (int64_t q = 0; q < panels; ++q)
+        for (int64_t i = from; i < to; i += height)
+          tile(block, i, std::min(height, to - i), q, {packed + (i - from) * block.steps, height, 1}, part_of_b(q));
+    }
+  }
+
+  void tile(const Block& block, int64_t i, int64_t rows, int64_t q, const Part& a, const Part& b) {
+    const int64_t j = block.j + q * panel, columns = std::min(panel, block.columns - q * panel);
+    const int64_t vectors = vectors_of(columns), width = vectors * lanes<T>;
+    Tile<E> t{block.steps, a.data, a.step, a.row, b.data, b.step, nullptr, 0, columns, {}};
+    const MatrixRef<T> into = running_sums(block);
+    const bool both = block.first && p_.beta != 0 && p_.bias != nullptr;
+    if (into.data != nullptr && !both && (masks_tiles || columns == width)) {
+      t.c = into.data + i * into.row_stride + j;
+      t.c_row = into.row_stride;
+      t.end.alpha = p_.alpha;
+      if (!block.first)
+        t.end.from = 1;
+      else if (same_type)
+        t.end = {p_.alpha, p_.beta, bias(i, j), p_.bias_row, p_.bias_column};
+      return tile_kernel<E>(rows, vectors)(t);
+    }
+    alignas(64) T sums[tile_rows * panel];
+    t.c = sums;
+    t.c_row = width;
+    t.columns = width;
+    tile_kernel<E>(rows, vectors)(t);
+    for (int64_t r = 0; r < rows; ++r) finish(block, sums + r * width, i + r, j, columns);
+  }
+
+  const T* bias(int64_t i, int64_t j) const {
+    return p_.bias == nullptr ? nullptr : p_.bias + i * p_.bias_row + j * p_.bias_column;
+  }
+
+  // The matrix of T with adjoining columns that a block's tiles go to; none where they need finish().
+  MatrixRef<T> running_sums(const Block& block) const {
+    if constexpr (same_type)
+      return p_.c.column_stride == 1 ? p_.c : MatrixRef<T>{};
+    else
+      return block.last ? MatrixRef<T>{} : MatrixRef<T>{partial_.data(), m_, n_, n_, 1};
+  }
+
+  // A row of a tile, element by element: the tiles that kernels do not write themselves.
+  void finish(const Block& block, T* sums, int64_t i, int64_t j, int64_t columns) {
+    C* const c = p_.c.data + i * p_.c.row_stride + j * p_.c.column_stride;
+    const int64_t step = p_.c.column_stride;
+    for (int64_t x = 0; x < columns; ++x) sums[x] *= p_.alpha;
+    if (same_type ? block.first : block.last) {
+      if (p_.beta != 0)
+        for (int64_t x = 0; x < columns; ++x) sums[x] += p_.beta * static_cast<T>(c[x * step]);
+      if (p_.bias != nullptr)
+        for (int64_t x = 0; x < columns; ++x) sums[x] += bias(i, j)[x * p_.bias_column];
+    }
+    if (!block.first) {
+      T* const partial = same_type ? nullptr : partial_.data() + i * n_ + j;
+      for (int64_t x = 0; x < columns; ++x) sums[x] += partial != nullptr ? partial[x] : static_cast<T>(c[x * step]);
+    }
+    if (!same_type && !block.last) {
+      std::copy_n(sums, columns, partial_.data() + i * n_ + j);
+    } else if (step == 1) {
+      for (int64_t x = 0; x < columns; ++x) c[x] = static_cast<C>(sums[x]);
+    } else {
+      for (int64_t x = 0; x < columns; ++x) c[x * step] = static_cast<C>(sums[x]);
+    }
+  }
+
+  const ProductArgs<S, T, C>& p_;
+  int64_t m_, n_, k_, blocks_;
+  Scratch<T> partial_;  // m x n, sums of earlier blocks of k where c is of a narrower type
+};
+
+// c' = b' a'
+template <class S, class T, class C>
+ProductArgs<S, T, C> transposed(const ProductArgs<S, T, C>& p) {
+  const auto swapped = [](const auto& m) {
+    return std::remove_cvref_t<decltype(m)>{m.data, m.columns, m.rows, m.column_stride, m.row_stride};
+  };
+  return {swapped(p.b), swapped(p.a), swapped(p.c), p.alpha, p.beta, p.bias, p.bias_column, p.bias_row};
+}
+
+}  // namespace product_detail
+
+// In the calling thread and, where the product is large enough, in others too; c must not be empty.
+template <class E, class S, class T, class C>
+void multiply(const ProductArgs<S, T, C>& p) {
+  using namespace product_detail;
+  if (p.c.column_stride != 1 && p.c.row_stride == 1) return multiply<E>(transposed(p));
+  if (p.c.rows >= p.c.columns) return Product<E, S, C>(p).run();
+  constexpr int64_t unit = int64_t{tile_vectors} * lanes<T>;
+  const int64_t n = p.c.columns;
+  const int64_t flops = 2 * unit * p.c.rows * std::max<int64_t>(p.a.columns, 1);
+  parallel_for(ceil_div(n, unit), grain_of(flops, parallel_flops), [&](int64_t begin, int64_t end) {
+    const int64_t from = begin * unit, to = std::min(n, end * unit);
+    ProductArgs<S, T, C> part = p;
+    part.b.data += from * p.b.column_stride;
+    part.c.data += from * p.c.column_stride;
+    part.b.columns = part.c.columns = to - from;
+    if (p.bias != nullptr) part.bias += from * p.bias_column;
+    Product<E, S, C>(part).run();
+  });
+}
+
+}  // namespace loom::cpu
