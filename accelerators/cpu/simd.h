@@ -107,6 +107,7 @@ inline bool has_pair_products() {
 }
 #else
 inline constexpr bool may_have_pair_products = false;
+inline bool has_pair_products() { return false; }
 #endif
 
 // The first n of a vector's lanes, 0 <= n <= lanes<T>; T is float or double.
