@@ -44,33 +44,22 @@ template <int block = 1, class V, int n>
 // lanes<T> steps of a line that is contiguous along k; zeros after the first `count` elements (a pair is two of them).
 template <class E, class S>
 [[gnu::always_inline]] inline Vec<SumOf<E>> steps_of(const S* from, int64_t count) {
-  using T = SumOf<E>;
-  constexpr int per_step = is_pair<E> ? 2 : 1;
-  constexpr int full = lanes<T> * per_step;
-  S some[full];
-  if (count < full) {
-    std::memset(static_cast<void*>(some), 0, sizeof(some));
-    std::memcpy(static_cast<void*>(some), from, static_cast<size_t>(count) * sizeof(S));
-    from = some;
-  }
-  if constexpr (is_pair<E>) {
-    Vec<T> v;
-    std::memcpy(&v, from, sizeof(v));
-    return v;
-  } else {
-    return load(from);
-  }
+  constexpr int full = lanes<SumOf<E>> * (is_pair<E> ? 2 : 1);
+  if constexpr (is_pair<E>)
+    return load_first_pairs(from, std::min<int64_t>(count, full));
+  else
+    return count >= full ? load(from) : load_first(from, count);
 }
 
-// One step of lanes<T> lines that are neighbours in memory: to[l] = line l at this step.
-template <class E, class S>
-[[gnu::always_inline]] inline Vec<SumOf<E>> lines_at(const S* from, int64_t step, int64_t count, bool second) {
+// One step (for pairs: from this row and `next`) of lanes<T> lines that are neighbours in memory.
+template <bool all, class E, class S>
+[[gnu::always_inline]] inline Vec<SumOf<E>> lines_at(const S* from, const S* next, int64_t count) {
+  const auto get = [&](const S* p) __attribute__((always_inline)) { return all ? load(p) : load_first(p, count); };
   if constexpr (is_pair<E>) {
-    const Vec<float> low = steps_of<float>(from, count);
-    const Vec<float> high = second ? steps_of<float>(from + step, count) : Vec<float>{};
-    return (Vec<float>)((Vec<uint32_t>)low >> 16 | (Vec<uint32_t>)high);
+    const Vec<float> high = next != nullptr ? get(next) : Vec<float>{};
+    return (Vec<float>)((Vec<uint32_t>)get(from) >> 16 | (Vec<uint32_t>)high);
   } else {
-    return steps_of<E>(from, count);
+    return get(from);
   }
 }
 
@@ -81,31 +70,26 @@ void pack_along_k(E* to, int64_t width, const Lines<S>& from, int64_t lines, int
   for (int64_t p = 0; p < k; p += n * per_step) {
     const int64_t steps = std::min<int64_t>(n, (k - p + per_step - 1) / per_step);
     Vec<T> block[n];
-    if (lines == n && k - p >= n * per_step) {
 #pragma GCC unroll 16
-      for (int l = 0; l < n; ++l) block[l] = steps_of<E>(from.data + l * from.line_stride + p, int64_t{n} * per_step);
-    } else {
-#pragma GCC unroll 16
-      for (int l = 0; l < n; ++l)
-        block[l] = l < lines ? steps_of<E>(from.data + l * from.line_stride + p, k - p) : Vec<T>{};
-    }
+    for (int l = 0; l < n; ++l)
+      block[l] = l < lines ? steps_of<E>(from.data + l * from.line_stride + p, k - p) : Vec<T>{};
     transpose(block);
     if (steps == n) {
 #pragma GCC unroll 16
       for (int s = 0; s < n; ++s) std::memcpy(to + s * width, &block[s], sizeof(block[s]));
     } else {
-      for (int s = 0; s < steps; ++s) std::memcpy(to + s * width, &block[s], sizeof(block[s]));
+      for (int64_t s = 0; s < steps; ++s) std::memcpy(to + s * width, &block[s], sizeof(block[s]));
     }
     to += n * width;
   }
 }
 
-template <class E, class S>
+template <bool all, class E, class S>
 void pack_along_lines(E* to, int64_t width, const Lines<S>& from, int64_t lines, int64_t k) {
   constexpr int per_step = is_pair<E> ? 2 : 1;
   const S* at = from.data;
   for (int64_t p = 0; p < k; p += per_step) {
-    const Vec<SumOf<E>> v = lines_at<E>(at, from.step, lines, p + 1 < k);
+    const Vec<SumOf<E>> v = lines_at<all, E>(at, p + 1 < k ? at + from.step : nullptr, lines);
     std::memcpy(to, &v, sizeof(v));
     at += per_step * from.step;
     to += width;
@@ -127,23 +111,38 @@ void pack_scattered(E* to, int64_t width, const Lines<S>& from, int64_t lines, i
   }
 }
 
-}  // namespace pack_detail
-
-// to[p * width + l] = element p of line l, for k elements of `lines` lines, converted to E. Lines are written in whole
-// vectors: those up to the next multiple of a vector's lanes are zero where width leaves room for them; else the next
-// step overwrites them, and up to one vector beyond the last step is written.
 template <class E, class S>
-void pack(E* to, int64_t width, const Lines<S>& from, int64_t lines, int64_t k) {
+void pack_panel(E* to, int64_t width, const Lines<S>& from, int64_t lines, int64_t readable, int64_t k) {
   constexpr int64_t n = lanes<SumOf<E>>;
   for (int64_t first = (lines - 1) / n * n; first >= 0; first -= n) {  // downwards: what spills over is overwritten
     const Lines<S> some{from.data + first * from.line_stride, from.line_stride, from.step};
     const int64_t count = std::min(n, lines - first);
     if (from.step == 1)
-      pack_detail::pack_along_k(to + first, width, some, count, k);
-    else if (from.line_stride == 1)
-      pack_detail::pack_along_lines(to + first, width, some, count, k);
+      pack_along_k(to + first, width, some, count, k);
+    else if (from.line_stride != 1)
+      pack_scattered(to + first, width, some, count, k);
+    else if (readable - first >= n)
+      pack_along_lines<true>(to + first, width, some, count, k);
     else
-      pack_detail::pack_scattered(to + first, width, some, count, k);
+      pack_along_lines<false>(to + first, width, some, count, k);
+  }
+}
+
+}  // namespace pack_detail
+
+// A row of panels, each of `width` lines and `stride` elements from the next: to[p * width + l] is element p of the
+// panel's line l, for k elements of `lines` lines in all, converted to E. Lines are written in whole vectors, so that a
+// panel needs room for a vector beyond its last step; lines that the last panel lacks are zero up to a whole vector.
+template <class E, class S>
+void pack(E* to, int64_t width, int64_t stride, const Lines<S>& from, int64_t lines, int64_t k) {
+  // Neighbouring lines share cache lines and pages: they are read together, a few steps at a time.
+  const int64_t chunk = from.step == 1 ? k : 8;
+  for (int64_t p = 0; p < k; p += chunk) {
+    E* panel = to + p / (is_pair<E> ? 2 : 1) * width;
+    for (int64_t l = 0; l < lines; l += width, panel += stride) {
+      const Lines<S> some{from.data + l * from.line_stride + p * from.step, from.line_stride, from.step};
+      pack_detail::pack_panel(panel, width, some, std::min(width, lines - l), lines - l, std::min(chunk, k - p));
+    }
   }
 }
 

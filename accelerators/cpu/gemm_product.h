@@ -10,6 +10,7 @@
 #include <loom/accelerators/cpu/gemm.h>
 #include <loom/accelerators/cpu/gemm_pack.h>
 #include <loom/accelerators/cpu/gemm_tile.h>
+#include <loom/accelerators/cpu/gemm_vector.h>
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/threads.h>
 
@@ -110,18 +111,15 @@ class Product {
     // The columns that do not fill a panel are packed always: tiles read whole vectors.
     const int64_t first_packed = b_direct ? panels - (ragged != 0) : 0;
     parallel_for(panels - first_packed, grain_of(panel * block.k / 4), [&](int64_t begin, int64_t end) {
-      for (int64_t q = first_packed + begin; q < first_packed + end; ++q) {
-        const int64_t j = q * panel, columns = std::min(panel, block.columns - j);
-        const MatrixRef<const S>& b = p_.b;
-        pack(packed + (q - first_packed) * panel * block.steps, vectors_of(columns) * lanes<T>,
-             Lines<S>{b.data + block.p * b.row_stride + (block.j + j) * b.column_stride, b.column_stride, b.row_stride},
-             columns, block.k);
-      }
+      const MatrixRef<const S>& b = p_.b;
+      const int64_t j = (first_packed + begin) * panel,
+                    columns = std::min(end * panel + first_packed * panel, block.columns) - j;
+      pack(packed + begin * panel * block.steps, panel, panel * block.steps,
+           Lines<S>{b.data + block.p * b.row_stride + (block.j + j) * b.column_stride, b.column_stride, b.row_stride},
+           columns, block.k);
     });
     const auto part_of_b = [&](int64_t q) {
-      if (q >= first_packed)
-        return Part{packed + (q - first_packed) * panel * block.steps,
-                    vectors_of(std::min(panel, block.columns - q * panel)) * lanes<T>, 0};
+      if (q >= first_packed) return Part{packed + (q - first_packed) * panel * block.steps, panel, 0};
       return Part{reinterpret_cast<const E*>(p_.b.data + block.p * p_.b.row_stride + block.j + q * panel),
                   p_.b.row_stride, 0};
     };
@@ -147,53 +145,63 @@ class Product {
     }
     Workspace<E> memory;
     const int64_t most = std::min(ceil_div(end - begin, height), block_rows / height) * height;
-    E* const packed = memory.get(most * block.steps + lanes<T>);
+    const int64_t stride = height * block.steps + lanes<T>;
+    E* const packed = memory.get(most / height * stride);
     for (int64_t from = begin; from < end; from += most) {
       const int64_t to = std::min(end, from + most);
-      for (int64_t i = from; i < to; i += height)
-        pack(packed + (i - from) * block.steps, height,
-             Lines<S>{a.data + i * a.row_stride + block.p * a.column_stride, a.row_stride, a.column_stride},
-             std::min(height, to - i), block.k);
+      pack(packed, height, stride,
+           Lines<S>{a.data + from * a.row_stride + block.p * a.column_stride, a.row_stride, a.column_stride}, to - from,
+           block.k);
       for (int64_t q = 0; q < panels; ++q)
         for (int64_t i = from; i < to; i += height)
-          tile(block, i, std::min(height, to - i), q, {packed + (i - from) * block.steps, height, 1}, part_of_b(q));
+          tile(block, i, std::min(height, to - i), q, {packed + (i - from) / height * stride, height, 1}, part_of_b(q));
     }
   }
 
   void tile(const Block& block, int64_t i, int64_t rows, int64_t q, const Part& a, const Part& b) {
     const int64_t j = block.j + q * panel, columns = std::min(panel, block.columns - q * panel);
     const int64_t vectors = vectors_of(columns), width = vectors * lanes<T>;
-    Tile<E> t{block.steps, a.data, a.step, a.row, b.data, b.step, nullptr, 0, columns, {}};
-    const MatrixRef<T> into = running_sums(block);
-    const bool both = block.first && p_.beta != 0 && p_.bias != nullptr;
-    if (into.data != nullptr && !both && (masks_tiles || columns == width)) {
-      t.c = into.data + i * into.row_stride + j;
-      t.c_row = into.row_stride;
-      t.end.alpha = p_.alpha;
-      if (!block.first)
-        t.end.from = 1;
-      else if (same_type)
-        t.end = {p_.alpha, p_.beta, bias(i, j), p_.bias_row, p_.bias_column};
-      return tile_kernel<E>(rows, vectors)(t);
+    const bool whole = masks_tiles || columns == width;
+    const auto run = [&]<class Out>(Out* c, int64_t c_row, int64_t wide, const TileEnd<T>& end) {
+      tile_kernel<E, Out>(rows, vectors)({block.steps, a.data, a.step, a.row, b.data, b.step, c, c_row, wide, end});
+    };
+    const TileEnd<T> end = end_of(block, i, j);
+    if (whole && (end.from == 0 || end.bias == nullptr)) {
+      const MatrixRef<T> sums = running_sums();
+      if (!same_type && !block.last) return run(sums.data + i * sums.row_stride + j, sums.row_stride, columns, end);
+      if constexpr (has_tile_kernel<E, C>)
+        if (p_.c.column_stride == 1 && (same_type || p_.beta == 0))
+          return run(p_.c.data + i * p_.c.row_stride + j, p_.c.row_stride, columns, end);
     }
     alignas(64) T sums[tile_rows * panel];
-    t.c = sums;
-    t.c_row = width;
-    t.columns = width;
-    tile_kernel<E>(rows, vectors)(t);
+    run(sums, width, width, {});
     for (int64_t r = 0; r < rows; ++r) finish(block, sums + r * width, i + r, j, columns);
+  }
+
+  // beta * c joins first where c is of T, and with the sums of all other blocks where it is not; so does the bias.
+  TileEnd<T> end_of(const Block& block, int64_t i, int64_t j) const {
+    const MatrixRef<T> sums = running_sums();
+    TileEnd<T> end{.alpha = p_.alpha, .base = sums.data + i * sums.row_stride + j, .base_row = sums.row_stride};
+    if (!block.first)
+      end.from = 1;
+    else if (same_type)
+      end.from = p_.beta;
+    if (same_type ? block.first : block.last) end.bias = bias(i, j);
+    end.bias_row = p_.bias_row;
+    end.bias_column = p_.bias_column;
+    return end;
   }
 
   const T* bias(int64_t i, int64_t j) const {
     return p_.bias == nullptr ? nullptr : p_.bias + i * p_.bias_row + j * p_.bias_column;
   }
 
-  // The matrix of T with adjoining columns that a block's tiles go to; none where they need finish().
-  MatrixRef<T> running_sums(const Block& block) const {
+  // Where the sums of earlier blocks of k are.
+  MatrixRef<T> running_sums() const {
     if constexpr (same_type)
-      return p_.c.column_stride == 1 ? p_.c : MatrixRef<T>{};
+      return p_.c;
     else
-      return block.last ? MatrixRef<T>{} : MatrixRef<T>{partial_.data(), m_, n_, n_, 1};
+      return {partial_.data(), m_, n_, n_, 1};
   }
 
   // A row of a tile, element by element: the tiles that kernels do not write themselves.
@@ -234,13 +242,49 @@ ProductArgs<S, T, C> transposed(const ProductArgs<S, T, C>& p) {
   return {swapped(p.b), swapped(p.a), swapped(p.c), p.alpha, p.beta, p.bias, p.bias_column, p.bias_row};
 }
 
+// Few rows of c, where b can be read as it lies: no tile would be worth its packing.
+template <class S, class T, class C>
+bool is_vector_product(const ProductArgs<S, T, C>& p) {
+  return p.c.rows == 1 ? p.b.row_stride == 1 || p.b.column_stride == 1 : p.c.rows <= 3 && p.b.row_stride == 1;
+}
+
+template <class S, class T, class C>
+void vector_products(const ProductArgs<S, T, C>& p, int64_t begin, int64_t end) {
+  const int64_t k = p.a.columns;
+  Workspace<T> memory;
+  T* const x = memory.get(k);
+  for (int64_t i = 0; i < p.c.rows; ++i) {
+    for (int64_t q = 0; q < k; ++q) x[q] = static_cast<T>(p.a.data[i * p.a.row_stride + q * p.a.column_stride]);
+    for (int64_t j = begin; j < end; j += vector_lines<T>) {
+      alignas(64) T sums[vector_lines<T>];
+      const int64_t lines = std::min(vector_lines<T>, end - j);
+      vector_times<T, S>(sums, x, {p.b.data + j * p.b.column_stride, p.b.column_stride, p.b.row_stride}, lines, k);
+      for (int64_t l = 0; l < lines; ++l) {
+        C& c = p.c.data[i * p.c.row_stride + (j + l) * p.c.column_stride];
+        T value = p.alpha * sums[l];
+        if (p.beta != 0) value += p.beta * static_cast<T>(c);
+        if (p.bias != nullptr) value += p.bias[i * p.bias_row + (j + l) * p.bias_column];
+        c = static_cast<C>(value);
+      }
+    }
+  }
+}
+
 }  // namespace product_detail
 
 // In the calling thread and, where the product is large enough, in others too; c must not be empty.
 template <class E, class S, class T, class C>
 void multiply(const ProductArgs<S, T, C>& p) {
   using namespace product_detail;
-  if (p.c.column_stride != 1 && p.c.row_stride == 1) return multiply<E>(transposed(p));
+  if (is_vector_product(p)) {
+    const int64_t flops = 2 * vector_lines<T> * p.c.rows * std::max<int64_t>(p.a.columns, 1);
+    return parallel_for(ceil_div(p.c.columns, vector_lines<T>), grain_of(flops, parallel_flops / 4),
+                        [&](int64_t begin, int64_t end) {
+                          vector_products(p, begin * vector_lines<T>, std::min(p.c.columns, end * vector_lines<T>));
+                        });
+  }
+  if (p.c.columns <= 3 && is_vector_product(transposed(p))) return multiply<E>(transposed(p));
+  if (p.c.column_stride != 1 && p.c.row_stride == 1 && p.c.rows > 1) return multiply<E>(transposed(p));
   if (p.c.rows >= p.c.columns) return Product<E, S, C>(p).run();
   constexpr int64_t unit = int64_t{tile_vectors} * lanes<T>;
   const int64_t n = p.c.columns;

@@ -41,7 +41,7 @@ template <class T>
   return x - Vec<T>{};  // not +: -0 stays -0
 }
 template <class T>
-[[gnu::always_inline]] inline Vec<T> load(const T* p) {
+requires(!std::is_class_v<T>) [[gnu::always_inline]] inline Vec<T> load(const T* p) {
   Vec<T> v;
   std::memcpy(&v, p, sizeof(v));
   return v;
@@ -59,7 +59,7 @@ template <class V, class T>
 }
 [[gnu::always_inline]] inline Vec<float> load(const Half* p) {
 #if defined(__AVX512F__)
-  return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p)));
+  return (Vec<float>)_mm512_maskz_cvtph_ps(__mmask16(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p)));
 #elif defined(__AVX2__) && defined(__F16C__)
   return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(p)));
 #else
@@ -105,6 +105,16 @@ inline bool has_pair_products() {
   asm("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
   return c;
 }
+// Bits of the first n <= 2 * lanes<float> elements, zeros after them.
+[[gnu::always_inline]] inline Vec<float> load_first_pairs(const BFloat16* p, int64_t n) {
+  return (Vec<float>)_mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << n) - 1), p);
+}
+// Rounds as BFloat16(float) does, but subnormal numbers become zero, as they do within pair_products.
+[[gnu::always_inline]] inline void store_first(BFloat16* p, Vec<float> v, int64_t n) {
+  __m256i bits;
+  asm("vcvtneps2bf16 %1, %0" : "=v"(bits) : "v"(v));
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), bits);
+}
 #else
 inline constexpr bool may_have_pair_products = false;
 inline bool has_pair_products() { return false; }
@@ -130,7 +140,7 @@ struct FirstLanes {
 
 // Lanes that the mask leaves out are zero, and their memory is not touched.
 template <class T>
-[[gnu::always_inline]] inline Vec<T> load(const T* p, const FirstLanes<T>& mask) {
+requires(!std::is_class_v<T>) [[gnu::always_inline]] inline Vec<T> load(const T* p, const FirstLanes<T>& mask) {
   static_assert(std::is_floating_point_v<T>);
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4)
@@ -168,6 +178,23 @@ template <class T>
   for (int i = 0; i < lanes<T>; ++i)
     if (i < mask.count) p[i] = v[i];
 #endif
+}
+
+// The first n lanes from memory, zeros in the others: 0 <= n <= lanes.
+template <class T>
+requires(!std::is_class_v<T>) [[gnu::always_inline]] inline Vec<T> load_first(const T* p, int64_t n) {
+  return load(p, FirstLanes<T>(n));
+}
+template <class S>
+requires(sizeof(S) == 2) [[gnu::always_inline]] inline Vec<float> load_first(const S* p, int64_t n) {
+  S some[lanes<float>];
+#if defined(__AVX512F__)
+  const __m256i bits = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p);
+  std::memcpy(static_cast<void*>(some), &bits, sizeof(some));
+#else
+  for (int64_t i = 0; i < lanes<float>; ++i) some[i] = i < n ? p[i] : S();
+#endif
+  return load(some);
 }
 
 }  // namespace loom::cpu
