@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// The gradient of a convolution's weight. dy is turned into [pixel][output channel], a block of channels and a few rows
+// at a time; each of its pixels meets the taps of one input channel, whose sums stay in registers.
+#include <loom/accelerators/cpu/direct_conv.h>
+#include <loom/accelerators/threads.h>
+
+namespace loom::cpu {
+
+namespace {
+
+constexpr int64_t width = conv_gradient_block, most_taps = vector_registers == 32 ? 14 : 10;
+
+template <int taps_w>
+ConvGradientTile tile_of(int64_t taps_h) {
+  constexpr int most = std::min<int>(3, static_cast<int>(most_taps) / taps_w);
+  if constexpr (most >= 3)
+    if (taps_h >= 3) return conv_gradient_tile<3, taps_w>;
+  if constexpr (most >= 2)
+    if (taps_h >= 2) return conv_gradient_tile<2, taps_w>;
+  return conv_gradient_tile<1, taps_w>;
+}
+
+// The tile for up to taps_h rows of the kernel, and how many it takes.
+struct TapRows {
+  ConvGradientTile run;
+  int64_t count;
+  TapRows(int64_t taps_h, int64_t taps_w) : count(std::min({taps_h, int64_t{3}, most_taps / taps_w})) {
+    switch (taps_w) {
+      case 2:
+        run = tile_of<2>(count);
+        break;
+      case 3:
+        run = tile_of<3>(count);
+        break;
+      case 4:
+        run = tile_of<4>(count);
+        break;
+      case 5:
+        run = tile_of<5>(count);
+        break;
+      case 6:
+        run = tile_of<6>(count);
+        break;
+      default:
+        run = tile_of<7>(count);
+    }
+  }
+};
+
+// The sums of one block of output channels over some rows of all images: [tap][width].
+class BlockGradient {
+ public:
+  BlockGradient(const ConvShape& shape)
+      : s(shape),
+        band_(std::clamp<int64_t>(32'768 / (s.out_width * width), 1, s.out_height)),
+        frame_(s.group_channels, {s.height, s.width}, s.g.padding,
+               {(band_ - 1) * s.g.stride[0] + (s.kernel_h - 1) * s.g.dilation[0] + 1,
+                (s.out_width - 1) * s.g.stride[1] + s.kernel_w}),
+        turned_(band_ * s.out_width * width) {}
+
+  // Rows are counted through all images.
+  void add(float* sums, const float* dy, const float* x, int64_t group, int64_t block, int64_t first, int64_t last) {
+    const int64_t channels = std::min(width, s.group_outputs - block * width);
+    if (channels < width) std::fill_n(turned_.data(), band_ * s.out_width * width, 0.0F);
+    while (first < last) {
+      const int64_t image = first / s.out_height, row = first % s.out_height;
+      const int64_t rows = std::min({band_, last - first, s.out_height - row});
+      const int64_t output = (image * s.groups + group) * s.group_outputs + block * width;
+      turn(turned_.data(), width, dy + output * s.out_plane() + row * s.out_width, s.out_plane(), channels,
+           rows * s.out_width);
+      const float* const input = x + (image * s.groups + group) * s.group_channels * s.plane();
+      add_rows(sums, frame_.place(input, row * s.g.stride[0]), rows);
+      first += rows;
+    }
+  }
+
+ private:
+  void add_rows(float* sums, const float* x, int64_t rows) const {
+    ConvGradientInput in{
+        turned_.data(), x, rows, s.out_width, s.g.dilation[0] * frame_.pitch(), s.g.stride[0] * frame_.pitch(),
+        s.g.stride[1]};
+    for (int64_t c = 0; c < s.group_channels; ++c)
+      for (int64_t h = 0; h < s.kernel_h;) {
+        const TapRows taps(s.kernel_h - h, s.kernel_w);
+        in.x = x + c * frame_.plane() + h * in.pitch;
+        taps.run(in, sums);
+        h += taps.count;
+        sums += taps.count * s.kernel_w * width;
+      }
+  }
+
+  const ConvShape& s;
+  int64_t band_;  // rows of dy turned at a time: they stay in the cache
+  Framed frame_;
+  Scratch<float> turned_;
+};
+
+}  // namespace
+
+bool suits_direct_grad_weight(const ConvShape& s) {
+  return !s.pointwise() && !s.depthwise() && s.group_outputs >= direct_channels && s.kernel_w >= 2 && s.kernel_w <= 7 &&
+         s.g.dilation[1] == 1;
+}
+
+// Threads take blocks of output channels; where those do not divide among them, each takes a part of the rows of every
+// block, and the parts are added in order.
+void direct_grad_weight(const ConvShape& s, float* dw, const float* dy, const float* x) {
+  const int64_t group_blocks = (s.group_outputs + width - 1) / width, blocks = s.groups * group_blocks;
+  const int64_t rows = s.images * s.out_height, size = s.taps() * width;
+  const int64_t work = 2 * blocks * size * rows * s.out_width;
+  const int64_t threads = std::clamp<int64_t>(work / 400'000, 1, num_threads());
+  const int64_t parts = blocks % threads == 0 ? 1 : std::min(threads, std::max<int64_t>(rows, 1));
+  const Scratch<float> sums(blocks * parts * size);
+  parallel_for(blocks * parts, grain_of(work / (blocks * parts), 400'000), [&](int64_t begin, int64_t end) {
+    BlockGradient gradient(s);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t block = i / parts, part = i % parts;
+      std::fill_n(sums.data() + i * size, size, 0.0F);
+      gradient.add(sums.data() + i * size, dy, x, block / group_blocks, block % group_blocks, rows * part / parts,
+                   rows * (part + 1) / parts);
+    }
+  });
+  parallel_for(blocks, grain_of(size * parts), [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      float* const sum = sums.data() + block * parts * size;
+      for (int64_t part = 1; part < parts; ++part)
+        for (int64_t i = 0; i < size; ++i) sum[i] += sum[part * size + i];
+      const int64_t output = block / group_blocks * s.group_outputs + block % group_blocks * width;
+      const int64_t end_of_group = (block / group_blocks + 1) * s.group_outputs;
+      turn(dw + output * s.taps(), s.taps(), sum, width, s.taps(), std::min(width, end_of_group - output));
+    }
+  });
+}
+
+}  // namespace loom::cpu
