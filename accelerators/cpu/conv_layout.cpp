@@ -28,7 +28,10 @@ void turn_square(float* to, int64_t to_step, const float* from, int64_t from_ste
   for (int i = 0; i < n; ++i) store(to + i * to_step, square[i]);
 }
 
+// Images come from far: what will be read soon is asked for early.
 void copy_row(float* to, const float* from, int64_t count) {
+  constexpr int64_t ahead = 512;
+  for (int64_t i = 0; i < count; i += n) __builtin_prefetch(from + ahead + i);
   int64_t i = 0;
   for (; i + n <= count; i += n) store(to + i, load(from + i));
   if (i == count) return;
