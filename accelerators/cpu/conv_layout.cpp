@@ -8,6 +8,9 @@ namespace {
 
 constexpr int n = lanes<float>;
 
+// Images come from far: what a row will need soon is asked for this many elements early, among many rows less.
+constexpr int64_t prefetch_distance = 512;
+
 // A square of which `rows` x `columns` elements exist.
 void turn_part(float* to, int64_t to_step, const float* from, int64_t from_step, int64_t rows, int64_t columns) {
   const FirstLanes<float> width(columns), height(rows);
@@ -22,16 +25,17 @@ void turn_part(float* to, int64_t to_step, const float* from, int64_t from_step,
 void turn_square(float* to, int64_t to_step, const float* from, int64_t from_step) {
   Vec<float> square[n];
 #pragma GCC unroll 16
-  for (int i = 0; i < n; ++i) square[i] = load(from + i * from_step);
+  for (int i = 0; i < n; ++i) {
+    __builtin_prefetch(from + i * from_step + prefetch_distance / 16);
+    square[i] = load(from + i * from_step);
+  }
   transpose<float>(square);
 #pragma GCC unroll 16
   for (int i = 0; i < n; ++i) store(to + i * to_step, square[i]);
 }
 
-// Images come from far: what will be read soon is asked for early.
 void copy_row(float* to, const float* from, int64_t count) {
-  constexpr int64_t ahead = 512;
-  for (int64_t i = 0; i < count; i += n) __builtin_prefetch(from + ahead + i);
+  for (int64_t i = 0; i < count; i += n) __builtin_prefetch(from + prefetch_distance + i);
   int64_t i = 0;
   for (; i + n <= count; i += n) store(to + i, load(from + i));
   if (i == count) return;
