@@ -47,34 +47,41 @@ struct TapRows {
   }
 };
 
-// The sums of one block of output channels over some rows of all images: [tap][width].
+// The sums of blocks of output channels over some rows of all images: [block][tap][width].
 class BlockGradient {
  public:
-  BlockGradient(const ConvShape& shape)
+  explicit BlockGradient(const ConvShape& shape)
       : s(shape),
+        blocks_((s.group_outputs + width - 1) / width),
         band_(std::clamp<int64_t>(32'768 / (s.out_width * width), 1, s.out_height)),
         frame_(s.group_channels, {s.height, s.width}, s.g.padding,
                {(band_ - 1) * s.g.stride[0] + (s.kernel_h - 1) * s.g.dilation[0] + 1,
                 (s.out_width - 1) * s.g.stride[1] + s.kernel_w}),
         turned_(band_ * s.out_width * width) {}
 
-  // Rows are counted through all images.
-  void add(float* sums, const float* dy, const float* x, int64_t group, int64_t block, int64_t first, int64_t last) {
-    const int64_t channels = std::min(width, s.group_outputs - block * width);
-    if (channels < width) std::fill_n(turned_.data(), band_ * s.out_width * width, 0.0F);
+  // Adds blocks [begin, end), counted through all groups, each to its own sums. Rows are counted through all images.
+  void add(float* sums, const float* dy, const float* x, int64_t begin, int64_t end, int64_t first, int64_t last) {
     while (first < last) {
       const int64_t image = first / s.out_height, row = first % s.out_height;
       const int64_t rows = std::min({band_, last - first, s.out_height - row});
-      const int64_t output = (image * s.groups + group) * s.group_outputs + block * width;
-      turn(turned_.data(), width, dy + output * s.out_plane() + row * s.out_width, s.out_plane(), channels,
-           rows * s.out_width);
-      const float* const input = x + (image * s.groups + group) * s.group_channels * s.plane();
-      add_rows(sums, frame_.place(input, row * s.g.stride[0]), rows);
+      const float* placed = nullptr;
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t group = image * s.groups + i / blocks_, block = i % blocks_;
+        if (i == begin || block == 0)
+          placed = frame_.place(x + group * s.group_channels * s.plane(), row * s.g.stride[0]);
+        turn_band(dy + (group * s.group_outputs + block * width) * s.out_plane() + row * s.out_width, block, rows);
+        add_rows(sums + (i - begin) * s.taps() * width, placed, rows);
+      }
       first += rows;
     }
   }
 
  private:
+  void turn_band(const float* dy, int64_t block, int64_t rows) const {
+    const int64_t channels = std::min(width, s.group_outputs - block * width);
+    if (channels < width) std::fill_n(turned_.data(), rows * s.out_width * width, 0.0F);
+    turn(turned_.data(), width, dy, s.out_plane(), channels, rows * s.out_width);
+  }
   void add_rows(float* sums, const float* x, int64_t rows) const {
     ConvGradientInput in{
         turned_.data(), x, rows, s.out_width, s.g.dilation[0] * frame_.pitch(), s.g.stride[0] * frame_.pitch(),
@@ -90,7 +97,8 @@ class BlockGradient {
   }
 
   const ConvShape& s;
-  int64_t band_;  // rows of dy turned at a time: they stay in the cache
+  int64_t blocks_;  // of a group
+  int64_t band_;    // rows of dy turned at a time: they stay in the cache
   Framed frame_;
   Scratch<float> turned_;
 };
@@ -102,29 +110,30 @@ bool suits_direct_grad_weight(const ConvShape& s) {
          s.g.dilation[1] == 1;
 }
 
-// Threads take blocks of output channels; where those do not divide among them, each takes a part of the rows of every
-// block, and the parts are added in order.
+// Threads take blocks of output channels; where those do not divide among them, each takes a part of the rows of all
+// blocks, and the parts are added in order.
 void direct_grad_weight(const ConvShape& s, float* dw, const float* dy, const float* x) {
   const int64_t group_blocks = (s.group_outputs + width - 1) / width, blocks = s.groups * group_blocks;
   const int64_t rows = s.images * s.out_height, size = s.taps() * width;
-  const int64_t work = 2 * blocks * size * rows * s.out_width;
-  const int64_t threads = std::clamp<int64_t>(work / 400'000, 1, num_threads());
-  const int64_t parts = blocks % threads == 0 ? 1 : std::min(threads, std::max<int64_t>(rows, 1));
-  const Scratch<float> sums(blocks * parts * size);
-  parallel_for(blocks * parts, grain_of(work / (blocks * parts), 400'000), [&](int64_t begin, int64_t end) {
+  constexpr int64_t worth = 400'000;
+  const int64_t threads = std::clamp<int64_t>(2 * blocks * size * rows * s.out_width / worth, 1, num_threads());
+  const bool divide = blocks % threads == 0;
+  const int64_t parts = divide ? 1 : std::clamp<int64_t>(rows, 1, threads), sets = divide ? threads : 1;
+  const Scratch<float> sums(parts * blocks * size);
+  parallel_for(sets * parts, 1, [&](int64_t begin, int64_t end) {
     BlockGradient gradient(s);
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t block = i / parts, part = i % parts;
-      std::fill_n(sums.data() + i * size, size, 0.0F);
-      gradient.add(sums.data() + i * size, dy, x, block / group_blocks, block % group_blocks, rows * part / parts,
-                   rows * (part + 1) / parts);
+      const int64_t part = i % parts, first = blocks * (i / parts) / sets, last = blocks * (i / parts + 1) / sets;
+      float* const sum = sums.data() + (part * blocks + first) * size;
+      std::fill_n(sum, (last - first) * size, 0.0F);
+      gradient.add(sum, dy, x, first, last, rows * part / parts, rows * (part + 1) / parts);
     }
   });
   parallel_for(blocks, grain_of(size * parts), [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
-      float* const sum = sums.data() + block * parts * size;
+      float* const sum = sums.data() + block * size;
       for (int64_t part = 1; part < parts; ++part)
-        for (int64_t i = 0; i < size; ++i) sum[i] += sum[part * size + i];
+        for (int64_t i = 0; i < size; ++i) sum[i] += sum[part * blocks * size + i];
       const int64_t output = block / group_blocks * s.group_outputs + block % group_blocks * width;
       const int64_t end_of_group = (block / group_blocks + 1) * s.group_outputs;
       turn(dw + output * s.taps(), s.taps(), sum, width, s.taps(), std::min(width, end_of_group - output));
