@@ -93,53 +93,50 @@ bool is_2x2(const PoolGeometry& g, const Planes& p) {
          2 * p.out_width <= p.width && p.width < std::numeric_limits<int32_t>::max();
 }
 
-// f.template operator()<n>(window) for n windows of a row at a time, whole vectors first.
-template <class T, class F>
+// f(window) for each `count` windows of a row of at least as many; the last of them may overlap those before.
+template <int count, class F>
 void for_quads(int64_t windows, const F& f) {
-  int64_t i = 0;
-  const auto pass = [&]<int n> {
-    for (; i + n <= windows; i += n) f.template operator()<n>(i);
-  };
-  pass.template operator()<lanes<T>>();
-  if constexpr (lanes<T> > 8) pass.template operator()<8>();
-  if constexpr (lanes<T> > 4) pass.template operator()<4>();
-  pass.template operator()<2>();
-  pass.template operator()<1>();
+  for (int64_t i = 0; i + count < windows; i += count) f(i);
+  f(windows - count);
 }
 
-template <class T>
+template <class T, int count>
 void max_plane_2x2(T* y, int64_t* index, const T* x, const Planes& p) {
   for (int64_t row = 0; row < p.out_height; ++row)
-    for_quads<T>(p.out_width, [&]<int n>(int64_t i) {
+    for_quads<count>(p.out_width, [&](int64_t i) {
       const int64_t out = row * p.out_width + i, start = 2 * row * p.width + 2 * i;
-      if constexpr (n > 1) {
-        Quads<T, n>::forward(y + out, index + out, x + start, p.width, start);
-      } else {
-        int64_t at = start;
-        for (const int64_t other : {start + 1, start + p.width, start + p.width + 1})
-          at = wins(x[other], x[at]) ? other : at;
-        y[out] = x[at];
-        index[out] = at;
-      }
+      Quads<T, count>::forward(y + out, index + out, x + start, p.width, start);
     });
 }
 
-template <class T>
+template <class T, int count>
 void add_plane_2x2(T* dx, const T* dy, const int64_t* index, const Planes& p) {
   for (int64_t row = 0; row < p.out_height; ++row) {
     T* const upper = dx + 2 * row * p.width;
-    for_quads<T>(p.out_width, [&]<int n>(int64_t i) {
+    for_quads<count>(p.out_width, [&](int64_t i) {
       const int64_t out = row * p.out_width + i, start = 2 * row * p.width + 2 * i;
-      if constexpr (n > 1) {
-        Quads<T, n>::backward(dx + start, dy + out, index + out, p.width, start);
-      } else {
-        for (const int64_t at : {start, start + 1, start + p.width, start + p.width + 1})
-          dx[at] = at == index[out] ? dy[out] : T(0);
-      }
+      Quads<T, count>::backward(dx + start, dy + out, index + out, p.width, start);
     });
     for (int64_t w = 2 * p.out_width; w < p.width; ++w) upper[w] = upper[w + p.width] = T(0);
   }
   std::fill(dx + 2 * p.out_height * p.width, dx + p.size(), T(0));
+}
+
+// f.template operator()<n>() with the most windows that a vector and a row have; false for rows too short for vectors.
+template <class T, class F>
+bool with_quads(const PoolGeometry& g, const Planes& p, const F& f) {
+  constexpr int most = lanes<T>, least = 16 / sizeof(T);
+  if (!is_2x2(g, p) || p.out_width < least) return false;
+  const auto use = [&]<int n> {
+    if constexpr (n >= least) f.template operator()<n>();
+  };
+  if (p.out_width >= most)
+    use.template operator()<most>();
+  else if (2 * p.out_width >= most)
+    use.template operator()<most / 2>();
+  else
+    use.template operator()<most / 4>();
+  return true;
 }
 
 }  // namespace
@@ -152,15 +149,17 @@ void Cpu::max_pool2d(const View& y, const View& index, const View& x, const Pool
     const DenseOutput<int64_t> at(index);
     const Planes p(x.shape, y.shape);
     const Windows windows(p, g);
-    const bool fast = is_2x2(g, p);
-    p.for_each(fast ? 1 : g.kernel[0] * g.kernel[1], [&](int64_t i) {
-      T* const to = out.data() + i * p.out_size();
-      int64_t* const where = at.data() + i * p.out_size();
-      if (fast)
-        max_plane_2x2(to, where, in.data() + i * p.size(), p);
-      else
-        max_plane(to, where, in.data() + i * p.size(), p.width, windows, g);
+    const auto planes = [&](int64_t cost, const auto& pool) {
+      p.for_each(cost, [&](int64_t i) {
+        pool(out.data() + i * p.out_size(), at.data() + i * p.out_size(), in.data() + i * p.size());
+      });
+    };
+    const bool done = with_quads<T>(g, p, [&]<int n> {
+      planes(1, [&](T* to, int64_t* where, const T* from) { max_plane_2x2<T, n>(to, where, from, p); });
     });
+    if (!done)
+      planes(g.kernel[0] * g.kernel[1],
+             [&](T* to, int64_t* where, const T* from) { max_plane(to, where, from, p.width, windows, g); });
     out.store();
     at.store();
   });
@@ -173,16 +172,15 @@ void Cpu::max_pool2d_grad(const View& dx, const View& dy, const View& index, con
     const DenseInput<int64_t> at(index);
     const DenseOutput<T> out(dx);
     const Planes p(dx.shape, dy.shape);
-    const bool fast = is_2x2(g, p);
-    p.for_each(1, [&](int64_t i) {
-      T* const to = out.data() + i * p.size();
-      const T* const from = in.data() + i * p.out_size();
-      const int64_t* const where = at.data() + i * p.out_size();
-      if (fast)
-        add_plane_2x2(to, from, where, p);
-      else
-        add_plane(to, from, where, p);
+    const auto planes = [&](const auto& spread) {
+      p.for_each(1, [&](int64_t i) {
+        spread(out.data() + i * p.size(), in.data() + i * p.out_size(), at.data() + i * p.out_size());
+      });
+    };
+    const bool done = with_quads<T>(g, p, [&]<int n> {
+      planes([&](T* to, const T* from, const int64_t* where) { add_plane_2x2<T, n>(to, from, where, p); });
     });
+    if (!done) planes([&](T* to, const T* from, const int64_t* where) { add_plane(to, from, where, p); });
     out.store();
   });
 }
