@@ -15,9 +15,11 @@ constexpr int64_t prefetch_distance = 512;
 void turn_part(float* to, int64_t to_step, const float* from, int64_t from_step, int64_t rows, int64_t columns) {
   const FirstLanes<float> width(columns), height(rows);
   Vec<float> square[n] = {};
+#pragma GCC unroll 16
   for (int i = 0; i < n; ++i)
     if (i < rows) square[i] = load(from + i * from_step, width);
   transpose<float>(square);
+#pragma GCC unroll 16
   for (int i = 0; i < n; ++i)
     if (i < columns) store(to + i * to_step, square[i], height);
 }

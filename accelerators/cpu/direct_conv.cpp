@@ -37,6 +37,7 @@ struct Correlation {
   int64_t taps() const { return in_channels * kernel_plane(); }
   int64_t blocks() const { return (out_channels + conv_block - 1) / conv_block; }
   int64_t channels_of(int64_t block) const { return std::min<int64_t>(conv_block, out_channels - block * conv_block); }
+  int64_t width_of(int64_t block) const { return channels_of(block) > n ? 2 * n : n; }
   int64_t out_plane() const { return out[0] * out[1]; }
   std::array<int64_t, 2> extent() const {
     return {(out[0] - 1) * step[0] + (kernel[0] - 1) * dilation[0] + 1,
@@ -47,25 +48,19 @@ struct Correlation {
 // Weights as [group][block][tap][channels of the block], where those beyond the last channel are zero.
 class Packed {
  public:
-  // pack(to, width, group, first channel, channels) writes one block.
-  template <class F>
-  Packed(const Correlation& c, const float* bias, const F& pack)
+  Packed(const Correlation& c, const float* bias)
       : block_size_(c.taps() * conv_block),
         weights_(c.groups * c.blocks() * block_size_),
         bias_(c.groups * c.blocks() * conv_block) {
-    parallel_for(c.groups * c.blocks(), grain_of(block_size_), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t group = i / c.blocks(), block = i % c.blocks(), channels = c.channels_of(block);
-        float *const to = weights_.data() + i * block_size_, *const b = bias_.data() + i * conv_block;
-        const int64_t width = channels > n ? 2 * n : n;
-        if (channels < width) std::fill_n(to, c.taps() * width, 0.0F);
-        pack(to, width, group, block * conv_block, channels);
-        std::fill_n(b, conv_block, 0.0F);
-        if (bias != nullptr) std::copy_n(bias + group * c.out_channels + block * conv_block, channels, b);
-      }
-    });
+    for (int64_t i = 0; i < c.groups * c.blocks(); ++i) {
+      const int64_t group = i / c.blocks(), block = i % c.blocks(), channels = c.channels_of(block);
+      if (channels < c.width_of(block)) std::fill_n(weights(i), c.taps() * c.width_of(block), 0.0F);
+      float* const b = bias_.data() + i * conv_block;
+      std::fill_n(b, conv_block, 0.0F);
+      if (bias != nullptr) std::copy_n(bias + group * c.out_channels + block * conv_block, channels, b);
+    }
   }
-  const float* weights(int64_t block) const { return weights_.data() + block * block_size_; }
+  float* weights(int64_t block) const { return weights_.data() + block * block_size_; }
   const float* bias(int64_t block) const { return bias_.data() + block * conv_block; }
 
  private:
@@ -159,8 +154,12 @@ bool suits_direct_forward(const ConvShape& s) {
 
 void direct_forward(const ConvShape& s, float* y, const float* x, const float* w, const float* bias) {
   const Correlation c = forward_of(s);
-  const Packed packed(c, bias, [&](float* to, int64_t width, int64_t group, int64_t first, int64_t channels) {
-    turn(to, width, w + (group * s.group_outputs + first) * s.taps(), s.taps(), channels, s.taps());
+  const Packed packed(c, bias);
+  parallel_for(c.groups * c.blocks(), grain_of(c.taps() * conv_block), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t block = i % c.blocks(), first = i / c.blocks() * c.out_channels + block * conv_block;
+      turn(packed.weights(i), c.width_of(block), w + first * c.taps(), c.taps(), c.channels_of(block), c.taps());
+    }
   });
   const Scratch<int64_t> place = tap_places(c, false);
   correlate(c, packed, place.data(), y, x);
@@ -174,11 +173,16 @@ bool suits_direct_grad_input(const ConvShape& s) {
 
 void direct_grad_input(const ConvShape& s, float* dx, const float* dy, const float* w) {
   const Correlation c = grad_input_of(s);
+  const Packed packed(c, nullptr);
   const int64_t plane = c.kernel_plane();
-  const Packed packed(c, nullptr, [&](float* to, int64_t width, int64_t group, int64_t first, int64_t channels) {
-    for (int64_t o = 0; o < s.group_outputs; ++o)
-      turn(to + o * plane * width, width, w + (group * s.group_outputs + o) * s.taps() + first * plane, plane, channels,
-           plane);
+  parallel_for(s.outputs, grain_of(s.taps()), [&](int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; ++o)
+      for (int64_t block = 0; block < c.blocks(); ++block) {
+        const int64_t width = c.width_of(block);
+        float* const to = packed.weights(o / s.group_outputs * c.blocks() + block);
+        turn(to + o % s.group_outputs * plane * width, width, w + o * s.taps() + block * conv_block * plane, plane,
+             c.channels_of(block), plane);
+      }
   });
   const Scratch<int64_t> place = tap_places(c, true);
   correlate(c, packed, place.data(), dx, dy);
