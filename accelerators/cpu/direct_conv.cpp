@@ -87,24 +87,27 @@ void correlate_rows(const Correlation& c, const ConvInput& in, const float* weig
   }
 }
 
-// Work is cut into images x groups x blocks of channels, and where these are few, rows.
+// Work is cut into images x groups x bands of rows x blocks of channels. All blocks pass over a band while its pixels
+// are in the second-level cache; more bands are cut where threads would have nothing to do.
 void correlate(const Correlation& c, const Packed& packed, const int64_t* place, float* y, const float* x) {
-  const int64_t blocks = c.groups * c.blocks(), items = c.images * blocks;
-  const int64_t bands = std::clamp<int64_t>((4 * num_threads() + items - 1) / items, 1, c.out[0]);
+  const int64_t blocks = c.blocks(), items = c.images * c.groups * blocks;
+  const int64_t image_size = c.in_channels * c.in[0] * c.in[1];
+  constexpr int64_t cached = 98'304, worth = 400'000;
+  const int64_t bands =
+      std::clamp<int64_t>(std::max(image_size / cached, (4 * num_threads() + items - 1) / items), 1, c.out[0]);
   const int64_t cost = 2 * c.taps() * conv_block * (c.out[0] / bands) * c.out[1];
-  constexpr int64_t worth = 400'000;
   parallel_for(items * bands, grain_of(cost, worth), [&](int64_t begin, int64_t end) {
     Framed frame(c.in_channels, c.in, c.padding, c.extent());
     ConvInput in{nullptr, place, c.taps(), c.step[0] * frame.pitch()};
     int64_t placed = -1;
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t image = i / bands / c.blocks(), block = i / bands % blocks, band = i % bands;  // image: and group
-      if (placed != image) in.at = frame.place(x + image * c.in_channels * c.in[0] * c.in[1]);
+      const int64_t image = i / blocks / bands, band = i / blocks % bands, block = i % blocks;  // image: and group
+      if (placed != image) in.at = frame.place(x + image * image_size);
       placed = image;
-      const int64_t channel = block % c.blocks() * conv_block;
-      const ConvOutput out{y + (image * c.out_channels + channel) * c.out_plane(), c.channels_of(block % c.blocks()),
+      const ConvOutput out{y + (image * c.out_channels + block * conv_block) * c.out_plane(), c.channels_of(block),
                            c.out_plane(), c.out[1]};
-      correlate_rows(c, in, packed.weights(block), packed.bias(block), out, c.out[0] * band / bands,
+      const int64_t at = image % c.groups * blocks + block;
+      correlate_rows(c, in, packed.weights(at), packed.bias(at), out, c.out[0] * band / bands,
                      c.out[0] * (band + 1) / bands);
     }
   });
@@ -124,17 +127,23 @@ Scratch<int64_t> tap_places(const Correlation& c, bool flipped) {
   return place;
 }
 
+// Narrow planes of pointwise convolutions are taken as one row, which tiles fill better.
+Correlation flattened(const ConvShape& s, Correlation c) {
+  if (s.pointwise() && 2 * s.width < conv_pixels) c.in = c.out = {1, s.plane()};
+  return c;
+}
+
 Correlation forward_of(const ConvShape& s) {
-  return {s.images,
-          s.groups,
-          s.group_channels,
-          s.group_outputs,
-          {s.height, s.width},
-          {s.out_height, s.out_width},
-          {s.kernel_h, s.kernel_w},
-          s.g.stride,
-          s.g.padding,
-          s.g.dilation};
+  return flattened(s, {s.images,
+                       s.groups,
+                       s.group_channels,
+                       s.group_outputs,
+                       {s.height, s.width},
+                       {s.out_height, s.out_width},
+                       {s.kernel_h, s.kernel_w},
+                       s.g.stride,
+                       s.g.padding,
+                       s.g.dilation});
 }
 
 // dx is dy, framed by what the kernel reaches beyond the padding, correlated with the flipped kernel.
@@ -142,14 +151,22 @@ Correlation grad_input_of(const ConvShape& s) {
   const std::array<int64_t, 2> kernel{s.kernel_h, s.kernel_w};
   std::array<int64_t, 2> padding{};
   for (size_t i = 0; i < 2; ++i) padding[i] = (kernel[i] - 1) * s.g.dilation[i] - s.g.padding[i];
-  return {s.images, s.groups,   s.group_outputs, s.group_channels, {s.out_height, s.out_width}, {s.height, s.width},
-          kernel,   s.g.stride, padding,         s.g.dilation};
+  return flattened(s, {s.images,
+                       s.groups,
+                       s.group_outputs,
+                       s.group_channels,
+                       {s.out_height, s.out_width},
+                       {s.height, s.width},
+                       kernel,
+                       s.g.stride,
+                       padding,
+                       s.g.dilation});
 }
 
 }  // namespace
 
 bool suits_direct_forward(const ConvShape& s) {
-  return !s.pointwise() && !s.depthwise() && s.group_outputs >= direct_channels && s.g.stride[1] <= 2;
+  return !s.depthwise() && s.group_outputs >= direct_channels && s.g.stride[1] <= 2;
 }
 
 void direct_forward(const ConvShape& s, float* y, const float* x, const float* w, const float* bias) {
@@ -167,8 +184,8 @@ void direct_forward(const ConvShape& s, float* y, const float* x, const float* w
 
 bool suits_direct_grad_input(const ConvShape& s) {
   const Correlation c = grad_input_of(s);
-  return !s.pointwise() && !s.depthwise() && s.group_channels >= direct_channels && s.g.stride[0] == 1 &&
-         s.g.stride[1] == 1 && c.padding[0] >= 0 && c.padding[1] >= 0;
+  return !s.depthwise() && s.group_channels >= direct_channels && s.g.stride[0] == 1 && s.g.stride[1] == 1 &&
+         c.padding[0] >= 0 && c.padding[1] >= 0;
 }
 
 void direct_grad_input(const ConvShape& s, float* dx, const float* dy, const float* w) {
