@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <numeric>
 #include <string_view>
 #include <system_error>
 #include <thread>
@@ -40,12 +41,17 @@ int positive_from_environment(const char* name) {
 
 // Ranks on this node. MPI is asked first: under mpirun, Slurm's variables describe the daemon.
 int local_ranks() {
-  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE"})
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"})
     if (const int n = positive_from_environment(name); n > 0) return n;
+  if (const char* const tasks = std::getenv("SLURM_GTIDS")) {  // this node's, as "0,1,2"; in a batch script "0"
+    const std::string_view text(tasks);
+    return 1 + static_cast<int>(std::count(text.begin(), text.end(), ','));
+  }
   return 1;
 }
 
-// A launcher that binds ranks has divided the cores already (the mask is smaller than the machine): not twice.
+// A mask smaller than the machine may have been divided among the ranks by a launcher that binds them, or be one that
+// they share: what can be known without asking the others. Where ranks meet, suggest_num_threads says it exactly.
 int default_num_threads() {
   const int asked = positive_from_environment("LOOM_NUM_THREADS");
   check(asked >= 0, "LOOM_NUM_THREADS: expected a positive number, got '", std::getenv("LOOM_NUM_THREADS"), "'");
@@ -55,6 +61,7 @@ int default_num_threads() {
 }
 
 std::atomic<int> thread_count = 0;  // 0: not asked yet
+std::atomic<bool> thread_count_chosen = false;
 
 void relax() {
 #if defined(__x86_64__)
@@ -237,19 +244,25 @@ Pool& pool() {
 
 }  // namespace
 
+std::vector<int> available_core_ids() {
+  for (int size = CPU_SETSIZE; size <= (1 << 20); size *= 2) {  // the kernel's own mask may be wider
+    cpu_set_t* const set = CPU_ALLOC(size);
+    if (set == nullptr) break;
+    const size_t bytes = CPU_ALLOC_SIZE(size);
+    const bool known = sched_getaffinity(0, bytes, set) == 0;
+    std::vector<int> cores;
+    for (int core = 0; known && core < size; ++core)
+      if (CPU_ISSET_S(core, bytes, set)) cores.push_back(core);
+    CPU_FREE(set);
+    if (!cores.empty()) return cores;
+  }
+  std::vector<int> cores(std::max(1u, std::thread::hardware_concurrency()));
+  std::iota(cores.begin(), cores.end(), 0);
+  return cores;
+}
+
 int available_cores() {
-  static const int cores = [] {
-    for (int size = CPU_SETSIZE; size <= (1 << 20); size *= 2) {  // the kernel's own mask may be wider
-      cpu_set_t* const set = CPU_ALLOC(size);
-      if (set == nullptr) break;
-      const size_t bytes = CPU_ALLOC_SIZE(size);
-      const bool known = sched_getaffinity(0, bytes, set) == 0;
-      const int count = known ? CPU_COUNT_S(bytes, set) : 0;
-      CPU_FREE(set);
-      if (known) return std::max(1, count);
-    }
-    return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  }();
+  static const int cores = static_cast<int>(available_core_ids().size());
   return cores;
 }
 
@@ -264,7 +277,14 @@ int num_threads() {
 
 void set_num_threads(int n) {
   check(n >= 1 && n <= max_threads, "set_num_threads: expected 1 to ", max_threads, " threads, got ", n);
+  thread_count_chosen.store(true, std::memory_order_relaxed);
   thread_count.store(n, std::memory_order_relaxed);
+}
+
+void suggest_num_threads(int n) {
+  check(n >= 1, "suggest_num_threads: expected at least 1 thread, got ", n);
+  if (thread_count_chosen.load(std::memory_order_relaxed) || std::getenv("LOOM_NUM_THREADS") != nullptr) return;
+  thread_count.store(std::min(n, max_threads), std::memory_order_relaxed);
 }
 
 void threads_detail::run(int64_t count, int64_t grain, Body body, void* context) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace loom {
 
@@ -11,8 +12,12 @@ namespace loom {
 int num_threads();
 // Overrides the default from now on; n >= 1, else Error. Results that sum over threads depend on this number.
 void set_num_threads(int n);
-// Cores that this process may run on (the affinity mask).
+// What num_threads() is from now on where nobody has chosen it (LOOM_NUM_THREADS, set_num_threads); n >= 1. For code
+// that knows better than the environment how the ranks of a node share its cores.
+void suggest_num_threads(int n);
+// Cores that this process may run on (the affinity mask): how many, and their numbers in ascending order.
 int available_cores();
+std::vector<int> available_core_ids();
 
 namespace threads_detail {
 using Body = void (*)(void* context, int64_t begin, int64_t end);

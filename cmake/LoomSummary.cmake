@@ -10,7 +10,8 @@ if(LOOM_MPI)
 else()
   set(mpi_text OFF)
 endif()
-list(JOIN LOOM_CPU_SETS ", " sets_text)
+set(sets_text portable ${LOOM_CPU_SETS})
+list(JOIN sets_text ", " sets_text)
 if(NOT LOOM_SANITIZE)
   set(sanitize_text none)
 else()
@@ -19,7 +20,7 @@ endif()
 message(STATUS "
   Loom ${PROJECT_VERSION}
     compiler       ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}, ${CMAKE_BUILD_TYPE}, launcher: ${CMAKE_CXX_COMPILER_LAUNCHER}
-    LOOM_CPU_SETS  portable, ${sets_text}
+    LOOM_CPU_SETS  ${sets_text}
     LOOM_MPI       ${mpi_text}
     LOOM_SANITIZE  ${sanitize_text}
     LOOM_WERROR    ${LOOM_WERROR}

@@ -21,6 +21,8 @@ struct MpiOptions {
 
 // True when a launcher (mpirun, mpiexec, srun --mpi=pmix) started this process; reads the environment only.
 bool started_by_mpi();
+// The number of tasks when srun started several that cannot find each other (without --mpi=pmix), else 0.
+int srun_tasks_apart();
 
 // Joins MPI_COMM_WORLD, starting MPI on first use. MPI started here is finalised at normal process exit; MPI that the
 // program started itself is adopted and left to it. After an error MPI is not finalised but the job aborted.
@@ -31,6 +33,8 @@ std::unique_ptr<Communicator> mpi_communicator_from_handle(int fortran_handle, c
 // Ranks of this node, from MPI itself (MPI_Comm_split_type shared), not from the launcher's variables.
 struct NodePlacement {
   int local_rank = 0, local_size = 1, node_rank = 0, nodes = 1;
+  int cores = 1;  // this process's share of the cores that it may run on: each is divided among those that may use it
+  int node_cores = 1;  // that any rank of this node may run on
 };
 NodePlacement node_placement(Communicator& world);  // any communicator; groups ranks by host
 

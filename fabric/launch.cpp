@@ -31,13 +31,17 @@ Device resolve_accelerator(const std::string& name, int local_rank) {
   return {Device::cuda, local_rank};
 }
 
-// mpirun binds a rank to one core by default where there are two ranks; its other threads would share that core.
-void warn_about_binding(int local_size) {
-  const int cores = available_cores();
-  if (num_threads() > cores)
-    std::cerr << str("loom: this rank may run on ", cores, " of the machine's cores but uses ", num_threads(),
-                     " threads; start mpirun with --bind-to none, or set LOOM_NUM_THREADS=", cores, " (", local_size,
-                     " ranks on this node)\n");
+// More threads than cores: mpirun binds a rank to one core by default where there are two ranks, and a number of
+// threads chosen for one process may be too large for several.
+void warn_about_cores(const NodePlacement& place) {
+  const int cores = available_cores(), threads = num_threads();
+  if (threads > cores)
+    std::cerr << str("loom: this rank may run on ", cores, " of the machine's cores but uses ", threads,
+                     " threads; start mpirun with --bind-to none, or set LOOM_NUM_THREADS=", cores, " (",
+                     place.local_size, " ranks on this node)\n");
+  else if (threads > 1 && threads > place.cores)
+    std::cerr << str("loom: ", place.local_size, " ranks with ", threads, " threads each share ", place.node_cores,
+                     " cores; leave LOOM_NUM_THREADS unset, or set it to ", place.cores, "\n");
 }
 
 std::shared_ptr<Communicator> ranks_for(const FabricOptions& options) {
@@ -49,6 +53,9 @@ std::shared_ptr<Communicator> ranks_for(const FabricOptions& options) {
 // Alone and more ranks wanted: what can be wrong with the options is said here, once, rather than by every rank.
 void start_ranks_if_alone(const FabricOptions& options) {
   if (options.plugins.communicator || started_by_mpi()) return;
+  const int tasks = srun_tasks_apart();  // each would train alone, and write where the others write
+  check(tasks == 0, "srun started ", tasks,
+        " tasks that cannot find each other; add --mpi=pmix to make them ranks, or start each program with -n 1");
   const int ranks = requested_ranks(options.devices);
   check(options.num_nodes >= 1, "num_nodes=", options.num_nodes, ": expected a number of at least 1");
   check(options.num_nodes == 1, "num_nodes=", options.num_nodes,
@@ -85,7 +92,8 @@ void Fabric::join_ranks() {
   });
   strategy_ = std::move(strategy);
   context().data_rank = global_rank();
-  if (local_rank_ == 0) warn_about_binding(place.local_size);
+  if (communicator_->name() == "mpi") suggest_num_threads(place.cores);
+  if (local_rank_ == 0) warn_about_cores(place);
 }
 
 void Fabric::launch(const std::function<void()>& f) {

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 
+#include <loom/accelerators/threads.h>
 #include <loom/autograd/ops.h>
 #include <loom/fabric/fabric.h>
 #include <loom/nn/linear.h>
@@ -87,6 +88,11 @@ void hold(Fabric& fabric, const std::filesystem::path& folder) {
   if (fabric.is_global_zero()) std::cin.get();
 }
 
+void place(const Fabric& fabric) {
+  std::cout << str("rank ", fabric.global_rank(), " of ", fabric.world_size(), ", local rank ", fabric.local_rank(),
+                   ", node ", fabric.node_rank(), ", ", num_threads(), " threads\n");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -100,6 +106,8 @@ int main(int argc, char** argv) {
       full_disk(fabric, folder);
     else if (what == "hold")
       hold(fabric, folder);
+    else if (what == "place")
+      place(fabric);
     else
       train(fabric, what);
   });

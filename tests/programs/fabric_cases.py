@@ -4,17 +4,19 @@
 
 usage: fabric_cases.py MPIEXEC PROGRAM [GROUP...]
 """
+import os
 import re
 
 import jobs
 from jobs import expect, fails, run
+from slurm_node import on_slurm
 
 SECONDS = 5 + 3  # 5 to end, the rest to start
 
 
-def goes_wrong(program, case, first, ranks=3):
-    """The first line that the job prints matches."""
-    job = run([program, case], ranks)
+def goes_wrong(program, case, first, launcher=()):
+    """The first line that the job prints matches. Ranks of mpirun, unless another launcher is given."""
+    job = run([*launcher, program, case], None if launcher else 3)
     expect(job.code != 0, job, "expected an error status")
     line = next((line for line in job.output.splitlines() if line.strip()), "")
     expect(re.match(first, line), job, f"expected the first line to match {first!r}")
@@ -87,9 +89,48 @@ def two_programs_write_one_folder(program, folder):
         jobs.succeeds(run([program, "hold", folder], ranks))  # the folder is free again
 
 
+def ranks_share_cores(program, _):
+    """Cores that several ranks may use are divided; a rank that has its own keeps them."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    share = ["taskset", "-c", ",".join(map(str, cores)), jobs.MPIEXEC, "--bind-to", "none", "-n", 2, program, "place"]
+    job = jobs.succeeds(run(share, LOOM_NUM_THREADS=None))
+    expect(sorted(job.output.splitlines()) == [f"rank {rank} of 2, local rank {rank}, node 0, 1 threads"
+                                               for rank in range(2)], job, "expected one thread each")
+    job = jobs.succeeds(run(share, LOOM_NUM_THREADS=str(len(cores))))
+    if len(cores) > 1:
+        expect("loom: 2 ranks with 2 threads each share 2 cores; leave LOOM_NUM_THREADS unset, or set it to 1\n"
+               in job.output, job, "expected the cores to be counted")
+        alone = ["taskset", "-c", f"{cores[0]}", jobs.MPIEXEC, "--bind-to", "none", "-n", 2, program, "place"]
+        job = jobs.succeeds(run(alone, LOOM_NUM_THREADS="2"))
+        expect("loom: this rank may run on 1 of the machine's cores but uses 2 threads" in job.output, job,
+               "expected the binding to be named")
+
+
+@on_slurm
+def srun_places_ranks(program, _):
+    for ranks in (1, 2, 4):
+        job = jobs.succeeds(run(["srun", "-Q", "--mpi=pmix", "-n", ranks, program, "place"], LOOM_NUM_THREADS=None))
+        lines = job.output.splitlines()
+        threads = max(1, len(os.sched_getaffinity(0)) // ranks)
+        expect(sorted(lines) == [f"rank {rank} of {ranks}, local rank {rank}, node 0, {threads} threads"
+                                 for rank in range(ranks)], job, f"expected {ranks} ranks, {threads} threads each")
+
+
+@on_slurm
+def srun_ends_the_job(program, _):
+    srun = ["srun", "-Q", "--mpi=pmix", "-n", 3]
+    for case, first in (("throw", r"\[rank 1\] disk quota exceeded$"),
+                        ("exit", r"\[rank \d\] rank 1 has ended, this rank waits for it in "),
+                        ("kill", r"srun: error: .*Killed"),
+                        ("segfault", r".")):
+        goes_wrong(program, case, first, srun)
+
+
 if __name__ == "__main__":
     jobs.main({
         "faults": [rank_throws, rank_throws_a_number, rank_exits, rank_is_killed, rank_crashes, all_ranks_throw,
                    one_rank_throws, models_differ],
         "checkpoints": [disk_is_full, two_programs_write_one_folder],
+        "cores": [ranks_share_cores],
+        "srun": [srun_places_ranks, srun_ends_the_job],
     })

@@ -14,6 +14,7 @@ import time
 
 import jobs
 from jobs import expect, fails, run, succeeds, write_data
+from slurm_node import on_slurm
 
 STEPS = 10  # of an epoch, for 2 ranks and the batch size below
 FLAGS = ["--batch-size", 32]
@@ -66,16 +67,40 @@ def joins_mpirun(program, folder):
             expect(job.output.count("test accuracy") == 1, job, "expected one rank to print")
 
 
+@on_slurm
 def joins_srun(program, folder):
-    if not jobs.which("srun"):
-        return "skipped: no srun"
     data = write_data(folder / "data", train=256)
-    jobs.MPIEXEC, kept = "srun", jobs.MPIEXEC
-    try:
-        succeeds(run([program, "--data", data, "--epochs", 1, "--log", folder, *FLAGS], 2))
-    finally:
-        jobs.MPIEXEC = kept
-    return None if len(losses(folder)) == 4 else "skipped: this srun does not start MPI programs"
+    command = [program, "--data", data, "--epochs", 1, *FLAGS]
+    for ranks in (1, 2, 4):
+        log = folder / str(ranks)
+        succeeds(run([*command, "--log", log], ranks))
+        job = succeeds(run(["srun", "--mpi=pmix", "-n", ranks, *command, "--devices", ranks, "--log", log]))
+        expect(len(losses(log, 1)) == 8 // ranks, job, f"expected {8 // ranks} steps of {ranks} ranks")
+        expect(losses(log, 1) == losses(log), job, "expected the losses of mpirun's ranks")
+        expect(job.output.count("test accuracy") == 1, job, "expected one rank to print")
+
+
+@on_slurm
+def srun_without_mpi_is_refused(program, folder):
+    data = write_data(folder / "data", train=64, test=20)
+    command = [program, "--data", data, "--epochs", 1, "--log", folder]
+    for devices in ("auto", 1, 2):
+        fails(run(["srun", "--mpi=none", "-n", 2, *command, "--devices", devices]),
+              "error: srun started 2 tasks that cannot find each other; add --mpi=pmix to make them ranks, or start "
+              "each program with -n 1\n", times=2)
+    expect(not (folder / "lightning_logs").exists(), run(["true"]), "expected no one to write")
+    succeeds(run(["srun", "--mpi=none", "-n", 1, *command]))
+
+
+@on_slurm
+def allocations_are_no_launchers(program, folder):
+    """In a job of two tasks: mpirun's ranks, those that a program starts itself, and one program for itself."""
+    data = write_data(folder / "data", train=256)
+    command = [program, "--data", data, "--epochs", 1, *FLAGS, "--log", folder]
+    cases = (2, ["mpirun", "-n", 2, *command]), (2, [*command, "--devices", 2]), (1, command)
+    for version, (ranks, case) in enumerate(cases):
+        job = succeeds(run(["salloc", "-Q", "-n", 2, *case]))
+        expect(len(losses(folder, version)) == 8 // ranks, job, f"expected {8 // ranks} steps of {ranks} ranks")
 
 
 def devices_are_checked(program, _):
@@ -255,7 +280,7 @@ def a_killed_rank_ends_the_job(program, folder):
 
 GROUPS = {
     "launch": [starts_its_own_ranks, joins_mpirun, shows_a_bar_on_terminals, equals_the_plain_program],
-    "srun": [joins_srun],
+    "srun": [joins_srun, srun_without_mpi_is_refused, allocations_are_no_launchers],
     "errors": [devices_are_checked, names_are_checked, data_is_checked, checkpoints_are_checked],
     "resume": [resumes_bit_for_bit],
     "parity": [ranks_equal_one_process],
