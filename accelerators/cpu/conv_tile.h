@@ -102,10 +102,7 @@ struct ConvGradientInput {
 template <int taps_h, int taps_w>
 void conv_gradient_tile(const ConvGradientInput& in, float* dw) {
   constexpr int n = lanes<float>, vectors = conv_gradient_vectors;
-  Vec<float> sum[taps_h][taps_w][vectors];
-#pragma GCC unroll 32
-  for (int t = 0; t < taps_h * taps_w * vectors; ++t)
-    sum[t / vectors / taps_w][t / vectors % taps_w][t % vectors] = load(dw + t * n);
+  Vec<float> sum[taps_h][taps_w][vectors] = {};
   const float* dy = in.dy;
   for (int64_t r = 0; r < in.rows; ++r) {
     const float* x = in.x + r * in.row_step;
@@ -125,7 +122,7 @@ void conv_gradient_tile(const ConvGradientInput& in, float* dw) {
   }
 #pragma GCC unroll 32
   for (int t = 0; t < taps_h * taps_w * vectors; ++t)
-    store(dw + t * n, sum[t / vectors / taps_w][t / vectors % taps_w][t % vectors]);
+    store(dw + t * n, load(dw + t * n) + sum[t / vectors / taps_w][t / vectors % taps_w][t % vectors]);
 }
 
 using ConvGradientTile = void (*)(const ConvGradientInput&, float*);

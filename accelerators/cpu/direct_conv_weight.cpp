@@ -53,7 +53,7 @@ class BlockGradient {
   explicit BlockGradient(const ConvShape& shape)
       : s(shape),
         blocks_((s.group_outputs + width - 1) / width),
-        band_(std::clamp<int64_t>(32'768 / (s.out_width * width), 1, s.out_height)),
+        band_(std::clamp<int64_t>(1024 / s.out_width, 1, s.out_height)),
         frame_(s.group_channels, {s.height, s.width}, s.g.padding,
                {(band_ - 1) * s.g.stride[0] + (s.kernel_h - 1) * s.g.dilation[0] + 1,
                 (s.out_width - 1) * s.g.stride[1] + s.kernel_w}),
@@ -98,7 +98,7 @@ class BlockGradient {
 
   const ConvShape& s;
   int64_t blocks_;  // of a group
-  int64_t band_;    // rows of dy turned at a time: they stay in the cache
+  int64_t band_;    // rows of dy turned at a time: they stay in the cache, and sums over them keep their digits
   Framed frame_;
   Scratch<float> turned_;
 };
