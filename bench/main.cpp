@@ -11,12 +11,17 @@
 namespace {
 
 constexpr std::array rows{
-    bench::Row{"fixture", "writes weights and batches for both sides   out=DIR samples=2048", bench::run_fixture},
-    bench::Row{"mlp", "a step of a 784-128-10 MLP, SGD   fixture=DIR batch=64 steps=300 warmup=50", bench::run_mlp},
-    bench::Row{"cnn", "a step of the image classifier, AdamW   fixture=DIR batch=64 steps=50 warmup=5", bench::run_cnn},
+    bench::Row{"machine", "what the machine can do at most", bench::run_machine},
+    bench::Row{"fixture", "weights and samples for both sides   model=NAME out=DIR samples=256 [the model's keys]",
+               bench::run_fixture},
+    bench::Row{"train", "a training step   model=NAME [its keys] fixture=DIR batch=64 steps=10 warmup=3",
+               bench::run_train},
+    bench::Row{"growth", "a training step over a key   model=NAME over=KEY values=16-32-64 [as train]",
+               bench::run_growth},
     bench::Row{"all_reduce", "sums of 4 KB to 100 MB over the ranks   mode=threaded|inline", bench::run_all_reduce},
-    bench::Row{"startup", "the time of the first op's end, and the memory until then", bench::run_startup},
-    bench::Row{"micro", "single operations beside the machine's limits   filter=TEXT seconds=1", bench::run_micro},
+    bench::Row{"startup", "the time of the first op's end, and the memory then   mpi=1", bench::run_startup},
+    bench::Row{"micro", "single operations beside the limits   cases=FILE group=NAME milliseconds=40",
+               bench::run_micro},
 };
 
 int usage() {

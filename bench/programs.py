@@ -27,54 +27,46 @@ class Failed(Exception):
 
 class Programs:
     def __init__(self, root, build, python, scratch, smoke):
-        self.peers, self.build, self.scratch = root / "bench/peers", build, scratch
+        self.root, self.peers, self.build, self.scratch = root, root / "bench/peers", build, scratch
         self.python, self.smoke = python, smoke
         self.program = build / "bench/loom_bench"
         self.cores = machine.cores()
-        self.fixture = scratch / "fixture"
-        self.run([self.program, "fixture", f"out={self.fixture}"])
 
     def ours(self, row):
-        command = [self.program, *row.ours, *self.fixture_of(row), *(["smoke=1"] if self.smoke else [])]
+        command = [self.program, *row.ours, *self.inputs(row), *(["smoke=1"] if self.smoke else [])]
         return self.start(row, command, self.environment(LOOM_NUM_THREADS=row.threads))
 
-    def peer(self, row, more):
+    def peer(self, row, command):
         """None: the peer is not there."""
+        name, *arguments = command
         if self.smoke:
             return None
-        if row.peer[0].endswith(".cpp"):
-            return self.start(row, [self.compiled(row.peer[0]), *row.peer[1:], *more], self.environment())
+        if name.endswith(".cpp"):
+            return self.start(row, [self.compiled(name), *arguments], self.environment())
         if not self.python:
             return None
-        command = [self.python, self.peers / row.peer[0], *row.peer[1:], *more, *self.fixture_of(row)]
-        environment = self.environment(OMP_NUM_THREADS=row.threads, GLOO_SOCKET_IFNAME="lo", **KEEP_MEMORY)
+        command = [self.python, self.peers / name, *arguments, *self.inputs(row)]
+        environment = self.environment(OMP_NUM_THREADS=row.threads, OPENBLAS_NUM_THREADS=row.threads,
+                                       GLOO_SOCKET_IFNAME="lo", TORCHINDUCTOR_CACHE_DIR=self.kernels(), **KEEP_MEMORY)
         if row.ranks == 1:
             return self.start(row, command, environment)
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             return self.ranks(row, [*command, f"world={row.ranks}", f"store={folder}/store"], environment)
 
-    def sizes(self):
-        """Bytes of the shared libraries, without symbols."""
-        sizes = {}
-        library = (self.build / "libloom.so").resolve()
-        if library.exists():
-            sizes["libloom.so"] = self.stripped(library)
-        if self.python:
-            folder = machine.output(self.python, "-c", "import os, torch; print(os.path.dirname(torch.__file__))")
-            for name in ("libtorch_cpu.so", "libtorch_python.so"):
-                path = os.path.join(folder, "lib", name)
-                if os.path.exists(path):
-                    sizes[name] = os.path.getsize(path)
-        return sizes
+    @staticmethod
+    def kernels():
+        """Where torch.compile keeps what it made, so that later runs start sooner."""
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        return os.path.join(cache, "loom", "bench-kernels")
 
-    def stripped(self, library):
-        copy = self.scratch / "stripped.so"
-        if not machine.output("strip", "-o", str(copy), str(library)) and copy.exists():
-            return copy.stat().st_size
-        return library.stat().st_size
-
-    def fixture_of(self, row):
-        return [f"fixture={self.fixture}"] if row.fixture else []
+    def inputs(self, row):
+        """What both sides read: the weights and samples of a model, the list of cases."""
+        if row.model:
+            folder = self.scratch / "fixture" / "_".join(row.model)
+            if not folder.exists():
+                self.run([self.program, "fixture", *row.model, f"out={folder}"])
+            return [f"fixture={folder}"]
+        return [f"cases={self.root / 'bench/cases.txt'}"] if row.ours[0] == "micro" else []
 
     @staticmethod
     def environment(**more):
@@ -130,12 +122,12 @@ class Programs:
                 raise Failed(self.failure(process.args, process.returncode, out + err))
         return self.records(results[0][1], 0)
 
-    def run(self, command, environment=None):
+    def run(self, command, environment=None, timeout=TIMEOUT):
         command = [str(part) for part in command]
         started = time.monotonic()
         try:
             done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True,
-                                  timeout=TIMEOUT)
+                                  timeout=timeout)
         except subprocess.TimeoutExpired as error:
             raise Failed(f"{error}") from error
         if done.returncode:

@@ -1,9 +1,11 @@
 // A row of the benchmark: what the program can measure by name. The table of all rows is in main.cpp.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include <loom/accelerators/error.h>
 
@@ -19,15 +21,31 @@ class Options {
   }
   int64_t number(const std::string& key, int64_t otherwise) const {
     const std::string value = text(key);
-    if (value.empty()) return otherwise;
-    loom::check(value.find_first_not_of("0123456789") == std::string::npos, key, ": expected a number, got '", value,
-                "'");
-    return std::stoll(value);
+    return value.empty() ? otherwise : parsed(key, value);
   }
+  // 784-128-10
+  std::vector<int64_t> numbers(const std::string& key, const std::vector<int64_t>& otherwise) const {
+    const std::string value = text(key);
+    if (value.empty()) return otherwise;
+    std::vector<int64_t> out;
+    for (size_t begin = 0; begin <= value.size();) {
+      const size_t end = std::min(value.find('-', begin), value.size());
+      out.push_back(parsed(key, value.substr(begin, end - begin)));
+      begin = end + 1;
+    }
+    return out;
+  }
+  bool flag(const std::string& key) const { return number(key, 0) != 0; }
   // The smallest sizes, once: only to see that a row works.
-  bool smoke() const { return number("smoke", 0) != 0; }
+  bool smoke() const { return flag("smoke"); }
 
  private:
+  static int64_t parsed(const std::string& key, const std::string& value) {
+    loom::check(!value.empty() && value.find_first_not_of("0123456789") == std::string::npos, key,
+                ": expected a number, got '", value, "'");
+    return std::stoll(value);
+  }
+
   std::map<std::string, std::string> values_;
 };
 
@@ -38,10 +56,11 @@ struct Row {
 };
 
 void run_fixture(const Options& options);
-void run_mlp(const Options& options);
-void run_cnn(const Options& options);
+void run_train(const Options& options);
+void run_growth(const Options& options);
 void run_all_reduce(const Options& options);
 void run_startup(const Options& options);
+void run_machine(const Options& options);
 void run_micro(const Options& options);
 
 }  // namespace bench

@@ -1,51 +1,147 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rows of the report. To add one: a line in ROWS, the program's row behind it (main.cpp), its twin in peers/."""
+import re
 from dataclasses import dataclass, field
 
-CHANNELS_LAST = ["channels_last=1"]
-EAGER = {"eager": [], "channels_last": CHANNELS_LAST, "channels_last, fused": [*CHANNELS_LAST, "fused=1"]}
-FUSED = {"eager": [], "fused": ["fused=1"]}
+from stats import Target
 
 
 @dataclass(frozen=True)
 class Row:
     name: str
     what: str
-    ours: list  # arguments of loom_bench
-    peer: list = field(default_factory=list)  # a program in peers/ and its arguments; none: nothing to compare with
-    variants: dict = field(default_factory=lambda: {"": []})  # of the peer; the best one counts
+    ours: list = field(default_factory=list)  # arguments of loom_bench
+    peers: dict = field(default_factory=dict)  # variant: a program in peers/ and its arguments; the best one counts
     ranks: int = 1
     threads: int = 1
     cores: int = 0  # of a rank; 0: as many as threads
-    fixture: bool = False  # both sides read the weights and batches of one folder
+    model: list = field(default_factory=list)  # both sides read the weights and samples that loom_bench makes of this
+    targets: dict = field(default_factory=dict)  # regular expression: Target; the first that a case's name matches
+    measure: str = ""  # a function of builds.py instead of programs
+    slow: bool = False  # only when asked for by its whole name
+    smoke: bool = True  # takes part in the smoke test
+    seconds: float = 10  # of one run of all sides, about
+
+    def target(self, case):
+        return next((target for pattern, target in self.targets.items() if re.search(pattern, case)), None)
 
 
-def training(name, what, model, arguments, variants, **more):
-    both = [model, *arguments]
-    return Row(name, what, both, ["training.py", *both], variants, fixture=True, **more)
+# --- training: every model in three layouts
+
+CHANNELS_LAST = ["channels_last=1", "fused=1"]
+LAYOUTS = {"1x1": (1, 1), "1x2": (1, 2), "2x1": (2, 1)}  # ranks x threads
+
+
+def training(name, what, arguments, images=False, seconds=10):
+    """The model's rows; a rank's batch stays the same."""
+    model = [argument for argument in arguments if not argument.startswith(("batch=", "steps=", "warmup="))]
+    plain = CHANNELS_LAST if images else ["fused=1"]
+    variants = {"eager": ["channels_last=1"] if images else [], "fused": plain, "compile": [*plain, "compile=1"],
+                "Fabric": [*plain, "fabric=1"]}
+    for layout, (ranks, threads) in LAYOUTS.items():
+        prefix = "DDP, " if ranks > 1 else ""
+        least = Target(ratio=1.5) if ranks > 1 else Target(ratio=1.3, limit=0.85, either=True)
+        yield Row(f"train/{name}/{layout}", f"{what}; {ranks} rank(s) x {threads} thread(s)", ["train", *arguments],
+                  {prefix + variant: ["training.py", *arguments, *more] for variant, more in variants.items()},
+                  ranks=ranks, threads=threads, model=model, seconds=seconds,
+                  targets={"^step$": least, "^peak memory$": Target(ratio=1)})
+
+
+TRAINING = [
+    *training("mlp", "MLP 784-128-10, SGD, batch 64 a rank",
+              ["model=mlp", "widths=784-128-10", "samples=1024", "batch=64", "steps=500", "warmup=50"]),
+    *training("mlp3", "MLP 784-512-512-10, SGD, batch 64 a rank",
+              ["model=mlp", "widths=784-512-512-10", "samples=1024", "batch=64", "steps=200", "warmup=20"]),
+    *training("cnn", "image classifier (conv 32, conv 64, fc 128), AdamW, batch 64 a rank",
+              ["model=cnn", "samples=512", "batch=64", "steps=30"], images=True, seconds=14),
+    *training("resnet18", "ResNet-18 on 32 x 32, SGD with momentum, batch 16 a rank",
+              ["model=resnet", "samples=64", "batch=16", "steps=4"], images=True, seconds=25),
+    *training("lstm", "LSTM 2 x 256, sequence 64, AdamW, batch 32 a rank",
+              ["model=lstm", "samples=128", "batch=32", "steps=8"], seconds=16),
+    *training("gpt", "GPT 4 x 128, context 128, 65 tokens, AdamW, batch 16 a rank",
+              ["model=gpt", "samples=64", "batch=16", "steps=8"], seconds=20),
+    *training("gpt2", "GPT 6 x 384, context 128, 8192 tokens, AdamW, batch 4 a rank",
+              ["model=gpt", "width=384", "depth=6", "heads=6", "vocabulary=8192", "samples=16", "batch=4", "steps=5"],
+              seconds=25),
+]
+
+# --- single operations (cases.txt)
+
+ELEMENTWISE = {"10000|3200|4000|5000 1000|16 64 96": Target(ratio=1, limit=0.9), "": Target(ratio=1)}
+PRODUCT = Target(ratio=0.95)
+
+
+def gemm_targets(threads):
+    of_peak = 0.9 if threads == 1 else 0.82
+    return {"(512 512 512|1024 1024 1024|2048 2048 2048)$": Target(ratio=0.95, limit=of_peak),
+            r"\b10\b": Target(ratio=1), "": PRODUCT}
+
+
+OVERHEAD = {"tiny_add plain": Target(ratio=1, most=200), "tiny_add recorded": Target(ratio=1, most=300),
+            "backward_node": Target(ratio=1, most=200), "": Target(ratio=1)}
+
+
+def micro(group, what, targets, variants=None, threads=(1, 2), seconds=20):
+    for count in threads:
+        both = [f"group={group}"]
+        peers = {name: ["micro.py", *both, *more] for name, more in (variants or {"eager": []}).items()}
+        yield Row(f"{group}/{count}", f"{what}; threads: {count}", ["micro", *both], peers, threads=count,
+                  targets=targets(count) if callable(targets) else targets, seconds=seconds)
+
+
+PRODUCTS = {"MKL": [], "oneDNN": ["onednn=1"]}
+MICRO = [
+    *micro("gemm_f32", "products of matrices, f32; peers: PyTorch (MKL), oneDNN through PyTorch, numpy's OpenBLAS",
+           gemm_targets, PRODUCTS | {"OpenBLAS": ["numpy=1"]}, seconds=25),
+    *micro("gemm_bf16", "products of matrices, bf16", gemm_targets, {"PyTorch": [], "oneDNN": ["onednn=1"]},
+           seconds=20),
+    *micro("conv", "convolutions: forward, the input's and the weight's gradient", {"": PRODUCT},
+           {"contiguous": [], "channels_last": ["channels_last=1"]}, seconds=20),
+    *micro("attention", "causal attention", {"": Target(ratio=1)}, seconds=6),
+    *micro("elementwise", "elementwise functions", ELEMENTWISE, seconds=9),
+    *micro("rows", "softmax, norms, losses, sums, embeddings", ELEMENTWISE, seconds=10),
+    *micro("optimizers", "a step over 10M floats", ELEMENTWISE, seconds=5),
+    *micro("layout", "transposes, broadcasting, strides, joining", ELEMENTWISE, seconds=7),
+    *micro("overhead", "what an operation costs beside its arithmetic", OVERHEAD, threads=(1,), seconds=6),
+]
+
+# --- the rest
 
 
 def all_reduce(mode):
-    return Row(f"all_reduce/{mode}", f"all_reduce over 2 ranks, {mode}, f32 sum; peer: MPI_Allreduce in place",
-               ["all_reduce", f"mode={mode}"], ["all_reduce.cpp"], {"MPI": []}, ranks=2, cores=2)
+    target = {r"\b(1|4|16|100) MB": Target(ratio=1.1)}
+    return Row(f"all_reduce/{mode}", f"all_reduce over 2 ranks, {mode}, f32 sum; peers: MPI_Allreduce in place, gloo",
+               ["all_reduce", f"mode={mode}"], {"MPI": ["all_reduce.cpp"], "gloo": ["all_reduce.py"]}, ranks=2,
+               cores=2, targets=target, seconds=25)
 
 
-def micro(threads):
-    return Row(f"micro/{threads}", f"single operations, f32, threads: {threads}", ["micro"], ["micro.py"],
-               {"eager": []}, threads=threads)
+def growth(over, values, what, model, seconds):
+    both = [*model, f"over={over}", f"values={values}"]
+    return Row(f"growth/{over}", f"{what}: the step time over {over}, 1 thread; exponent: of the fitted power",
+               ["growth", *both], {"fused": ["training.py", *both, "fused=1"]}, seconds=seconds)
 
 
-IMAGES = "image classifier (conv 32, conv 64, fc 128), AdamW, "
-ROWS = [
-    training("cnn/1x2", IMAGES + "1 rank x 2 threads, batch 64", "cnn", ["batch=64"], EAGER, threads=2),
-    training("cnn/2x1/b32", IMAGES + "2 ranks x 1 thread, batch 32 a rank", "cnn", ["batch=32"], EAGER, ranks=2),
-    training("cnn/2x1/b64", IMAGES + "2 ranks x 1 thread, batch 64 a rank", "cnn", ["batch=64"], EAGER, ranks=2),
-    training("mlp/1", "MLP 784-128-10, SGD, batch 64, 1 thread", "mlp", ["unit=ms"], FUSED),
-    training("mlp/2", "MLP 784-128-10, SGD, batch 64, 2 threads", "mlp", ["unit=ms"], FUSED, threads=2),
+DEEP = ["model=gpt", "batch=4", "steps=5"]
+REST = [
+    *(Row(f"machine/{threads}", f"what the machine can do at most; threads: {threads}", ["machine"], threads=threads,
+          seconds=1) for threads in (1, 2)),
     all_reduce("threaded"),
     all_reduce("inline"),
-    Row("startup", "from the start of the process to the end of its first op", ["startup"], ["startup.py"],
-        {"import torch": []}),
-    micro(1),
-    micro(2),
+    Row("startup", "from the start of the process to the end of its first op", ["startup"],
+        {"import torch": ["startup.py"]}, seconds=3,
+        targets={"first op": Target(ratio=1, most=0.02), "memory": Target(ratio=1, most=20)}),
+    Row("startup/mpi", "the same after joining MPI, a single process; peer: MPI's own start", ["startup", "mpi=1"],
+        {"MPI": ["startup.cpp"]}, seconds=2, targets={"first op": Target(over=0.01)}),
+    Row("size", "the shared libraries, without symbols", measure="sizes", seconds=1, smoke=False),
+    Row("compile", "a user's file; peer: a LibTorch hello world", measure="user_file", seconds=40, smoke=False),
+    Row("build", "the repository from an empty folder, without a compiler cache", measure="repository", slow=True,
+        seconds=900, smoke=False),
+    growth("batch", "16-64-256", "MLP 784-512-512-10", ["model=mlp", "widths=784-512-512-10", "steps=30"], 5),
+    growth("width", "64-128-256", "GPT of depth 4", DEEP, 12),
+    growth("depth", "2-4-8", "GPT of width 128", DEEP, 12),
+    Row("growth/ranks", "MLP 784-512-512-10, batch 64 a rank: the step time over ranks of one thread",
+        measure="over_ranks", seconds=20, smoke=False),
 ]
+
+ROWS = [row for row in REST if row.name.startswith("machine")] + TRAINING + MICRO + \
+       [row for row in REST if not row.name.startswith("machine")]

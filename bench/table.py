@@ -1,22 +1,68 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report as markdown."""
+"""The report as markdown: what was met and what not, then a table for each row."""
+import stats
+
+HEADER = ["| | unit | Loom | peer | ratio | limit | of limit | target | |",
+          "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |"]
 
 
 def number(value):
-    if value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def interval(bounds, form):
+    brackets = f"({form(bounds['low'])}..{form(bounds['high'])})"
+    return f"{form(bounds['median'])} {brackets}" + ("" if bounds["sure"] else "?")
 
 
 def case_line(name, case):
-    theirs, ratio, limit = "", "", ""
-    if "theirs" in case:
-        variant = f" ({case['variant']})" if case["variant"] else ""
-        theirs = f"{number(case['theirs'])}{variant}"
-        ratio = f"{case['ratio']:.2f} ({case['ratio_min']:.2f}..{case['ratio_max']:.2f})"
-    if "limit" in case:
-        limit = number(case["limit"])
-    return f"| {name} | {case['unit']} | {number(case['ours'])} | {theirs} | {ratio} | {limit} |"
+    theirs = f"{number(case['theirs'])} ({case['variant']})" if "theirs" in case else ""
+    ratio = interval(case["ratio"], lambda x: f"{x:.2f}" if x < 100 else f"{x:.0f}") if "ratio" in case else ""
+    limit = number(case["limit"]) if "limit" in case else ""
+    share = interval(case["share"], lambda x: f"{x:.0%}") if "share" in case else ""
+    verdict = case.get("verdict", "")
+    verdict = f"**{verdict}**" if verdict == stats.BEHIND else verdict
+    cells = [name, case["unit"], number(case["ours"]), theirs, ratio, limit, share, case.get("target", ""), verdict]
+    return "| " + " | ".join(cells) + " |"
+
+
+def row_lines(name, row, report):
+    lines = ["", f"## {name}", "", row["what"], ""]
+    if row["command"] != report["command"] or row["date"] != report["machine"]["date"] \
+            or row["loom"] != report["machine"]["loom"] or row["runs"] != report["runs"]:
+        lines += [f"(measured by `{row['command']}` on {row['date']}, {row['runs']} runs, Loom {row['loom']})", ""]
+    if row.get("busy_cores", 0) > 0.2:
+        lines += [f"The machine was not idle: other programs kept {row['busy_cores']:g} cores busy.", ""]
+    if "cases" not in row:
+        return lines + [f"{key}: {row[key].splitlines()[0]}" for key in ("skipped", "failed") if key in row]
+    lines += [*HEADER, *(case_line(case, values) for case, values in row["cases"].items())]
+    if row.get("exponents"):
+        fitted = ", ".join(f"{who} {value:.2f}" for who, value in row["exponents"].items())
+        lines += ["", f"exponent: {fitted}"]
+    if row.get("dropped"):
+        lines += ["", "not to the end: " + "; ".join(f"{who}: {why}" for who, why in row["dropped"].items())]
+    return lines
+
+
+def summary_lines(rows):
+    """How many cases met their target, and which did not."""
+    verdicts = {(name, case): values for name, row in rows.items() for case, values in row.get("cases", {}).items()
+                if values.get("verdict")}
+    lines = ["", "## Summary", "", "| | cases |", "| --- | ---: |"]
+    for verdict in (stats.MET, stats.OPEN, stats.BEHIND):
+        lines.append(f"| {verdict} | {sum(values['verdict'] == verdict for values in verdicts.values())} |")
+    for outcome in ("failed", "skipped"):
+        if names := [name for name, row in rows.items() if outcome in row]:
+            lines.append(f"| rows {outcome}: {', '.join(names)} | {len(names)} |")
+    behind = {key: values for key, values in verdicts.items() if values["verdict"] == stats.BEHIND}
+    if behind:
+        lines += ["", "Not met:", "", "| row | |", "| --- | --- |"]
+        for (name, case), values in behind.items():
+            ratio = f"{values['ratio']['median']:.2f} x {values['variant'] or 'peer'}" if "ratio" in values else ""
+            share = f"{values['share']['median']:.0%} of the limit" if "share" in values else ""
+            found = ", ".join(part for part in (ratio, share) if part) or f"{number(values['ours'])} {values['unit']}"
+            lines.append(f"| {name}: {case} | {found}; target {values['target']} |")
+    return lines
 
 
 def markdown(report):
@@ -24,18 +70,10 @@ def markdown(report):
     lines = [f"# Benchmarks, {about['date']}, {about['cpu']}", ""]
     lines += [f"- {key}: {value}" for key, value in about.items() if key != "date" and value]
     lines += [f"- command: `{report['command']}`; {report['runs']} runs of each side by turns, medians",
-              "- ratio: above 1 where Loom is better; least and greatest of the pairs of runs in brackets"]
-    busiest = max(report["busy_cores"].values(), default=0)
-    if busiest > 0.2:
-        lines += [f"- **the machine was not idle**: other programs kept up to {busiest:g} cores busy"]
+              "- ratio: above 1 where Loom is better; in brackets the bounds of its median (order statistics, at least "
+              "95 %; with ? too few runs for any, so least and greatest)",
+              "- met: the median reaches the target; not met: the upper bound does not; open: between, or no peer here"]
+    lines += summary_lines(report["rows"])
     for name, row in report["rows"].items():
-        lines += ["", f"## {name}", "", row["what"], ""]
-        if "cases" not in row:
-            lines += [f"{key}: {row[key].splitlines()[0]}" for key in ("skipped", "failed") if key in row]
-            continue
-        lines += ["| | unit | Loom | peer | ratio | limit |", "| --- | --- | ---: | ---: | ---: | ---: |"]
-        lines += [case_line(case, values) for case, values in row["cases"].items()]
-    if report.get("sizes"):
-        lines += ["", "## sizes", "", "shared libraries, Loom's without symbols", "", "| | MiB |", "| --- | ---: |"]
-        lines += [f"| {name} | {size / 2**20:.1f} |" for name, size in report["sizes"].items()]
+        lines += row_lines(name, row, report)
     return "\n".join(lines) + "\n"

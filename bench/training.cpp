@@ -1,16 +1,16 @@
-// Training steps through Fabric, on as many ranks as the launcher gives, from the weights and batches of a fixture: so
-// that a peer which starts from the same file must see the same losses.
-#include <filesystem>
-#include <numeric>
+// The training rows: a model on as many ranks as the launcher gives, from the weights and samples of a fixture, so that
+// a peer which starts from the same files must see the same losses. To add a model: a header in models/, a line in
+// `models` here, its twin in peers/models/.
+#include "training.h"
 
-#include <loom/nn/optim/adam.h>
-#include <loom/nn/optim/sgd.h>
-#include <loom/tensor/safetensors.h>
+#include <array>
+#include <string_view>
 
-#include "models.h"
-#include "record.h"
-#include "row.h"
-#include "timing.h"
+#include "models/cnn.h"
+#include "models/gpt.h"
+#include "models/lstm.h"
+#include "models/mlp.h"
+#include "models/resnet.h"
 
 namespace bench {
 
@@ -18,80 +18,75 @@ using namespace loom;
 
 namespace {
 
-constexpr int64_t compared_losses = 3;  // of the first steps
-
-template <class Net, class Optimizer, class Settings>
-void train(const std::string& name, const Options& options, const Settings& settings, int64_t steps, int64_t warmup) {
-  Fabric fabric({.accelerator = "cpu"});
-  fabric.launch([&] {
-    const std::filesystem::path folder = options.text("fixture", ".");
-    const auto data = load_safetensors(folder / "batches.safetensors").tensors;
-    const Tensor &images = data.at("images"), &labels = data.at("labels");
-    const int64_t batch = options.number("batch", 64), world = fabric.world_size();
-    const int64_t batches = images.size(0) / (batch * world);
-    check(batches > 0, "the fixture has ", images.size(0), " samples, one step needs ", batch * world);
-
-    Net net;
-    nn::load_state_dict(net, load_safetensors(folder / (name + ".safetensors")).tensors);
-    Optimizer inner(nn::parameters(net), settings);
-    auto [model, optimizer] = fabric.setup(net, inner);
-    int64_t step = 0;
-    std::vector<double> losses;
-    const auto one_step = [&] {
-      const int64_t start = (step++ % batches * world + fabric.global_rank()) * batch;
-      optimizer.zero_grad();
-      const Tensor loss = cross_entropy(model(images.narrow(0, start, batch)), labels.narrow(0, start, batch));
-      fabric.backward(loss);
-      optimizer.step();
-      if (step <= compared_losses) losses.push_back(loss.item<double>());
-    };
-    const Times times = time_steps(std::max(options.number("warmup", warmup), compared_losses),
-                                   options.smoke() ? 2 : options.number("steps", steps), one_step);
-    if (!fabric.is_global_zero()) return;
-    const auto samples = static_cast<double>(batch * world);
-    const bool per_step = options.text("unit") == "ms";
-    Record(name, per_step ? times.median * 1e3 : samples / times.median, per_step ? "ms" : "samples/s")
-        .add("mean", per_step ? times.mean * 1e3 : samples / times.mean)
-        .add("losses", losses)
-        .print();
-  });
+template <class Net>
+void write_fixture(const Options& options) {
+  const std::filesystem::path folder = options.text("out", ".");
+  std::filesystem::create_directories(folder);
+  manual_seed(1);
+  const Net net(options);
+  const Samples samples = net.samples(options.number("samples", 256));
+  save_safetensors(folder / "samples.safetensors", {{"inputs", samples.inputs}, {"targets", samples.targets}});
+  std::map<std::string, Tensor> weights;
+  for (const NamedTensor& p : nn::state_dict(net)) weights.emplace(p.name, p.tensor);
+  save_safetensors(folder / "weights.safetensors", weights);
 }
 
+struct Model {
+  std::string_view name;
+  void (*fixture)(const Options&);
+  Training (*train)(Fabric&, const Options&);
+};
+
 template <class Net>
-void save_weights(const std::filesystem::path& path) {
-  const Net net;
-  std::map<std::string, Tensor> weights;
-  for (const NamedTensor& p : nn::parameters(net)) weights.emplace(p.name, p.tensor);
-  save_safetensors(path, weights);
+constexpr Model model(std::string_view name) {
+  return {name, write_fixture<Net>, train<Net>};
+}
+constexpr std::array models{model<Mlp>("mlp"), model<Cnn>("cnn"), model<ResNet>("resnet"), model<Lstm>("lstm"),
+                            model<Gpt>("gpt")};
+
+const Model& chosen(const Options& options) {
+  const std::string name = options.text("model");
+  for (const Model& model : models)
+    if (model.name == name) return model;
+  throw Error(str("no model '", name, "'"));
+}
+
+// Seconds of a step when `key` has this value.
+double step_seconds(Options options, const std::string& key, const std::string& value) {
+  options.set(key, value);
+  Fabric fabric({.accelerator = "cpu"});
+  double seconds = 0;
+  fabric.launch([&] { seconds = chosen(options).train(fabric, options).times.median; });
+  return seconds;
 }
 
 }  // namespace
 
-void run_mlp(const Options& options) { train<Mlp, optim::SGD>("mlp", options, optim::SgdOptions{.lr = 0.01}, 300, 50); }
+void run_fixture(const Options& options) { chosen(options).fixture(options); }
 
-void run_cnn(const Options& options) {
-  train<Cnn, optim::AdamW>("cnn", options, optim::AdamWOptions{.lr = 1e-3}, 50, 5);
+void run_train(const Options& options) {
+  Fabric fabric({.accelerator = "cpu"});
+  fabric.launch([&] {
+    const Training result = chosen(options).train(fabric, options);
+    const double floor = result.flops / fma_peak();  // all ranks at once, as they computed
+    if (!fabric.is_global_zero()) return;
+    Record("step", result.times.median * 1e3, "ms")
+        .add("limit", floor * 1e3)
+        .add("mean", result.times.mean * 1e3)
+        .add("samples_per_s", static_cast<double>(result.samples) / result.times.median)
+        .add("losses", result.losses)
+        .print();
+    Record("peak memory", result.memory, "MiB").print();
+  });
 }
 
-// Fashion-MNIST where it is installed, else noise: the time of a step does not depend on it.
-void run_fixture(const Options& options) {
-  const std::filesystem::path folder = options.text("out", ".");
-  const int64_t samples = options.number("samples", 2048);
-  std::filesystem::create_directories(folder);
-  manual_seed(1);
-  Tensor images, labels;
-  try {
-    const data::FashionMnist set("train");
-    std::vector<int64_t> first(static_cast<size_t>(samples));
-    std::iota(first.begin(), first.end(), 0);
-    std::tie(images, labels) = set.get_batch(first);
-  } catch (const Error&) {
-    images = randn({samples, 1, 28, 28});
-    labels = randint(0, 10, {samples});
-  }
-  save_safetensors(folder / "batches.safetensors", {{"images", images}, {"labels", labels}});
-  save_weights<Mlp>(folder / "mlp.safetensors");
-  save_weights<Cnn>(folder / "cnn.safetensors");
+// The step time over one key of the model, such as batch=16-32-64, each beside its value (peers/training.py).
+void run_growth(const Options& options) {
+  const std::string key = options.text("over", "batch");
+  for (const int64_t value : options.numbers("values", {16, 32, 64}))
+    Record(str(key, " ", value), step_seconds(options, key, std::to_string(value)) * 1e3, "ms")
+        .add("x", static_cast<double>(value))
+        .print();
 }
 
 }  // namespace bench

@@ -86,9 +86,9 @@ function(loom_command folder)
   install(TARGETS loom_command RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 endfunction()
 
-# loom_bench(FOLDER): all of FOLDER/*.cpp is the one executable `loom_bench`.
+# loom_bench(FOLDER): all of FOLDER/*.cpp and FOLDER/micro/*.cpp is the one executable `loom_bench`.
 function(loom_bench folder)
-  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp" "${PROJECT_SOURCE_DIR}/${folder}/micro/*.cpp")
   if(NOT sources)
     return()
   endif()

@@ -1,73 +1,226 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The twins of bench/micro.cpp in PyTorch: one line each, under the same names.
+"""The twin of bench/micro in PyTorch: the same cases, each operation under its name.
 
-micro.py [filter=TEXT] [seconds=1]
+micro.py cases=FILE group=NAME [milliseconds=40] [numpy=1] [onednn=1]
 """
 import os
+import pathlib
 
 import torch
 import torch.nn.functional as F
 
 import timing
 
-N, ROWS, COLUMNS = 10_000_000, 10_000, 1000
-NODES = 1000
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+FUNCTIONS = {"relu": torch.relu, "exp": torch.exp, "gelu": F.gelu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
+             "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
 
 
-def unary(shape, function):
-    x = torch.randn(shape)
-    return lambda: function(x)
+def backward(y, inputs):
+    seed = torch.randn(y.shape)
+    return lambda: torch.autograd.grad(y, inputs, seed, retain_graph=True)
 
 
-def product(n):
-    a, b = torch.randn(n, n), torch.randn(n, n)
+def operands(form, dtype, m, n, k):
+    """[m, k] and [k, n]; t: transposed in memory."""
+    a = torch.randn(k, m, dtype=DTYPES[dtype]).t() if form[0] == "t" else torch.randn(m, k, dtype=DTYPES[dtype])
+    b = torch.randn(n, k, dtype=DTYPES[dtype]).t() if form[1] == "t" else torch.randn(k, n, dtype=DTYPES[dtype])
+    return a, b
+
+
+def gemm(form, dtype, *sizes):
+    a, b = operands(form, dtype, *sizes)
     return lambda: a @ b
 
 
-def adamw_step():
-    weight = torch.nn.Parameter(torch.randn(N))
-    weight.grad = torch.randn(N)
-    return torch.optim.AdamW([weight], lr=1e-3, fused=True).step
+def gemm_numpy(form, dtype, *sizes):
+    """OpenBLAS, which numpy brings along."""
+    a, b = (x.numpy() for x in operands(form, dtype, *sizes))
+    return lambda: a @ b
 
 
-def add(record):
-    a, b = torch.randn(4).requires_grad_(record), torch.randn(4)
+def gemm_onednn(form, dtype, *sizes):
+    a, b = operands(form, dtype, *sizes)
+    b = b.t()
+    return lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+
+
+def conv(which, n, c, h, o, kernel, stride, layout=torch.contiguous_format):
+    x = torch.randn(n, c, h, h).to(memory_format=layout)
+    w = torch.randn(o, c, kernel, kernel).to(memory_format=layout)
+    if which == "forward":
+        return lambda: F.conv2d(x, w, None, stride, kernel // 2)
+    wanted = (x if which == "input" else w).requires_grad_()
+    y = F.conv2d(x, w, None, stride, kernel // 2)
+    seed = torch.randn(y.shape).to(memory_format=layout)
+    return lambda: torch.autograd.grad(y, wanted, seed, retain_graph=True)
+
+
+def conv_channels_last(*given):
+    return conv(*given, layout=torch.channels_last)
+
+
+def attention(which, n, heads, length, width):
+    qkv = [torch.randn(n, heads, length, width, requires_grad=True) for _ in range(3)]
+    forward = lambda: F.scaled_dot_product_attention(*qkv, is_causal=True)
+    return forward if which == "forward" else backward(forward(), qkv)
+
+
+def over_rows(function):
+    def make(which, rows, columns):
+        x = torch.randn(rows, columns)
+        if which == "forward":
+            return lambda: function(x)
+        return backward(function(x.requires_grad_()), x)
+    return make
+
+
+def layer_norm(which, rows, columns):
+    weight, bias = torch.ones(columns), torch.zeros(columns)
+    return over_rows(lambda x: F.layer_norm(x, (columns,), weight, bias))(which, rows, columns)
+
+
+def cross_entropy(which, rows, columns):
+    target = torch.randint(columns, (rows,))
+    return over_rows(lambda x: F.cross_entropy(x, target))(which, rows, columns)
+
+
+def sum_of(which, rows, columns):
+    x = torch.randn(rows, columns)
+    dims = {"all": (0, 1), "rows": 1, "columns": 0}[which]
+    return lambda: x.sum(dims)
+
+
+def embedding(which, vocabulary, width, count):
+    weight, index = torch.randn(vocabulary, width), torch.randint(vocabulary, (count,))
+    if which == "forward":
+        return lambda: F.embedding(index, weight)
+    return backward(F.embedding(index, weight.requires_grad_()), weight)
+
+
+def map_of(function, which, count):
+    x = torch.randn(count)
+    if which == "forward":
+        return lambda: FUNCTIONS[function](x)
+    return backward(FUNCTIONS[function](x.requires_grad_()), x)
+
+
+def add(which, rows, columns):
+    a = torch.randn(rows, columns)
+    b = torch.randn({"same": (rows, columns), "row": (columns,), "column": (rows, 1)}[which])
     return lambda: a + b
 
 
-def backward_chain():
+def dropout(count):
+    x = torch.randn(count)
+    return lambda: F.dropout(x, 0.1)
+
+
+def optimizer(name, tensors, count):
+    parameters = [torch.nn.Parameter(torch.randn(count)) for _ in range(tensors)]
+    for parameter in parameters:
+        parameter.grad = torch.randn(count)
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=1e-3, fused=True).step
+    return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, fused=True).step
+
+
+def transpose(which, *sizes):
+    if which == "matrix":
+        view = torch.randn(*sizes).t()
+    else:
+        n, c, h = sizes
+        view = torch.randn(n, c, h, h).permute(0, 2, 3, 1)
+    return view.contiguous
+
+
+def strided(which, rows, columns):
+    x = torch.randn(rows, columns)
+    if which == "relu":
+        view = x[:, ::2]
+        return lambda: torch.relu(view)
+    view = torch.randn(columns, rows).t()
+    return lambda: x + view
+
+
+def cat(dim, rows, columns):
+    both = [torch.randn(rows, columns) for _ in range(2)]
+    return lambda: torch.cat(both, dim)
+
+
+def chain(x, nodes):
     factor = torch.ones(4)
-    y = torch.randn(4).requires_grad_()
-    for _ in range(NODES):
-        y = y * factor
-    total = y.sum()
+    for _ in range(nodes):
+        x = x * factor
+    return x
+
+
+def tiny_add(which):
+    a, b = torch.randn(4).requires_grad_(which == "recorded"), torch.randn(4)
+    return lambda: a + b
+
+
+def backward_node(nodes):
+    total = chain(torch.randn(4).requires_grad_(), nodes).sum()
     return lambda: total.backward(retain_graph=True)
 
 
-# name: unit, what makes the timed function, floating-point operations or calls
-OPERATIONS = {
-    "gemm 512": ("GFLOP/s", lambda: product(512), 2 * 512**3),
-    "gemm 1024": ("GFLOP/s", lambda: product(1024), 2 * 1024**3),
-    "relu 10M": ("ms", lambda: unary(N, torch.relu), 1),
-    "exp 10M": ("ms", lambda: unary(N, torch.exp), 1),
-    "softmax 10M": ("ms", lambda: unary((ROWS, COLUMNS), lambda x: torch.softmax(x, 1)), 1),
-    "layer_norm 10M": ("ms", lambda: unary((ROWS, COLUMNS), lambda x: F.layer_norm(x, (COLUMNS,))), 1),
-    "sum 10M": ("ms", lambda: unary(N, torch.sum), 1),
-    "AdamW 10M": ("ms", adamw_step, 1),
-    "add 4 floats": ("ns", lambda: add(False), 1),
-    "add 4 floats, recorded": ("ns", lambda: add(True), 1),
-    "backward, per node": ("ns", backward_chain, NODES),
-}
+def graph(nodes):
+    x = torch.randn(4).requires_grad_()
+    return lambda: chain(x, nodes)
 
 
-def run(options):
+OPERATIONS = {"gemm": gemm, "conv": conv, "attention": attention, "softmax": over_rows(lambda x: torch.softmax(x, 1)),
+              "layer_norm": layer_norm, "cross_entropy": cross_entropy, "sum": sum_of, "embedding": embedding,
+              "map": map_of, "add": add, "dropout": dropout, "optimizer": optimizer, "transpose": transpose,
+              "strided": strided, "cat": cat, "tiny_add": tiny_add, "backward_node": backward_node, "graph": graph}
+
+
+def flops(name, sizes):
+    if name == "gemm":
+        m, n, k = sizes
+        return 2 * m * n * k
+    n, c, h, o, kernel, stride = sizes
+    out = (h + 2 * (kernel // 2) - kernel) // stride + 1
+    return 2 * n * out * out * o * c * kernel * kernel
+
+
+def in_unit(name, words, seconds):
+    """The number and its unit, as the operation's function in bench/micro has it."""
+    sizes = [word for word in words if isinstance(word, int)]
+    if name in ("gemm", "conv"):
+        return flops(name, sizes) / seconds * 1e-9, "GFLOP/s"
+    if name in ("tiny_add", "backward_node"):
+        return seconds / (sizes[0] if sizes else 1) * 1e9, "ns"
+    if name == "graph" or name == "optimizer" and sizes[0] > 1:
+        return seconds * 1e6, "us"
+    return seconds * 1e3, "ms"
+
+
+def cases(file, group):
+    inside = False
+    for line in pathlib.Path(file).read_text(encoding="utf-8").splitlines():
+        line = line.partition("#")[0].rstrip()
+        if line.startswith("["):
+            inside = line == f"[{group}]"
+        elif inside and line:
+            yield line
+
+
+def run(given):
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    for name, (unit, make, count) in OPERATIONS.items():
-        if options.get("filter", "") not in name:
-            continue
-        seconds = timing.seconds_of_a_call(make(), float(options.get("seconds", 1)))
-        scale = {"ns": 1e9, "ms": 1e3}
-        timing.record(name, count / seconds * 1e-9 if unit == "GFLOP/s" else seconds / count * scale[unit], unit)
+    operations = dict(OPERATIONS)
+    if "numpy" in given:
+        operations["gemm"] = gemm_numpy
+    if "onednn" in given:
+        operations["gemm"] = gemm_onednn
+    if "channels_last" in given:
+        operations["conv"] = conv_channels_last
+    for line in cases(given["cases"], given["group"]):
+        name, *words = [int(word) if word.isdigit() else word for word in line.split()]
+        call = operations[name](*words)
+        seconds = timing.seconds_of_a_call(call, float(given.get("milliseconds", 40)) * 1e-3)
+        timing.record(line, *in_unit(name, words, seconds))
 
 
 timing.main(run)

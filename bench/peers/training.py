@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The twin of bench/training.cpp in PyTorch: the same weights, batches and optimizer.
+"""The twin of bench/training.cpp in PyTorch: the same weights, samples and optimizer.
 
-training.py mlp|cnn key=value...
-  fixture=DIR batch=64 steps=N warmup=N unit=ms
-  channels_last=1 fused=1                        ways to make PyTorch faster
+training.py model=NAME [the model's keys] fixture=DIR batch=64 steps=10 warmup=3
+  channels_last=1 fused=1 compile=1              ways to make PyTorch faster
   rank=R world=W store=FILE                      DistributedDataParallel over gloo
+  fabric=1                                       Lightning Fabric's loop instead of a plain one
+training.py ... over=KEY values=16-32-64         the step time over a key, without a fixture
 """
+import inspect
 import os
 import pathlib
 import sys
@@ -15,67 +17,73 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 import fixture
+import memory
 import timing
+from models import MODELS
 
 COMPARED_LOSSES = 3
 
 
-class Mlp(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.fc1 = torch.nn.Linear(784, 128)
-        self.fc2 = torch.nn.Linear(128, 10)
-
-    def forward(self, images):
-        return self.fc2(F.relu(self.fc1(images.flatten(1))))
-
-
-class Cnn(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1 = torch.nn.Conv2d(1, 32, 3, padding=1)
-        self.conv2 = torch.nn.Conv2d(32, 64, 3, padding=1)
-        self.fc1 = torch.nn.Linear(3136, 128)
-        self.fc2 = torch.nn.Linear(128, 10)
-
-    def forward(self, x):
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+def parsed(given):
+    """Whole numbers, and lists of them (784-128-10)."""
+    def value(text):
+        if text.isdigit():
+            return int(text)
+        return tuple(map(int, text.split("-"))) if text.replace("-", "").isdigit() else text
+    return {key: value(text) for key, text in given.items()}
 
 
-def sgd(parameters, fused):
-    return torch.optim.SGD(parameters, lr=0.01, fused=fused)
+def join_ranks(given):
+    rank, world = given["rank"], given["world"]
+    dist.init_process_group("gloo", init_method=f"file://{given['store']}", rank=rank, world_size=world)
+    # As torchrun would set it, for Fabric, which finds the group already there.
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), GROUP_RANK="0", WORLD_SIZE=str(world), MASTER_PORT="1",
+                      LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="localhost", TORCHELASTIC_RUN_ID="bench")
 
 
-def adamw(parameters, fused):
-    return torch.optim.AdamW(parameters, lr=1e-3, fused=fused)
+def fabric_setup(net, optimizer, world):
+    """The wrapped two, and backward."""
+    from lightning_fabric import Fabric  # only where it is asked for
+    from lightning_fabric.strategies import DDPStrategy
+    strategy = DDPStrategy(process_group_backend="gloo", gradient_as_bucket_view=True) if world > 1 else "auto"
+    fabric = Fabric(accelerator="cpu", devices=world, strategy=strategy)
+    fabric.launch()
+    return *fabric.setup(net, optimizer), fabric.backward
 
 
-MODELS = {"mlp": (Mlp, sgd, 300, 50), "cnn": (Cnn, adamw, 50, 5)}
+def samples_of(name, given, net, folder):
+    if not folder:
+        return SAMPLES[name](3 * given.get("batch", 64), net)
+    data = fixture.load(pathlib.Path(folder) / "samples.safetensors")
+    net.load_state_dict(fixture.load(pathlib.Path(folder) / "weights.safetensors"))
+    return data["inputs"], data["targets"]
 
 
-def main():
-    name, given = sys.argv[1], timing.options(sys.argv[2:])
-    make_model, make_optimizer, steps, warmup = MODELS[name]
-    number = {key: int(value) for key, value in given.items() if value.isdigit()}.get
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    rank, world, batch = number("rank", 0), number("world", 1), number("batch", 64)
-    folder = pathlib.Path(given["fixture"])
-    data = fixture.load(folder / "batches.safetensors")
-    images, labels = data["images"], data["labels"]
-    batches = len(images) // (batch * world)
+SAMPLES = {  # for growth, where only the shapes count
+    "mlp": lambda count, net: (torch.randn(count, net.layers[0].in_features),
+                               torch.randint(net.layers[-1].out_features, (count,))),
+    "gpt": lambda count, net: tuple(torch.randint(net.tokens.num_embeddings, (2, count, net.positions.num_embeddings))),
+}
 
-    net = make_model()
-    net.load_state_dict(fixture.load(folder / f"{name}.safetensors"))
-    if number("channels_last", 0):
-        net, images = (thing.to(memory_format=torch.channels_last) for thing in (net, images))
-    if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{given['store']}", rank=rank, world_size=world)
+
+def train(name, given):
+    """Times of a step, the first losses, MiB above the weights and the data at most."""
+    rank, world, batch = given.get("rank", 0), given.get("world", 1), given.get("batch", 64)
+    net = MODELS[name](**{key: given[key] for key in inspect.signature(MODELS[name]).parameters if key in given})
+    inputs, targets = samples_of(name, given, net, given.get("fixture"))
+    batches = len(inputs) // (batch * world)
+    if given.get("channels_last"):
+        net, inputs = (thing.to(memory_format=torch.channels_last) for thing in (net, inputs))
+    optimizer = net.optimizer(net.parameters(), bool(given.get("fused")))
+    model, backward = net, torch.Tensor.backward
+    if given.get("fabric"):
+        model, optimizer, backward = fabric_setup(net, optimizer, world)
+    elif world > 1:
         model = torch.nn.parallel.DistributedDataParallel(net, gradient_as_bucket_view=True)
-    else:
-        model = net
-    optimizer = make_optimizer(net.parameters(), bool(number("fused", 0)))
+    if given.get("compile"):
+        model = torch.compile(model)
+    memory.settle_memory()
+    before = memory.resident_mib()
     taken, losses = 0, []
 
     def step():
@@ -83,18 +91,32 @@ def main():
         start = (taken % batches * world + rank) * batch
         taken += 1
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(images[start:start + batch]), labels[start:start + batch])
-        loss.backward()
+        loss = F.cross_entropy(model(inputs[start:start + batch]), targets[start:start + batch].flatten())
+        backward(loss)
         optimizer.step()
         if taken <= COMPARED_LOSSES:
             losses.append(loss.item())
 
-    warmup = max(number("warmup", warmup), COMPARED_LOSSES)
-    median, mean = timing.time_steps(warmup, number("steps", steps), step)
+    times = timing.time_steps(max(given.get("warmup", 3), COMPARED_LOSSES), given.get("steps", 10), step)
+    return times, losses, memory.peak_resident_mib() - before
+
+
+def main():
+    given = parsed(timing.options(sys.argv[1:]))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    name, rank, world = given["model"], given.get("rank", 0), given.get("world", 1)
+    if "over" in given:
+        for value in given["values"]:
+            (median, _), _, _ = train(name, given | {given["over"]: value})
+            timing.record(f"{given['over']} {value}", median * 1e3, "ms", x=value)
+        return
+    if world > 1:
+        join_ranks(given)
+    (median, mean), losses, peak = train(name, given)
     if rank == 0:
-        per_step = given.get("unit") == "ms"
-        in_unit = (lambda s: s * 1e3) if per_step else (lambda s: batch * world / s)
-        timing.record(name, in_unit(median), "ms" if per_step else "samples/s", mean=in_unit(mean), losses=losses)
+        timing.record("step", median * 1e3, "ms", mean=mean * 1e3, losses=losses)
+        if not given.get("compile"):  # the compiler itself runs in the process
+            timing.record("peak memory", peak, "MiB")
     if world > 1:
         dist.barrier()
         sys.stdout.flush()

@@ -61,7 +61,7 @@ TEST_CASE("half: range") {
   CHECK(Half(-0.0f).bits == 0x8000);
 }
 
-#ifdef __FLT16_MAX__
+#if defined(__FLT16_MAX__) && defined(__x86_64__)  // g++ 12 has the type in C++ there only
 TEST_CASE("half: agrees with the compiler") {
   for (uint32_t i = 0; i < 1u << 22; ++i) {
     const auto x = std::bit_cast<float>(i * 1021u);

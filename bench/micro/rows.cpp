@@ -1,0 +1,66 @@
+// Operations over the rows of a matrix, and sums.
+#include <loom/loom.h>
+
+#include "operation.h"
+
+namespace bench {
+
+using namespace loom;
+
+namespace {
+
+// OP forward|backward ROWS COLUMNS, f of x [ROWS, COLUMNS]; bytes: of one element in forward and in backward.
+template <class F>
+Operation over_rows(const Case& given, double forward_bytes, double backward_bytes, const F& f) {
+  const int64_t rows = given.number(2), columns = given.number(3);
+  const Tensor x = randn({rows, columns});
+  if (given.is(1, "forward", "backward"))
+    return {.unit = "ms", .call = [=] { keep(f(x)); }, .cost = {.bytes = forward_bytes * count(rows * columns)}};
+  Tensor(x).requires_grad_();
+  const Tensor y = f(x), seed = randn(y.shape());
+  return {.unit = "ms",
+          .call = [=] { keep(grad(y, x, seed, {.retain_graph = true})); },
+          .cost = {.bytes = backward_bytes * count(rows * columns)}};
+}
+
+}  // namespace
+
+Operation softmax_rows(const Case& given) {
+  return over_rows(given, 8, 12, [](const Tensor& x) { return softmax(x, 1); });
+}
+
+Operation layer_norm_rows(const Case& given) {
+  const int64_t columns = given.number(3);
+  return over_rows(given, 8, 12, [columns, weight = ones({columns}), bias = zeros({columns})](const Tensor& x) {
+    return layer_norm(x, {columns}, weight, bias);
+  });
+}
+
+Operation cross_entropy_rows(const Case& given) {
+  const Tensor target = randint(0, given.number(3), {given.number(2)});
+  return over_rows(given, 4, 8, [target](const Tensor& x) { return cross_entropy(x, target); });
+}
+
+// sum all|rows|columns ROWS COLUMNS: of everything, along the rows, along the columns.
+Operation sum_of(const Case& given) {
+  const int64_t rows = given.number(2), columns = given.number(3);
+  const Dims dims = given.word(1) == "all" ? Dims{} : Dims{given.is(1, "rows", "columns") ? 1 : 0};
+  return {.unit = "ms",
+          .call = [x = randn({rows, columns}), dims] { keep(sum(x, dims)); },
+          .cost = {.bytes = 4 * count(rows * columns)}};
+}
+
+// embedding forward|backward VOCABULARY WIDTH COUNT
+Operation embedding_rows(const Case& given) {
+  const int64_t vocabulary = given.number(2), width = given.number(3), n = given.number(4);
+  const Tensor weight = randn({vocabulary, width}), index = randint(0, vocabulary, {n});
+  if (given.is(1, "forward", "backward"))
+    return {.unit = "ms", .call = [=] { keep(embedding(index, weight)); }, .cost = {.bytes = 8 * count(n * width)}};
+  Tensor(weight).requires_grad_();
+  const Tensor y = embedding(index, weight), seed = randn(y.shape());
+  return {.unit = "ms",
+          .call = [=] { keep(grad(y, weight, seed, {.retain_graph = true})); },
+          .cost = {.bytes = 4 * count((n + vocabulary) * width)}};
+}
+
+}  // namespace bench

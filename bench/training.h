@@ -1,0 +1,77 @@
+// Training steps of one model through Fabric.
+#pragma once
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <loom/loom.h>
+#include <loom/tensor/safetensors.h>
+
+#include "machine_limits.h"
+#include "memory.h"
+#include "models/work.h"
+#include "record.h"
+#include "row.h"
+#include "timing.h"
+
+namespace bench {
+
+constexpr int64_t compared_losses = 3;  // of the first steps
+
+struct Training {
+  Times times;                 // of a step
+  std::vector<double> losses;  // of the first steps, on this rank
+  double memory = 0;           // MiB above the weights and the data, at most
+  double flops = 0;            // of a step on this rank
+  int64_t samples = 0;         // of a step on all ranks
+};
+
+// As many samples as the fixture has (the same on both sides), or noise.
+template <class Net>
+Samples training_data(Net& net, const Options& options, int64_t step) {
+  const std::filesystem::path folder = options.text("fixture");
+  if (folder.empty()) {
+    loom::manual_seed(1);
+    return net.samples(compared_losses * step);
+  }
+  loom::nn::load_state_dict(net, loom::load_safetensors(folder / "weights.safetensors").tensors);
+  const auto data = loom::load_safetensors(folder / "samples.safetensors").tensors;
+  loom::check(data.at("inputs").size(0) >= step, "the fixture has ", data.at("inputs").size(0),
+              " samples, one step needs ", step);
+  return {data.at("inputs"), data.at("targets")};
+}
+
+// To be called by every rank of a launched Fabric.
+template <class Net>
+Training train(loom::Fabric& fabric, const Options& options) {
+  const int64_t batch = options.smoke() ? 2 : options.number("batch", 64), world = fabric.world_size();
+  Training result{.samples = batch * world};
+  Net net(options);
+  const auto [inputs, targets] = training_data(net, options, result.samples);
+  const int64_t batches = inputs.size(0) / result.samples;
+  result.flops = net.work().step_flops() * static_cast<double>(batch);
+
+  typename Net::Optimizer inner(loom::nn::parameters(net), Net::settings);
+  auto [model, optimizer] = fabric.setup(net, inner);
+  settle_memory();
+  const double before = resident_mib();
+  int64_t taken = 0;
+  const auto step = [&] {
+    const int64_t start = (taken++ % batches * world + fabric.global_rank()) * batch;
+    optimizer.zero_grad();
+    const loom::Tensor loss =
+        loom::cross_entropy(model(inputs.narrow(0, start, batch)), targets.narrow(0, start, batch).flatten());
+    fabric.backward(loss);
+    optimizer.step();
+    if (taken <= compared_losses) result.losses.push_back(loss.template item<double>());
+  };
+  const int64_t warmup = options.smoke() ? 1 : std::max(options.number("warmup", 3), compared_losses);
+  result.times = time_steps(warmup, options.smoke() ? 1 : options.number("steps", 10), step);
+  result.memory = peak_resident_mib() - before;
+  return result;
+}
+
+}  // namespace bench
