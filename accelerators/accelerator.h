@@ -152,6 +152,8 @@ class Accelerator {
 
   // index [N, C, OH, OW] i64: position h * W + w of the maximum in x's plane. Padding never wins; NaN wins.
   virtual void max_pool2d(const View& y, const View& index, const View& x, const PoolGeometry& g) = 0;
+  // dx [N, C, H, W]: 0 but at the positions in index, where dy is added; g as max_pool2d had it.
+  virtual void max_pool2d_grad(const View& dx, const View& dy, const View& index, const PoolGeometry& g) = 0;
   virtual void avg_pool2d(const View& y, const View& x, const PoolGeometry& g) = 0;
   virtual void avg_pool2d_grad(const View& dx, const View& dy, const PoolGeometry& g) = 0;
 

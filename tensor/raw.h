@@ -79,6 +79,7 @@ Tensor conv2d_grad_input(const Tensor& dy, const Tensor& weight, const Dims& inp
 Tensor conv2d_grad_weight(const Tensor& dy, const Tensor& x, const Dims& weight_shape, const ConvGeometry& g);
 Dims conv2d_shape(std::string_view op, const Dims& x, const Dims& weight, const ConvGeometry& g);
 std::pair<Tensor, Tensor> max_pool2d(const Tensor& x, const PoolGeometry& g, bool ceil_mode);  // y, index
+Tensor max_pool2d_grad(const Tensor& dy, const Tensor& index, const Dims& input_shape, const PoolGeometry& g);
 Tensor avg_pool2d(const Tensor& x, const PoolGeometry& g, bool ceil_mode);
 Tensor avg_pool2d_grad(const Tensor& dy, const Dims& input_shape, const PoolGeometry& g);
 Tensor softmax(const Tensor& x, int dim, bool log);

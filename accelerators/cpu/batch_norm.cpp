@@ -1,9 +1,11 @@
 // Batch norm: statistics, normalisation and gradients.
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include <loom/accelerators/cpu/rows.h>
 #include <loom/accelerators/cpu/scratch.h>
+#include <loom/accelerators/cpu/simd.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -43,6 +45,92 @@ struct Channels {
   }
 };
 
+// Sums of `count` terms over n elements of several arrays: f(add, mask, x...) is given vectors x of each array and
+// calls add(k, term) for each sum k; where mask is 0, which is past the end, terms must be 0.
+template <class T, int count>
+class Sums {
+ public:
+  template <class F, class... Arrays>
+  void add(int64_t n, const F& f, const Arrays*... x) {
+    static const Vec<T> all = broadcast(T(1));
+    constexpr int64_t width = lanes<T>;
+    int64_t i = 0;
+    for (; i + ways * width <= n; i += ways * width) {
+#pragma GCC unroll 4
+      for (int way = 0; way < ways; ++way)
+        f([&](int k, Vec<T> term) { sum_[way][k] += term; }, all, load(x + i + way * width)...);
+    }
+    for (; i < n; i += width) {
+      const FirstLanes<T> rest(n - i < width ? n - i : width);
+      f([&](int k, Vec<T> term) { sum_[0][k] += term; }, load(&ones_[0], rest), load(x + i, rest)...);
+    }
+  }
+  double operator[](int k) const {
+    double total = 0;
+    for (int way = 0; way < ways; ++way)
+      for (int lane = 0; lane < lanes<T>; ++lane) total += static_cast<double>(sum_[way][k][lane]);
+    return total;
+  }
+
+ private:
+  static constexpr int ways = 4;  // sums side by side, for the processor to work on while others are under way
+  static constexpr std::array<T, lanes<T>> ones_ = [] {
+    std::array<T, lanes<T>> ones{};
+    ones.fill(T(1));
+    return ones;
+  }();
+  Vec<T> sum_[ways][count] = {};
+};
+
+// Elements of which sums are kept in T before they are added in double; few enough to be read twice from the cache.
+constexpr int64_t piece = 2048;
+
+// Calls f(runs) with f'(offset, length) for pieces of a channel: whole stretches, or parts of long ones.
+template <class F>
+void for_pieces(const Channels& channels, int64_t c, const F& f) {
+  const int64_t together = std::max<int64_t>(1, piece / std::max<int64_t>(1, channels.length));
+  const int64_t base = c * channels.channel_step;
+  for (int64_t r = 0; r < channels.runs; r += together)
+    for (int64_t begin = 0; begin < channels.length; begin += piece) {
+      const int64_t length = std::min(piece, channels.length - begin), last = std::min(channels.runs, r + together);
+      f((last - r) * length, [=](const auto& run) {
+        for (int64_t i = r; i < last; ++i) run(base + i * channels.step + begin, length);
+      });
+    }
+}
+
+// Mean and biased variance of channel c: those of each piece, its deviations taken from its own mean, put together as
+// Chan, Golub and LeVeque (1979) do. Every element comes from memory once.
+template <class T>
+Moments channel_moments(const Channels& channels, const T* x, int64_t c) {
+  double count = 0, mean = 0, squares = 0;
+  for_pieces(channels, c, [&](int64_t size, const auto& for_runs) {
+    const auto n = static_cast<double>(size);
+    Sums<T, 1> plain;
+    for_runs([&](int64_t at, int64_t length) {
+      plain.add(
+          length, [](const auto& add, Vec<T>, Vec<T> v) { add(0, v); }, x + at);
+    });
+    const T around = static_cast<T>(plain[0] / n);
+    Sums<T, 2> off;
+    for_runs([&](int64_t at, int64_t length) {
+      off.add(
+          length,
+          [m = broadcast(around)](const auto& add, Vec<T> mask, Vec<T> v) {
+            const Vec<T> d = (v - m) * mask;
+            add(0, d);
+            add(1, d * d);
+          },
+          x + at);
+    });
+    const double rest = off[0] / n, piece_mean = static_cast<double>(around) + rest, step = piece_mean - mean;
+    squares += off[1] - rest * off[0] + step * step * count * n / (count + n);
+    count += n;
+    mean += step * n / count;
+  });
+  return {mean, std::max(0.0, squares / count)};
+}
+
 // One channel: y = (x - mean) * scale + shift.
 template <class T>
 struct BatchNormGrad {
@@ -53,20 +141,29 @@ struct BatchNormGrad {
   // Sums of dy * x^ and of dy.
   std::pair<double, double> sums(int64_t c) const {
     double along = 0, plain = 0;
-    channels.for_runs(c, [&](int64_t at) {
-      const T *g = dy + at, *in = x + at;
-      along += blocked_sum<T>(channels.length, [=, m = mean, r = rstd](int64_t i) { return g[i] * ((in[i] - m) * r); });
-      plain += blocked_sum<T>(channels.length, [=](int64_t i) { return g[i]; });
+    for_pieces(channels, c, [&](int64_t, const auto& for_runs) {
+      Sums<T, 2> sum;
+      for_runs([&](int64_t at, int64_t length) {
+        sum.add(
+            length,
+            [m = broadcast(mean)](const auto& add, Vec<T>, Vec<T> g, Vec<T> in) {
+              add(0, g * (in - m));  // past the end g is 0
+              add(1, g);
+            },
+            dy + at, x + at);
+      });
+      along += sum[0];
+      plain += sum[1];
     });
-    return {along, plain};
+    return {along * static_cast<double>(rstd), plain};
   }
   void input(T* dx, int64_t c, T mean_along, T mean_plain) const {
-    const T scale = w * rstd, m = mean, r = rstd;
+    const T scale = w * rstd, m = mean, slope = rstd * mean_along;
     const int64_t n = channels.length;
     channels.for_runs(c, [=, this](int64_t at) {  // copies: a reference to a T might alias what is written
       const T *g = dy + at, *in = x + at;
       T* out = dx + at;
-      for (int64_t i = 0; i < n; ++i) out[i] = scale * (g[i] - mean_plain - (in[i] - m) * r * mean_along);
+      for (int64_t i = 0; i < n; ++i) out[i] = scale * (g[i] - mean_plain - (in[i] - m) * slope);
     });
   }
 };
@@ -80,7 +177,7 @@ void Cpu::batch_statistics(const View& mean, const View& var, const View& x) {
     const DenseInput<T> in(channels.arrange(x));
     const DenseOutput<T> mean_out(mean), var_out(var);
     channels.for_each([&](int64_t c) {
-      const Moments m = moments(in.data() + c * channels.channel_step, channels.runs, channels.length, channels.step);
+      const Moments m = channel_moments(channels, in.data(), c);
       mean_out.data()[c] = static_cast<T>(m.mean);
       var_out.data()[c] = static_cast<T>(m.variance);
     });

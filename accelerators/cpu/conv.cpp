@@ -1,8 +1,8 @@
-// Convolution as matrix products: each image (or a tile of its output rows) is unfolded into columns, one per output
-// pixel. Threads take images, so a thread's columns stay in its cache.
+// Convolution: which kernel a shape takes, and the general one, as matrix products: each image (or a tile of its output
+// rows) is unfolded into columns, one per output pixel. Threads take images, so a thread's columns stay in its cache.
 #include <algorithm>
 
-#include <loom/accelerators/cpu/conv.h>
+#include <loom/accelerators/cpu/direct_conv.h>
 #include <loom/accelerators/cpu/gemm.h>
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/cpu/unfold.h>
@@ -146,6 +146,30 @@ class Conv {
   }
 };
 
+template <class T>
+void forward(const ConvShape& s, T* y, const T* x, const T* w, const T* bias) {
+  if (s.depthwise()) return depthwise_forward(s, y, x, w, bias);
+  if constexpr (std::is_same_v<T, float>)
+    if (suits_direct_forward(s)) return direct_forward(s, y, x, w, bias);
+  Conv<T>(s, true).forward(y, x, w, bias);
+}
+
+template <class T>
+void grad_input(const ConvShape& s, T* dx, const T* dy, const T* w) {
+  if (s.depthwise()) return depthwise_grad_input(s, dx, dy, w);
+  if constexpr (std::is_same_v<T, float>)
+    if (suits_direct_grad_input(s)) return direct_grad_input(s, dx, dy, w);
+  Conv<T>(s, false).grad_input(dx, dy, w);
+}
+
+template <class T>
+void grad_weight(const ConvShape& s, T* dw, const T* dy, const T* x) {
+  if (s.depthwise()) return depthwise_grad_weight(s, dw, dy, x);
+  if constexpr (std::is_same_v<T, float>)
+    if (suits_direct_grad_weight(s)) return direct_grad_weight(s, dw, dy, x);
+  Conv<T>(s, true).grad_weight(dw, dy, x);
+}
+
 }  // namespace
 
 void Cpu::conv2d(const View& y, const View& x, const View& w, const View& bias, const ConvGeometry& g) {
@@ -155,10 +179,7 @@ void Cpu::conv2d(const View& y, const View& x, const View& w, const View& bias, 
     const ConvShape s(x.shape, w.shape, y.shape, g);
     const DenseInput<T> in(x), weight(w), b(bias);
     const DenseOutput<T> out(y);
-    if (s.depthwise())
-      depthwise_forward(s, out.data(), in.data(), weight.data(), b.data());
-    else
-      Conv<T>(s, true).forward(out.data(), in.data(), weight.data(), b.data());
+    forward(s, out.data(), in.data(), weight.data(), b.data());
     out.store();
   });
 }
@@ -170,10 +191,7 @@ void Cpu::conv2d_grad_input(const View& dx, const View& dy, const View& w, const
     const ConvShape s(dx.shape, w.shape, dy.shape, g);
     const DenseInput<T> gradient(dy), weight(w);
     const DenseOutput<T> out(dx);
-    if (s.depthwise())
-      depthwise_grad_input(s, out.data(), gradient.data(), weight.data());
-    else
-      Conv<T>(s, false).grad_input(out.data(), gradient.data(), weight.data());
+    grad_input(s, out.data(), gradient.data(), weight.data());
     out.store();
   });
 }
@@ -185,10 +203,7 @@ void Cpu::conv2d_grad_weight(const View& dw, const View& dy, const View& x, cons
     const ConvShape s(x.shape, dw.shape, dy.shape, g);
     const DenseInput<T> gradient(dy), in(x);
     const DenseOutput<T> out(dw);
-    if (s.depthwise())
-      depthwise_grad_weight(s, out.data(), gradient.data(), in.data());
-    else
-      Conv<T>(s, true).grad_weight(out.data(), gradient.data(), in.data());
+    grad_weight(s, out.data(), gradient.data(), in.data());
     out.store();
   });
 }

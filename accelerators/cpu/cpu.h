@@ -23,6 +23,7 @@ class Cpu final : public CpuMemory {
   void conv2d_grad_input(const View& dx, const View& dy, const View& w, const ConvGeometry& g) override;
   void conv2d_grad_weight(const View& dw, const View& dy, const View& x, const ConvGeometry& g) override;
   void max_pool2d(const View& y, const View& index, const View& x, const PoolGeometry& g) override;
+  void max_pool2d_grad(const View& dx, const View& dy, const View& index, const PoolGeometry& g) override;
   void avg_pool2d(const View& y, const View& x, const PoolGeometry& g) override;
   void avg_pool2d_grad(const View& dx, const View& dy, const PoolGeometry& g) override;
   void softmax(const View& y, const View& x, int dim, bool log) override;

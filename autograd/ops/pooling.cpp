@@ -1,3 +1,4 @@
+#include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops/convolution.h>
 #include <loom/autograd/ops/derivatives.h>
@@ -32,7 +33,8 @@ Dims flat_planes(const Dims& shape) { return {shape[0] * shape[1], shape[2] * sh
 std::pair<Tensor, Tensor> pool_max(const Tensor& input, const PoolGeometry& g, bool ceil_mode) {
   const auto [x] = enter(ops::max_pool2d, input);
   const auto [y, index] = raw::max_pool2d(x, g, ceil_mode);
-  const auto rule = [index = save(index), shape = x.shape()](const Tensor& dy) -> Grads {
+  const auto rule = [index = save(index), shape = x.shape(), g](const Tensor& dy) -> Grads {
+    if (!context().grad_mode) return {raw::max_pool2d_grad(dy, index(), shape, g)};
     const Tensor zero = zeros(flat_planes(shape), {dy.dtype(), dy.device()});
     const Dims flat = flat_planes(dy.shape());
     return {reshape(scatter_add(zero, 1, reshape(index(), flat), reshape(dy, flat)), shape)};

@@ -43,6 +43,14 @@ std::pair<Tensor, Tensor> max_pool2d(const Tensor& x, const PoolGeometry& g, boo
   return {y, index};
 }
 
+Tensor max_pool2d_grad(const Tensor& dy, const Tensor& index, const Dims& input_shape, const PoolGeometry& g) {
+  check(dy.shape() == index.shape(), "max_pool2d_grad: dy must have shape ", index.shape(), ", got ", dy.shape());
+  check_floating("max_pool2d_grad", dy);
+  Tensor dx = uninitialized("max_pool2d_grad", input_shape, dy.dtype(), dy.device());
+  if (dx.numel() > 0) accelerator(dy.device()).max_pool2d_grad(dx, dy, index, g);
+  return dx;
+}
+
 Tensor avg_pool2d(const Tensor& x, const PoolGeometry& g, bool ceil_mode) {
   const Dims shape = pooled_shape("avg_pool2d", x.shape(), g, ceil_mode);
   check_floating("avg_pool2d", x);

@@ -96,6 +96,49 @@ TEST_CASE("max_pool2d: padding never wins, NaN wins, the first of equals wins") 
     }
 }
 
+TEST_CASE("max_pool2d: its gradient goes to the maxima") {
+  for (const DType t : floating)
+    for (const PoolGeometry& g : geometries)
+      for (const Layout layout : layouts) {
+        const Dims shape{2, 3, 7, 9}, out = pooled(shape, g);
+        const Array x = random(t, shape, layout), dy = random(t, out, layout), dx(t, shape, layout);
+        const Array y(t, out), index(DType::i64, out, layout);
+        cpu_accelerator().max_pool2d(y, index, x, g);
+        std::vector<double> expected(static_cast<size_t>(shape.numel()), 0.0);
+        for (int64_t i = 0; i < out.numel(); ++i)
+          expected[static_cast<size_t>(i / (out[2] * out[3]) * 63) + static_cast<size_t>(get(index, i))] += get(dy, i);
+        cpu_accelerator().max_pool2d_grad(dx, dy, index, g);
+        check_close(dx, expected, 4 * epsilon(t));
+      }
+}
+
+TEST_CASE("max_pool2d: 2 x 2 windows in planes of any width") {
+  const PoolGeometry& g = geometries[0];
+  for (const DType t : {DType::f32, DType::f64})
+    for (int64_t width = 2; width <= 70; ++width) {
+      const Dims shape{1, 2, 5, width}, out = pooled(shape, g);
+      const Array x = random(t, shape, Layout::dense, 0, 4), dy = random(t, out), dx(t, shape);
+      for (int64_t i = 0; i < shape.numel(); ++i)  // with equals, and a few that are not numbers
+        set(x.view, i, i % 11 == 5 ? not_a_number : std::floor(get(x, i)));
+      std::vector<double> best(static_cast<size_t>(out.numel()), -inf), where(best.size(), 0.0);
+      for_each_tap(shape, out, g, [&](size_t i, int64_t at) {
+        if (!(get(x, at) > best[i] || std::isnan(get(x, at)))) return;
+        best[i] = get(x, at);
+        where[i] = static_cast<double>(at % (5 * width));
+      });
+      std::vector<double> spread(static_cast<size_t>(shape.numel()), 0.0);
+      for (size_t i = 0; i < best.size(); ++i)
+        spread[i / (best.size() / 2) * static_cast<size_t>(5 * width) + static_cast<size_t>(where[i])] =
+            get(dy, static_cast<int64_t>(i));
+      const Array y(t, out), index(DType::i64, out);
+      cpu_accelerator().max_pool2d(y, index, x, g);
+      cpu_accelerator().max_pool2d_grad(dx, dy, index, g);
+      check_close(y, best, 0);
+      check_close(index, where, 0);
+      check_close(dx, spread, 0);
+    }
+}
+
 TEST_CASE("avg_pool2d and its gradient") {
   for (const DType t : floating)
     for (PoolGeometry g : geometries)
@@ -128,6 +171,7 @@ TEST_CASE("pooling: no images, and many planes on several threads") {
   const Array none(DType::f32, {0, 3, 4, 4}), y(DType::f32, {0, 3, 2, 2}), index(DType::i64, {0, 3, 2, 2});
   cpu_accelerator().max_pool2d(y, index, none, g);
   cpu_accelerator().avg_pool2d(y, none, g);
+  cpu_accelerator().max_pool2d_grad(none, y, index, g);
   cpu_accelerator().avg_pool2d_grad(none, y, g);
 
   const Array x = random(DType::f32, {8, 16, 28, 28});
@@ -144,6 +188,8 @@ TEST_CASE("pooling: no images, and many planes on several threads") {
 TEST_CASE("pooling: refuses integers") {
   const Array x(DType::i64, {1, 1, 2, 2}), y(DType::i64, {1, 1, 1, 1});
   CHECK_THROWS_WITH_AS(cpu_accelerator().max_pool2d(y, y, x, geometries[0]),
+                       "max_pool2d: expects a floating dtype, got i64", Error);
+  CHECK_THROWS_WITH_AS(cpu_accelerator().max_pool2d_grad(x, y, y, geometries[0]),
                        "max_pool2d: expects a floating dtype, got i64", Error);
   CHECK_THROWS_WITH_AS(cpu_accelerator().avg_pool2d(y, x, geometries[0]),
                        "avg_pool2d: expects a floating dtype, got i64", Error);

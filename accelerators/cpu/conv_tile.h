@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// The innermost loops of direct convolution: tiles of sums held in registers. Vectors run over output channels, pixels
+// are broadcast, so planes of any width leave no lane idle.
+#pragma once
+
+#include <loom/accelerators/cpu/shuffle.h>
+
+namespace loom::cpu {
+
+// Output channels of a block: as many as two vectors hold.
+inline constexpr int conv_vectors = 2, conv_block = conv_vectors * lanes<float>;
+// Pixels of a tile, in one row or in two.
+inline constexpr int conv_pixels = vector_registers == 32 ? 14 : 6;
+
+// Where a tile reads: tap k of pixel (r, q) is at[offset[k] + r * row_step + q * step].
+struct ConvInput {
+  const float* at;
+  const int64_t* offset;
+  int64_t taps, row_step;
+};
+// Where it writes: channel o, pixel (r, q) at[o * channel_step + r * row_step + q]; the first `channels` channels only.
+struct ConvOutput {
+  float* at;
+  int64_t channels, channel_step, row_step;
+};
+
+namespace conv_detail {
+
+// Pixels are lanes after the turn: one store per channel, of `count` pixels.
+template <int pixels, int vectors>
+[[gnu::always_inline]] inline void store_row(const Vec<float> (&sum)[pixels][vectors], const ConvOutput& out,
+                                             float* at) {
+  constexpr int n = lanes<float>;
+#pragma GCC unroll 4
+  for (int v = 0; v < vectors; ++v)
+#pragma GCC unroll 4
+    for (int first = 0; first < pixels; first += n) {
+      constexpr Vec<float> none{};
+      Vec<float> turned[n];
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) turned[i] = first + i < pixels ? sum[first + i < pixels ? first + i : 0][v] : none;
+      transpose<float>(turned);
+      float* const to = at + v * n * out.channel_step + first;
+      const int64_t channels = out.channels - v * n;
+      const FirstLanes<float> mask(pixels - first < n ? pixels - first : n);
+      if (channels >= n) {
+#pragma GCC unroll 16
+        for (int i = 0; i < n; ++i) store(to + i * out.channel_step, turned[i], mask);
+      } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < n; ++i)
+          if (i < channels) store(to + i * out.channel_step, turned[i], mask);
+      }
+    }
+}
+
+}  // namespace conv_detail
+
+// rows x pixels outputs of vectors * lanes channels: out = bias + sum over taps of weights[k][channel] * input.
+// weights: [taps][vectors * lanes]; bias as wide.
+template <int rows, int pixels, int vectors, int step>
+void conv_tile(const ConvInput& in, const float* weights, const float* bias, const ConvOutput& out) {
+  constexpr int n = lanes<float>;
+  Vec<float> sum[rows][pixels][vectors];
+#pragma GCC unroll 32
+  for (int v = 0; v < vectors; ++v)
+#pragma GCC unroll 2
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 16
+      for (int q = 0; q < pixels; ++q) sum[r][q][v] = load(bias + v * n);
+  for (int64_t k = 0; k < in.taps; ++k, weights += vectors * n) {
+    const float* const x = in.at + in.offset[k];
+    Vec<float> w[vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) w[v] = load(weights + v * n);
+#pragma GCC unroll 2
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 16
+      for (int q = 0; q < pixels; ++q) {
+        const Vec<float> pixel = broadcast(x[r * in.row_step + q * step]);
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) sum[r][q][v] = fma(pixel, w[v], sum[r][q][v]);
+      }
+  }
+#pragma GCC unroll 2
+  for (int r = 0; r < rows; ++r) conv_detail::store_row<pixels, vectors>(sum[r], out, out.at + r * out.row_step);
+}
+
+using ConvTile = void (*)(const ConvInput&, const float*, const float*, const ConvOutput&);
+
+// The gradient of `taps_h` rows of `taps_w` taps of one input channel by conv_gradient_vectors * lanes output channels,
+// added to dw [taps_h * taps_w][channels]: over pixels of rows, dy [pixel][channels] times the tap's pixel of x.
+inline constexpr int conv_gradient_vectors = vector_registers == 32 ? 2 : 1;
+inline constexpr int conv_gradient_block = conv_gradient_vectors * lanes<float>;
+
+struct ConvGradientInput {
+  const float *dy, *x;
+  int64_t rows, columns;                 // of dy
+  int64_t pitch, row_step, column_step;  // x: from a row to the next, and steps of the window
+};
+
+template <int taps_h, int taps_w>
+void conv_gradient_tile(const ConvGradientInput& in, float* dw) {
+  constexpr int n = lanes<float>, vectors = conv_gradient_vectors;
+  Vec<float> sum[taps_h][taps_w][vectors] = {};
+  const float* dy = in.dy;
+  for (int64_t r = 0; r < in.rows; ++r) {
+    const float* x = in.x + r * in.row_step;
+    for (int64_t q = 0; q < in.columns; ++q, x += in.column_step, dy += vectors * n) {
+      Vec<float> g[vectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) g[v] = load(dy + v * n);
+#pragma GCC unroll 4
+      for (int h = 0; h < taps_h; ++h)
+#pragma GCC unroll 16
+        for (int w = 0; w < taps_w; ++w) {
+          const Vec<float> pixel = broadcast(x[h * in.pitch + w]);
+#pragma GCC unroll 4
+          for (int v = 0; v < vectors; ++v) sum[h][w][v] = fma(pixel, g[v], sum[h][w][v]);
+        }
+    }
+  }
+#pragma GCC unroll 32
+  for (int t = 0; t < taps_h * taps_w * vectors; ++t)
+    store(dw + t * n, load(dw + t * n) + sum[t / vectors / taps_w][t / vectors % taps_w][t % vectors]);
+}
+
+using ConvGradientTile = void (*)(const ConvGradientInput&, float*);
+
+}  // namespace loom::cpu

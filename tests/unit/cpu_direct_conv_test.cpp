@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolution at sizes around the vectors, tiles and blocks of the direct kernels.
+#include "conv_case.h"
+
+using namespace kernel_test;
+
+namespace {
+
+std::string named(const Dims& x, const Dims& w, const ConvGeometry& g) {
+  return "x " + to_string(x) + ", w " + to_string(w) + ", stride " + std::to_string(g.stride[0]) + " " +
+         std::to_string(g.stride[1]) + ", padding " + std::to_string(g.padding[0]) + " " +
+         std::to_string(g.padding[1]) + ", groups " + std::to_string(g.groups);
+}
+
+void check(const Dims& x, const Dims& w, const ConvGeometry& g) {
+  check_conv({named(x, w, g), x, w, g}, DType::f32, Layout::dense);
+}
+
+}  // namespace
+
+TEST_CASE("conv2d: any number of output and input channels") {
+  for (int64_t channels = 1; channels <= 33; ++channels) {
+    check({2, 3, 5, 6}, {channels, 3, 3, 3}, {.padding = {1, 1}});
+    check({2, channels, 5, 6}, {9, channels, 3, 3}, {.padding = {1, 1}});
+  }
+  for (const int64_t channels : {47, 48, 63, 64, 65}) check({1, channels, 4, 4}, {channels, channels, 3, 3}, {});
+}
+
+TEST_CASE("conv2d: planes of any width") {
+  for (int64_t width = 1; width <= 31; ++width) {
+    check({1, 2, 3, width}, {17, 2, 3, 3}, {.padding = {1, 1}});
+    check({1, 2, 5, width + 2}, {33, 2, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}});
+    check({2, 8, 1, width + 4}, {8, 8, 1, 5}, {});
+  }
+}
+
+TEST_CASE("conv2d: kernels, strides, paddings, dilations and groups") {
+  for (const auto& [h, w] : {std::pair{1, 1}, {1, 3}, {3, 1}, {2, 2}, {3, 3}, {4, 3}, {5, 5}, {4, 6}, {7, 7}, {2, 9}})
+    for (const int64_t stride : {1, 2, 3})
+      for (const int64_t padding : {0, 1, 2, 4})
+        for (const int64_t groups : {1, 2}) {
+          const Dims kernel{16 * groups, 8, h, w};
+          check({2, 8 * groups, 9, 11}, kernel,
+                {.stride = {stride, stride}, .padding = {padding, padding}, .groups = groups});
+          if (h <= 4 && w <= 4)
+            check({1, 8 * groups, 11, 10}, kernel,
+                  {.stride = {stride, 1}, .padding = {padding, 1}, .dilation = {2, 3}, .groups = groups});
+        }
+}
+
+TEST_CASE("conv2d: any number of threads, few images and many") {
+  for (const int threads : {1, 2, 3, 4}) {
+    const Threads scope(threads);
+    for (const int64_t images : {1, 2, 5}) {
+      check({images, 16, 14, 14}, {40, 16, 3, 3}, {.padding = {1, 1}});
+      check({images, 32, 20, 21}, {16, 32, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}});
+      check({images, 1, 28, 28}, {32, 1, 3, 3}, {.padding = {1, 1}});
+      check({images, 24, 7, 7}, {96, 24, 3, 3}, {.padding = {1, 1}});
+    }
+  }
+}
+
+TEST_CASE("conv2d: forward and input gradient have the same bits on any number of threads") {
+  const ConvCase c{"", {3, 16, 13, 15}, {40, 16, 3, 3}, {.padding = {1, 1}}};
+  const Array x = random(DType::f32, c.x), w = random(DType::f32, c.w), dy = random(DType::f32, c.y());
+  std::vector<double> first_y, first_dx;
+  for (const int threads : {1, 2, 3, 4}) {
+    const Threads scope(threads);
+    const Array y(DType::f32, c.y()), dx(DType::f32, c.x);
+    cpu_accelerator().conv2d(y, x, w, without(), c.g);
+    cpu_accelerator().conv2d_grad_input(dx, dy, w, c.g);
+    if (threads == 1) first_y = values(y), first_dx = values(dx);
+    CHECK(values(y) == first_y);
+    CHECK(values(dx) == first_dx);
+  }
+}
+
+TEST_CASE("conv2d: what is not a number stays in the outputs that see it") {
+  const ConvCase c{"", {1, 8, 6, 6}, {16, 8, 3, 3}, {.padding = {1, 1}}};
+  const Array x = random(DType::f32, c.x), w = random(DType::f32, c.w), y(DType::f32, c.y());
+  set(x.view, 0, std::numeric_limits<double>::quiet_NaN());  // the upper left pixel of channel 0
+  cpu_accelerator().conv2d(y, x, w, without(), c.g);
+  for (int64_t i = 0; i < y.view.numel(); ++i) CHECK(std::isnan(get(y, i)) == (i % 36 / 6 <= 1 && i % 6 <= 1));
+}
