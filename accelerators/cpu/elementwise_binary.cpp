@@ -97,13 +97,20 @@ template <Binary op, class T>
 }
 
 template <Binary op, class T>
-auto apply(T a, T b) {
+[[gnu::always_inline]] inline auto apply(T a, T b) {
   if constexpr (std::is_floating_point_v<T>)
     return in_vectors<op, T>(a, b);
   else if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>)
     return apply_integral<op, T>(a, b);
   else
     return elementwise::BinaryFunction<op>{}(a, b);
+}
+
+// With libm for the pairs that in_vectors does not hold for.
+template <Binary op, class T>
+[[gnu::noinline]] void map_odd(T* y, const T* a, const T* b, int64_t n) {
+  for (int64_t i = 0; i < n; ++i)
+    y[i] = ordinary<op, T>(a[i], b[i]) ? apply<op, T>(a[i], b[i]) : elementwise::BinaryFunction<op>{}(a[i], b[i]);
 }
 
 // The output may be an input in spite of __restrict: a loop that reads and writes element i only cannot tell.
@@ -115,11 +122,7 @@ void map(void* __restrict y_data, const void* __restrict a_data, const void* __r
   if constexpr (std::is_floating_point_v<T>) {
     vm::Bits<T> odd = 0;  // as wide as T: the loop is one of vectors
     for (int64_t i = 0; i < n; ++i) odd |= ordinary<op, T>(a[i], b[i]) ? 0 : 1;
-    if (odd != 0) {
-      for (int64_t i = 0; i < n; ++i)
-        y[i] = ordinary<op, T>(a[i], b[i]) ? apply<op, T>(a[i], b[i]) : elementwise::BinaryFunction<op>{}(a[i], b[i]);
-      return;
-    }
+    if (odd != 0) return map_odd<op, T>(y, a, b, n);
   }
   for (int64_t i = 0; i < n; ++i) y[i] = apply<op, T>(a[i], b[i]);
 }

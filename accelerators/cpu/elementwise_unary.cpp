@@ -108,7 +108,7 @@ constexpr bool rounds(Unary op) {
 
 // Integers wrap: negation, squares and magnitudes are done unsigned, where overflow is defined.
 template <Unary op, class T>
-auto apply(T x, T p, T q) {
+[[gnu::always_inline]] inline auto apply(T x, T p, T q) {
   if constexpr (std::is_floating_point_v<T>)
     return in_vectors<op, T>(x, p, q);
   else if constexpr (std::is_same_v<T, bool> || (std::is_integral_v<T> && rounds(op)))
@@ -142,6 +142,13 @@ bool any_above(const T* x, int64_t n, T limit) {
   return above != 0;
 }
 
+// With libm for the elements beyond the limit.
+template <Unary op, class T>
+[[gnu::noinline]] void map_beyond(T* y, const T* x, int64_t n, T p, T q, T limit) {
+  for (int64_t i = 0; i < n; ++i)
+    y[i] = vm::magnitude(x[i]) > limit ? elementwise::UnaryFunction<op>{}(x[i], p, q) : apply<op, T>(x[i], p, q);
+}
+
 // x and y may be one array in spite of __restrict: a loop that reads and writes element i only cannot tell.
 template <Unary op, class T>
 void map(void* __restrict y_data, const void* __restrict x_data, int64_t n, double p_value, double q_value) {
@@ -150,15 +157,9 @@ void map(void* __restrict y_data, const void* __restrict x_data, int64_t n, doub
   const T p = parameter<T>(p_value), q = parameter<T>(q_value);
   if constexpr (std::is_floating_point_v<T>) {
     constexpr double limit = limit_of<T>(op);
-    if (limit < vm::infinity<double> && any_above(x, n, static_cast<T>(limit))) {
-      for (int64_t i = 0; i < n; ++i)
-        y[i] = vm::magnitude(x[i]) > T(limit) ? elementwise::UnaryFunction<op>{}(x[i], p, q) : apply<op, T>(x[i], p, q);
-      return;
-    }
-    if (op == Unary::pow_scalar && !std::isfinite(p)) {
-      for (int64_t i = 0; i < n; ++i) y[i] = elementwise::UnaryFunction<op>{}(x[i], p, q);
-      return;
-    }
+    if (limit < vm::infinity<double> && any_above(x, n, static_cast<T>(limit)))
+      return map_beyond<op, T>(y, x, n, p, q, static_cast<T>(limit));
+    if (op == Unary::pow_scalar && !std::isfinite(p)) return map_beyond<op, T>(y, x, n, p, q, T(-1));
   }
   for (int64_t i = 0; i < n; ++i) y[i] = apply<op, T>(x[i], p, q);
 }
