@@ -57,7 +57,8 @@ void for_each_block(const View& p, const View& g, const std::array<const View*, 
         parameter.end(i, n);
         (state[k].end(i, n), ...);
       }
-    }(std::make_index_sequence<N>());
+    }
+    (std::make_index_sequence<N>());
   });
 }
 

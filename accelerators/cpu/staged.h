@@ -5,30 +5,16 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <utility>
 
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/loop.h>
-#include <loom/accelerators/cpu/simd.h>
+#include <loom/accelerators/cpu/stream.h>
 
 namespace loom::cpu {
 
-// Outputs from here on do not stay in the caches: they are written past them, which saves reading their lines first.
-inline constexpr int64_t stream_bytes = int64_t{16} << 20;
 // Elements handed to a kernel at a time: what it reads twice, it reads from L1.
 inline constexpr int64_t stretch = 2048;
-
-// memcpy past the caches; stream_fence() must follow.
-inline void stream_run(char* y, const char* x, int64_t bytes) {
-  constexpr int64_t line = 64;
-  const int64_t head = std::min(bytes, -reinterpret_cast<intptr_t>(y) & (line - 1));
-  std::memcpy(y, x, static_cast<size_t>(head));
-  int64_t i = head;
-  for (; i + line <= bytes; i += line)
-    for (int64_t j = 0; j < line; j += vector_bytes) stream(y + i + j, x + i + j);
-  std::memcpy(y + i, x + i, static_cast<size_t>(bytes - i));
-}
 
 // Calls kernel(y, {inputs ...}, n) with contiguous runs of the compute dtypes, n <= stretch, until all of the views are
 // done. Operand 0 is the output. Runs that lie ready in memory are handed over as they are, others by way of L1.
@@ -39,7 +25,8 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
   const auto item = static_cast<int64_t>(item_size(views[0]->dtype));
   const bool in_place = [&]<size_t... k>(std::index_sequence<k...>) {
     return ((loop.data()[0] == loop.data()[k + 1]) || ...);
-  }(std::make_index_sequence<N - 1>());
+  }
+  (std::make_index_sequence<N - 1>());
   const bool streams = loop.numel() * item >= stream_bytes && loop.inner_extent() * item >= 4096 && !in_place;
   parallel_for(loop.numel(), grain, [&](int64_t begin, int64_t end) {
     Writer writer(views[0]->dtype, compute[0]);
@@ -57,13 +44,14 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
               readers[k](p[k + 1] + i * loop.inner_stride(k + 1), loop.inner_stride(k + 1), n)...};
           kernel(past ? static_cast<void*>(buffer) : writer.target(y, y_stride), inputs, n);
           if (past)
-            stream_run(y, reinterpret_cast<const char*>(buffer), n * item);
+            stream_run(y, buffer, n * item);
           else
             writer.commit(y, y_stride, n);
         }
       });
       if (past) stream_fence();
-    }(std::make_index_sequence<N - 1>());
+    }
+    (std::make_index_sequence<N - 1>());
   });
 }
 

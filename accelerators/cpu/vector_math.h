@@ -1,5 +1,6 @@
-// Functions that compilers turn into vector code: no branches, no calls, no tables. T is float or double; errors are one
-// or two units in the last place, wherever an element stands. Coefficients are minimax (Remez), but for erf in float.
+// Functions that compilers turn into vector code: no branches, no calls, no tables. T is float or double; errors are
+// one or two units in the last place, wherever an element stands. Coefficients are minimax (Remez), but for erf in
+// float.
 #pragma once
 
 #include <bit>
@@ -172,7 +173,8 @@ template <class T>
   constexpr T high = narrow<T> ? T(0.301025390625) : T(0x1.34413509f6p-2);
   constexpr T tail = narrow<T> ? T(4.605038981195213739e-6) : T(3.694239077158931e-13);
   return logarithm(x, [](const LogParts<T>& p) {
-    const T rest = multiply_add(log_of_parts<T>({T(0), p.fraction}, 0, 0), T(0.434294481903251827651), p.exponent * tail);
+    const T rest =
+        multiply_add(log_of_parts<T>({T(0), p.fraction}, 0, 0), T(0.434294481903251827651), p.exponent * tail);
     return multiply_add(p.exponent, high, rest);
   });
 }
