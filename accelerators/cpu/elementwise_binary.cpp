@@ -46,6 +46,21 @@ struct Division {
   return {q - step, r + step * y};
 }
 
+struct VectorMath {
+  template <class T>
+  [[gnu::always_inline]] static T exp(T x) {
+    return vm::exp(x);
+  }
+  template <class T>
+  [[gnu::always_inline]] static T erf(T x) {
+    return vm::erf(x);
+  }
+  template <class T>
+  [[gnu::always_inline]] static T tanh(T x) {
+    return vm::tanh(x);
+  }
+};
+
 // The rows of elementwise.def whose formula calls libm, again with functions that vectorise. f32 only, but for atan2.
 template <Binary op, class T>
 [[gnu::always_inline]] inline T in_vectors(T a, T b) {
@@ -57,6 +72,12 @@ template <Binary op, class T>
     return high + vm::log1p(vm::exp(low - high));
   } else if constexpr (op == xlogy) {
     return a == T(0) && b == b ? T(0) : a * vm::log(b);
+  } else if constexpr (op == silu_backward) {
+    return a * elementwise::silu_slope<VectorMath>(b);
+  } else if constexpr (op == gelu_backward) {
+    return a * elementwise::gelu_slope<VectorMath>(b);
+  } else if constexpr (op == gelu_tanh_backward) {
+    return a * elementwise::gelu_tanh_slope<VectorMath>(b);
   } else if constexpr (!vm::narrow<T>) {
     return elementwise::BinaryFunction<op>{}(a, b);
   } else if constexpr (op == pow) {
