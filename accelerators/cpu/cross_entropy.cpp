@@ -75,7 +75,7 @@ void short_lse(T* lse, const T* x, int64_t rows, int64_t n) {
     for (int64_t c = 1; c < n; ++c)
       for (int64_t r = 0; r < width; ++r) top[r] = tile[c * tile_rows + r] > top[r] ? tile[c * tile_rows + r] : top[r];
     for (int64_t c = 0; c < n; ++c)
-      for (int64_t r = 0; r < width; ++r) sum[r] += vector_math::exp(tile[c * tile_rows + r] - top[r]);
+      for (int64_t r = 0; r < width; ++r) sum[r] += vector_math::exp_below(tile[c * tile_rows + r] - top[r]);
     for (int64_t r = 0; r < width; ++r) lse[first + r] = top[r] + vector_math::log(sum[r]);
   }
 }

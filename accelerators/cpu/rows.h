@@ -65,7 +65,7 @@ T largest(const T* x, int64_t n) {
   return best[0];
 }
 
-// y[i] = exp(x[i] - top), and their sum. y may be null: the sum alone is wanted.
+// y[i] = exp(x[i] - top) with top >= x[i], and their sum. y may be null: the sum alone is wanted.
 template <class T>
 double sum_of_exp(T* y, const T* x, int64_t n, T top) {
   constexpr int64_t piece = 512;
@@ -75,7 +75,7 @@ double sum_of_exp(T* y, const T* x, int64_t n, T top) {
     const int64_t count = std::min(piece, n - begin);
     T* __restrict const to = y != nullptr ? y + begin : powers;
     const T* __restrict const from = x + begin;
-    for (int64_t i = 0; i < count; ++i) to[i] = vector_math::exp(from[i] - top);
+    for (int64_t i = 0; i < count; ++i) to[i] = vector_math::exp_below(from[i] - top);
     total += blocked_sum<T>(count, [=](int64_t i) { return to[i]; });
   }
   return total;

@@ -79,7 +79,7 @@ void softmax_row(T* __restrict y, const T* __restrict x, int64_t n, bool log) {
 template <bool log, class T>
 void add_line(T* __restrict y, const T* __restrict x, const T* __restrict top, T* __restrict sum, int64_t width) {
   for (int64_t j = 0; j < width; ++j) {
-    const T shifted = x[j] - top[j], power = vector_math::exp(shifted);
+    const T shifted = x[j] - top[j], power = vector_math::exp_below(shifted);
     sum[j] += power;
     y[j] = log ? shifted : power;
   }
