@@ -62,8 +62,8 @@ Tensor sum_to(const Tensor& x_, const Dims& shape) {
 
 namespace {
 
-// d prod / d x_i = product of the others: y / x_i where no element is 0, else by leaving each out (cumulative products
-// from both ends), which is exact and differentiable again.
+// d prod / d x_i = product of the others, here by leaving each out (cumulative products from both ends), which is exact
+// and differentiable again, also where the product is 0.
 Tensor prod_of_others(const Tensor& x, int dim) {
   const int64_t n = x.size(dim);
   const Tensor ones_edge = ones_like(narrow(x, dim, 0, 1));
@@ -88,8 +88,11 @@ Tensor prod(const Tensor& x_, const Dims& dims, bool keepdim) {
   }
   const int dim = dims.empty() ? 0 : static_cast<int>(dims[0]);
   return record(ops::prod, raw::reduce(Reduce::prod, x, dims, keepdim), {x},
-                [=, x = save(x), kept = kept_shape("prod", x, dims)](const Tensor& g) {
-                  return Grads(x().numel() == 0 ? zeros_like(x()) : reshape(g, kept) * prod_of_others(x(), dim));
+                [=, x = save(x), kept = kept_shape("prod", x, dims)](const Tensor& g, const Tensor& y) {
+                  if (x().numel() == 0) return Grads(zeros_like(x()));
+                  const Tensor whole = logical_and(isfinite(y), y != 0.0);
+                  if (all(whole).item<bool>()) return Grads(reshape(g * y, kept) / x());
+                  return Grads(reshape(g, kept) * prod_of_others(x(), dim));
                 });
 }
 
@@ -213,49 +216,6 @@ Tensor all(const Tensor& x, const Dims& dims, bool keepdim) {
 }
 Tensor any(const Tensor& x, const Dims& dims, bool keepdim) {
   return raw::reduce(Reduce::any, resolve(x), dims, keepdim);
-}
-
-Tensor cumsum(const Tensor& x_, int dim) {
-  const auto [x] = enter(ops::cumsum, x_);
-  return record(ops::cumsum, raw::cumulative(Cumulative::sum, x, dim), {x},
-                [dim](const Tensor& g) { return Grads(g.dim() == 0 ? g : flip(cumsum(flip(g, {dim}), dim), {dim})); });
-}
-
-namespace {
-
-Tensor reversed_cumsum(const Tensor& x, int dim) { return flip(cumsum(flip(x, {dim}), dim), {dim}); }
-
-// d y_j / d x_i = product of x_k, k <= j, k != i: an n x n product of masks along dim, right also where x has zeros.
-Tensor cumprod_grad_by_holes(const Tensor& g, const Tensor& x, int dim) {
-  const int64_t n = x.size(dim);
-  const Tensor last = movedim(x, dim, -1);                                          // [.., n]
-  const Tensor hole = eye(n, {g.dtype(), g.device()});                              // row i leaves x_i out
-  const Tensor others = cumprod(where(hole == 1.0, 1.0, unsqueeze(last, -2)), -1);  // [.., i, j]
-  const Tensor from_i = triu(ones({n, n}, {g.dtype(), g.device()}));                // j >= i
-  return movedim(sum(others * from_i * unsqueeze(movedim(g, dim, -1), -2), {-1}), -1, dim);
-}
-
-// In time proportional to x: before a line's first zero sum_j>=i g_j y_j / x_i, at it the same products without it,
-// behind it nothing.
-Tensor cumprod_grad_with_zeros(const Tensor& g, const Tensor& x, const Tensor& y, int dim) {
-  const Tensor zero = x == 0.0, count = cumsum(zero, dim), first = logical_and(zero, count == int64_t{1});
-  const Tensor filled = where(zero, 1.0, x);
-  const Tensor before = reversed_cumsum(g * y, dim) / filled;
-  const Tensor at = reversed_cumsum(g * cumprod(where(first, 1.0, x), dim), dim);
-  return where(count == int64_t{0}, before, where(first, at, 0.0));
-}
-
-}  // namespace
-
-Tensor cumprod(const Tensor& x_, int dim) {
-  const auto [x] = enter(ops::cumprod, x_);
-  return record(ops::cumprod, raw::cumulative(Cumulative::product, x, dim), {x},
-                [dim, x = save(x)](const Tensor& g, const Tensor& y) {
-                  if (x().dim() == 0 || x().numel() == 0) return Grads(g);
-                  if (!any(x() == 0.0).item<bool>()) return Grads(reversed_cumsum(g * y, dim) / x());
-                  if (context().grad_mode) return Grads(cumprod_grad_by_holes(g, x(), dim));  // to be differentiated
-                  return Grads(cumprod_grad_with_zeros(g, x(), y, dim));
-                });
 }
 
 namespace {
