@@ -95,6 +95,38 @@ LOOM_HOST_DEVICE T floored_quotient(T a, T b) {
   }
 }
 
+// Derivatives of silu, gelu and gelu_tanh. `Math` has the exp, erf and tanh to use.
+struct Libm {
+  template <class T>
+  static LOOM_HOST_DEVICE T exp(T x) {
+    return std::exp(x);
+  }
+  template <class T>
+  static LOOM_HOST_DEVICE T erf(T x) {
+    return std::erf(x);
+  }
+  template <class T>
+  static LOOM_HOST_DEVICE T tanh(T x) {
+    return std::tanh(x);
+  }
+};
+template <class Math = Libm, class T>
+LOOM_HOST_DEVICE inline T silu_slope(T x) {
+  const T s = T(1) / (T(1) + Math::exp(-x));
+  return s * (T(1) + x * (T(1) - s));
+}
+template <class Math = Libm, class T>
+LOOM_HOST_DEVICE inline T gelu_slope(T x) {  // Phi(x) + x phi(x)
+  return T(0.5) * (T(1) + Math::erf(x * T(0.70710678118654752440))) +
+         x * T(0.39894228040143267794) * Math::exp(T(-0.5) * x * x);
+}
+template <class Math = Libm, class T>
+LOOM_HOST_DEVICE inline T gelu_tanh_slope(T x) {
+  constexpr T k = T(0.79788456080286535588), c = T(0.044715);  // sqrt(2 / pi)
+  const T t = Math::tanh(k * (x + c * x * x * x));
+  return T(0.5) * (T(1) + t) + T(0.5) * x * (T(1) - t * t) * (k * (T(1) + T(3) * c * x * x));
+}
+
 // Functors: UnaryFunction<Unary::exp>{}(x, p, q), BinaryFunction<Binary::add>{}(a, b); T is a compute type.
 template <Unary op>
 struct UnaryFunction;

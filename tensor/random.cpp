@@ -1,6 +1,7 @@
 // New tensors of random numbers. Element i of a draw depends on the generator's state and on i alone (philox.h).
 #include <algorithm>
 
+#include <loom/accelerators/threads.h>
 #include <loom/tensor/context.h>
 #include <loom/tensor/create.h>
 #include <loom/tensor/raw.h>
@@ -22,21 +23,45 @@ Tensor randint(int64_t low, int64_t high, const Dims& shape, const TensorOptions
   return raw::random(Random::integers, shape, static_cast<double>(low), static_cast<double>(high), chosen);
 }
 
-// The order that sorts n random keys of 64 bits: two words of a block each.
+namespace {
+
+using Key = std::pair<uint64_t, int64_t>;  // drawn number, position
+
+std::vector<Key> drawn_keys(const Philox& state, int64_t n) {
+  std::vector<Key> keys(static_cast<size_t>(n));
+  parallel_for((n + 1) / 2, 4096, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto words = state.block(static_cast<uint64_t>(i));
+      for (int64_t j = 2 * i; j < std::min(2 * i + 2, n); ++j) {
+        const auto* pair = &words[static_cast<size_t>(j - 2 * i) * 2];
+        keys[static_cast<size_t>(j)] = {(static_cast<uint64_t>(pair[1]) << 32) | pair[0], j};
+      }
+    }
+  });
+  return keys;
+}
+
+}  // namespace
+
+// The order that sorts n random keys of 64 bits, two words of a block each: first dealt into piles by their leading
+// bits, then each pile sorted, in cache.
 Tensor randperm(int64_t n, const TensorOptions& options) {
   check(n >= 0, "randperm: the number of values ", n, " is negative");
-  const Philox state = context().generator.draw(n);
-  std::vector<std::pair<uint64_t, int64_t>> keys(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; i += 2) {
-    const auto words = state.block(static_cast<uint64_t>(i / 2));
-    for (int64_t j = i; j < std::min(i + 2, n); ++j) {
-      const auto* pair = &words[static_cast<size_t>(j - i) * 2];
-      keys[static_cast<size_t>(j)] = {(static_cast<uint64_t>(pair[1]) << 32) | pair[0], j};
-    }
-  }
-  std::sort(keys.begin(), keys.end());
+  const int bits = n < 4096 ? 0 : 11;
+  const int64_t piles = int64_t{1} << bits;
+  const auto pile_of = [=](const Key& key) { return bits == 0 ? 0 : key.first >> (64 - bits); };
+  const std::vector<Key> keys = drawn_keys(context().generator.draw(n), n);
+  std::vector<int64_t> start(static_cast<size_t>(piles) + 1);
+  for (const Key& key : keys) ++start[pile_of(key) + 1];
+  for (size_t i = 1; i < start.size(); ++i) start[i] += start[i - 1];
+  std::vector<int64_t> next(start.begin(), start.end() - 1);
+  std::vector<Key> dealt(keys.size());
+  for (const Key& key : keys) dealt[static_cast<size_t>(next[pile_of(key)]++)] = key;
   std::vector<int64_t> order(keys.size());
-  std::transform(keys.begin(), keys.end(), order.begin(), [](const auto& key) { return key.second; });
+  parallel_for(piles, std::max<int64_t>(1, 4096 * piles / std::max<int64_t>(n, 1)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) std::sort(dealt.begin() + start[i], dealt.begin() + start[i + 1]);
+    for (int64_t i = start[begin]; i < start[end]; ++i) order[i] = dealt[i].second;
+  });
   return from_vector(order, {n}, options);
 }
 

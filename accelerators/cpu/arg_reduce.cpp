@@ -4,6 +4,7 @@
 
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/cpu.h>
+#include <loom/accelerators/cpu/reduce.h>
 
 namespace loom {
 
@@ -28,12 +29,19 @@ bool wins(T x, T best) {
   return (op == ArgReduce::max ? x > best : x < best) || (x != x && best == best);
 }
 
+// The best of a run, in vectors, and where it stands first.
 template <ArgReduce op, class T>
-int64_t winner_of(const T* x, int64_t n) {
-  int64_t best = 0;
-  for (int64_t i = 1; i < n; ++i)
-    if (wins<op, T>(x[i], x[best])) best = i;
-  return best;
+T best_of(const T* x, int64_t n) {
+  return cpu::reduce_block < op == ArgReduce::max ? Reduce::max : Reduce::min, T > (x, n);
+}
+template <class T>
+int64_t position_of(T best, const T* x) {
+  int64_t i = 0;
+  if (best == best)
+    while (x[i] != best) ++i;
+  else
+    while (x[i] == x[i]) ++i;
+  return i;
 }
 
 // Lines side by side, for x that is dense across them: `width` winners at a time.
@@ -62,10 +70,10 @@ void arg_reduce(const View& values, const View& index, const View& x, int dim) {
       for (int64_t i = 0; i < length; i += block) {
         const int64_t n = std::min(block, length - i);
         const T* const run = static_cast<const T*>(read(line + i * stride, stride, n));
-        const int64_t w = winner_of<op, T>(run, n);
-        if (i == 0 || wins<op, T>(run[w], best[j])) {
-          best[j] = run[w];
-          where[j] = i + w;
+        const T candidate = best_of<op, T>(run, n);
+        if (i == 0 || wins<op, T>(candidate, best[j])) {
+          where[j] = i + position_of(candidate, run);
+          best[j] = run[where[j] - i];
         }
       }
     };
@@ -96,6 +104,29 @@ T accumulate(T a, T b) {
   }
 }
 
+// Runs up a run and returns where `total` has come to. Sums go in four chains at once, which hides the latency of each;
+// products do not, for one may overflow behind a zero.
+template <Cumulative op, class T>
+T run_up(T* __restrict y, const T* __restrict x, int64_t n, T total) {
+  constexpr int64_t chains = 4;
+  const int64_t part = op == Cumulative::sum ? n / chains : 0;
+  const T nothing = op == Cumulative::sum ? T(0) : T(1);
+  T a = total, b = nothing, c = nothing, d = nothing;
+  for (int64_t i = 0; i < part; ++i) {
+    y[i] = a = accumulate<op, T>(a, x[i]);
+    y[part + i] = b = accumulate<op, T>(b, x[part + i]);
+    y[2 * part + i] = c = accumulate<op, T>(c, x[2 * part + i]);
+    y[3 * part + i] = d = accumulate<op, T>(d, x[3 * part + i]);
+  }
+  for (int64_t k = 1; k < chains; ++k) {
+    const T before = k == 1 ? a : y[k * part - 1];
+    for (int64_t i = k * part; part > 0 && i < (k + 1) * part; ++i) y[i] = accumulate<op, T>(before, y[i]);
+  }
+  total = part > 0 ? y[chains * part - 1] : total;
+  for (int64_t i = chains * part; i < n; ++i) y[i] = total = accumulate<op, T>(total, x[i]);
+  return total;
+}
+
 template <Cumulative op, class T>
 void cumulative(const View& y, const View& x, int dim) {
   const View x_starts = without(x, dim), y_starts = without(y, dim);
@@ -113,7 +144,7 @@ void cumulative(const View& y, const View& x, int dim) {
                      const int64_t n = std::min(block, length - i);
                      const T* const in = static_cast<const T*>(read(x_line + i * xs, xs, n));
                      T* const out = static_cast<T*>(write.target(y_line + i * ys, ys));
-                     for (int64_t j = 0; j < n; ++j) out[j] = sum = accumulate<op, T>(sum, in[j]);
+                     sum = run_up<op, T>(out, in, n, sum);
                      write.commit(y_line + i * ys, ys, n);
                    }
                  };

@@ -60,7 +60,11 @@ constexpr std::array<Row, dtype_count> converters = {
 // memcpy of a constant size is one move, and is right for any type of that size.
 template <size_t item>
 void gather_items(char* y, const char* x, int64_t stride, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) std::memcpy(y + i * static_cast<int64_t>(item), x + i * stride, item);
+  constexpr auto step = static_cast<int64_t>(item);
+  if (stride == -step)  // backwards, in vectors
+    for (int64_t i = 0; i < n; ++i) std::memcpy(y + i * step, x - i * step, item);
+  else
+    for (int64_t i = 0; i < n; ++i) std::memcpy(y + i * step, x + i * stride, item);
 }
 
 template <size_t item>

@@ -3,9 +3,11 @@
 // Row n with target t, p = softmax(logits[n]), s = label_smoothing, w = class weights (or ones):
 //   loss = (1 - s) * w[t] * -log p[t] + s / C * sum_c w[c] * -log p[c]
 #include <algorithm>
+#include <array>
 
 #include <loom/accelerators/cpu/rows.h>
 #include <loom/accelerators/cpu/scratch.h>
+#include <loom/accelerators/cpu/stream.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -30,7 +32,7 @@ struct Row {
   T target_weight() const { return weight != nullptr ? weight[target] : T(1); }
   T lse() const {
     const T top = largest(x, classes);
-    const double sum = blocked_sum<T>(classes, [=, x = x](int64_t c) { return vector_exp(x[c] - top); });
+    const double sum = sum_of_exp<T>(nullptr, x, classes, top);
     return static_cast<T>(static_cast<double>(top) + std::log(sum));
   }
   T loss(T lse) const {
@@ -41,19 +43,60 @@ struct Row {
     return (T(1) - smoothing) * nll + smoothing * static_cast<T>(all / static_cast<double>(classes));
   }
   // d loss / d x[c] = p[c] * (a + s / C * sum w) - s / C * w[c], less a at the target; a = (1 - s) * w[t]
-  void gradient(T* dx, T g, T lse, T weight_sum) const {
+  struct Factors {
+    T of_p, of_w, at_target;
+  };
+  Factors factors(T g, T weight_sum) const {
     const T share = smoothing / static_cast<T>(classes), a = (T(1) - smoothing) * target_weight();
-    const T of_p = g * (a + share * weight_sum), of_w = g * share;
+    return {g * (a + share * weight_sum), g * share, g * a};
+  }
+  void gradient(T* __restrict dx, T g, T lse, T weight_sum) const {
+    const auto [of_p, of_w, at_target] = factors(g, weight_sum);
     if (smoothing == T(0)) {
-      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_exp(x[c] - lse);
+      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_math::exp(x[c] - lse);
     } else if (weight == nullptr) {
-      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_exp(x[c] - lse) - of_w;
+      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_math::exp(x[c] - lse) - of_w;
     } else {
-      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_exp(x[c] - lse) - of_w * weight[c];
+      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_math::exp(x[c] - lse) - of_w * weight[c];
     }
-    dx[target] -= g * a;
+    dx[target] -= at_target;
   }
 };
+
+// log(sum(exp)) of short rows, a turned tile of them at a time.
+template <class T>
+void short_lse(T* lse, const T* x, int64_t rows, int64_t n) {
+  alignas(64) T tile[short_row * tile_rows], top[tile_rows], sum[tile_rows];
+  for (int64_t first = 0; first < rows; first += tile_rows) {
+    const int64_t width = std::min(tile_rows, rows - first);
+    turn_rows(tile, x + first * n, width, n);
+    std::copy_n(tile, width, top);
+    std::fill_n(sum, width, T(0));
+    for (int64_t c = 1; c < n; ++c)
+      for (int64_t r = 0; r < width; ++r) top[r] = tile[c * tile_rows + r] > top[r] ? tile[c * tile_rows + r] : top[r];
+    for (int64_t c = 0; c < n; ++c)
+      for (int64_t r = 0; r < width; ++r) sum[r] += vector_math::exp_below(tile[c * tile_rows + r] - top[r]);
+    for (int64_t r = 0; r < width; ++r) lse[first + r] = top[r] + vector_math::log(sum[r]);
+  }
+}
+
+// Gradients of up to tile_rows short rows, without what the targets take off.
+template <class T>
+void short_gradient(T* dx, const Row<T>* rows, const typename Row<T>::Factors* factors, const T* lse, int64_t width) {
+  alignas(64) T tile[short_row * tile_rows], p[tile_rows], w[tile_rows];
+  for (int64_t r = 0; r < width; ++r) {
+    p[r] = factors[r].of_p;
+    w[r] = factors[r].of_w;
+  }
+  const int64_t n = rows[0].classes;
+  turn_rows(tile, rows[0].x, width, n);
+  for (int64_t c = 0; c < n; ++c) {
+    const T weight = rows[0].weight != nullptr ? rows[0].weight[c] : T(1);
+    T* const line = tile + c * tile_rows;
+    for (int64_t r = 0; r < width; ++r) line[r] = p[r] * vector_math::exp(line[r] - lse[r]) - w[r] * weight;
+  }
+  turn_back(dx, tile, width, n);
+}
 
 }  // namespace
 
@@ -67,10 +110,12 @@ void Cpu::cross_entropy(const View& loss, const View& lse, const View& logits, c
     const DenseInput<T> x(logits), weight(options.weight);
     const DenseOutput<T> loss_out(loss), lse_out(lse);
     parallel_for(rows, grain_of(classes * 4), [&](int64_t begin, int64_t end) {
+      const bool turned = classes <= short_row;
+      if (turned) short_lse(lse_out.data() + begin, x.data() + begin * classes, end - begin, classes);
       for (int64_t n = begin; n < end; ++n) {
         const Row<T> row{x.data() + n * classes, classes, t.data()[n], weight.data(),
                          static_cast<T>(options.label_smoothing)};
-        const T value = row.lse();
+        const T value = turned ? lse_out.data()[n] : row.lse();
         lse_out.data()[n] = value;
         loss_out.data()[n] = row.target == options.ignore_index ? T(0) : row.loss(value);
       }
@@ -92,16 +137,45 @@ void Cpu::cross_entropy_grad(const View& dlogits, const View& g, const View& lse
     const T* w = weight.data();
     const auto weight_sum = w == nullptr ? static_cast<T>(classes)
                                          : static_cast<T>(blocked_sum<T>(classes, [=](int64_t c) { return w[c]; }));
-    parallel_for(rows, grain_of(classes * 4), [&](int64_t begin, int64_t end) {
+    const auto row_of = [&](int64_t n) {
+      return Row<T>{x.data() + n * classes, classes, t.data()[n], w, static_cast<T>(options.label_smoothing)};
+    };
+    const auto ignored = [&](int64_t n) { return t.data()[n] == options.ignore_index; };
+    const auto each_row = [&](int64_t begin, int64_t end) {
+      RowTarget<T> target(rows, classes);
       for (int64_t n = begin; n < end; ++n) {
-        T* dx = out.data() + n * classes;
-        const Row<T> row{x.data() + n * classes, classes, t.data()[n], w, static_cast<T>(options.label_smoothing)};
-        if (row.target == options.ignore_index)
+        T* const dx = target.begin(out.data() + n * classes);
+        if (ignored(n))
           std::fill_n(dx, classes, T(0));
         else
-          row.gradient(dx, g_in.data()[n], lse_in.data()[n], weight_sum);
+          row_of(n).gradient(dx, g_in.data()[n], lse_in.data()[n], weight_sum);
+        target.end(out.data() + n * classes, classes);
       }
-    });
+    };
+    const auto each_tile = [&](int64_t begin, int64_t end) {
+      std::array<Row<T>, tile_rows> tile;
+      std::array<typename Row<T>::Factors, tile_rows> factors;
+      for (int64_t first = begin; first < end; first += tile_rows) {
+        const int64_t width = std::min(tile_rows, end - first);
+        for (int64_t r = 0; r < width; ++r) {
+          tile[r] = row_of(first + r);
+          factors[r] =
+              ignored(first + r) ? typename Row<T>::Factors{} : tile[r].factors(g_in.data()[first + r], weight_sum);
+        }
+        T* const dx = out.data() + first * classes;
+        short_gradient(dx, tile.data(), factors.data(), lse_in.data() + first, width);
+        for (int64_t r = 0; r < width; ++r) {
+          if (ignored(first + r))
+            std::fill_n(dx + r * classes, classes, T(0));
+          else
+            dx[r * classes + tile[r].target] -= factors[r].at_target;
+        }
+      }
+    };
+    if (classes <= short_row)
+      parallel_for(rows, grain_of(classes * 4), each_tile);
+    else
+      parallel_for(rows, grain_of(classes * 4), each_row);
     out.store();
   });
 }

@@ -1,13 +1,17 @@
 #include <array>
+#include <cmath>
 #include <limits>
 
 #include <loom/accelerators/cpu/cpu.h>
 #include <loom/accelerators/cpu/staged.h>
+#include <loom/accelerators/cpu/vector_special.h>
+#include <loom/accelerators/cpu/vector_trig.h>
 
 namespace loom {
 
 namespace {
 
+namespace vm = cpu::vector_math;
 using Kind = ElementwiseKind;
 using Kernel = void (*)(void* y, const void* a, const void* b, int64_t n);
 
@@ -32,12 +36,102 @@ T apply_integral(T a, T b) {
   }
 }
 
+// The quotient rounded towards zero and what it leaves, exact while |a / b| < 2^28 (float has 24 bits, double 53).
+struct Division {
+  double quotient, rest;
+};
+[[gnu::always_inline]] inline Division divided(float a, float b) {
+  const double x = a, y = b, q = std::trunc(x / y), r = x - q * y;
+  const double step = r != 0 && (r < 0) != (x < 0) ? ((x < 0) != (y < 0) ? -1.0 : 1.0) : 0.0;  // x / y rounded up
+  return {q - step, r + step * y};
+}
+
+struct VectorMath {
+  template <class T>
+  [[gnu::always_inline]] static T exp(T x) {
+    return vm::exp(x);
+  }
+  template <class T>
+  [[gnu::always_inline]] static T erf(T x) {
+    return vm::erf(x);
+  }
+  template <class T>
+  [[gnu::always_inline]] static T tanh(T x) {
+    return vm::tanh(x);
+  }
+};
+
+// The rows of elementwise.def whose formula calls libm, again with functions that vectorise. f32 only, but for atan2.
 template <Binary op, class T>
-auto apply(T a, T b) {
-  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>)
+[[gnu::always_inline]] inline T in_vectors(T a, T b) {
+  using enum Binary;
+  if constexpr (op == atan2) {
+    return vm::atan2(a, b);
+  } else if constexpr (op == logaddexp) {
+    const T high = a > b ? a : b, low = a > b ? b : a;
+    return high + vm::log1p(vm::exp(low - high));
+  } else if constexpr (op == xlogy) {
+    return a == T(0) && b == b ? T(0) : a * vm::log(b);
+  } else if constexpr (op == silu_backward) {
+    return a * elementwise::silu_slope<VectorMath>(b);
+  } else if constexpr (op == gelu_backward) {
+    return a * elementwise::gelu_slope<VectorMath>(b);
+  } else if constexpr (op == gelu_tanh_backward) {
+    return a * elementwise::gelu_tanh_slope<VectorMath>(b);
+  } else if constexpr (!vm::narrow<T>) {
+    return elementwise::BinaryFunction<op>{}(a, b);
+  } else if constexpr (op == pow) {
+    return vm::pow(a, b);
+  } else if constexpr (op == hypot) {
+    return static_cast<float>(std::sqrt(static_cast<double>(a) * a + static_cast<double>(b) * b));
+  } else if constexpr (op == fmod) {
+    return vm::with_sign_of(static_cast<float>(divided(a, b).rest), a);
+  } else if constexpr (op == remainder) {
+    const double r = divided(a, b).rest;
+    return r == 0 ? vm::with_sign_of(0.0f, a) : static_cast<float>((r < 0) != (b < 0) ? r + b : r);
+  } else if constexpr (op == floor_divide) {
+    const Division d = divided(a, b);
+    const double q = d.rest != 0 && (d.rest < 0) != (b < 0) ? d.quotient - 1 : d.quotient;
+    return q == 0 ? vm::with_sign_of(0.0f, a / b) : static_cast<float>(q);
+  } else {
+    return elementwise::BinaryFunction<op>{}(a, b);
+  }
+}
+
+// Whether in_vectors holds for a and b; elsewhere libm's formula is used.
+template <Binary op, class T>
+[[gnu::always_inline]] inline bool ordinary(T a, T b) {
+  using enum Binary;
+  const bool finite = a - a + (b - b) == T(0);
+  if constexpr (op == atan2)
+    return finite && (a != T(0) || b != T(0));
+  else if constexpr (op == logaddexp)
+    return finite;
+  else if constexpr (!vm::narrow<T>)
+    return true;
+  else if constexpr (op == pow || op == hypot)
+    return finite;
+  else if constexpr (op == fmod || op == remainder || op == floor_divide)
+    return finite && vm::magnitude(a) < 0x1p28f * vm::magnitude(b);
+  else
+    return true;
+}
+
+template <Binary op, class T>
+[[gnu::always_inline]] inline auto apply(T a, T b) {
+  if constexpr (std::is_floating_point_v<T>)
+    return in_vectors<op, T>(a, b);
+  else if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>)
     return apply_integral<op, T>(a, b);
   else
     return elementwise::BinaryFunction<op>{}(a, b);
+}
+
+// With libm for the pairs that in_vectors does not hold for.
+template <Binary op, class T>
+[[gnu::noinline]] void map_odd(T* y, const T* a, const T* b, int64_t n) {
+  for (int64_t i = 0; i < n; ++i)
+    y[i] = ordinary<op, T>(a[i], b[i]) ? apply<op, T>(a[i], b[i]) : elementwise::BinaryFunction<op>{}(a[i], b[i]);
 }
 
 // The output may be an input in spite of __restrict: a loop that reads and writes element i only cannot tell.
@@ -46,6 +140,11 @@ void map(void* __restrict y_data, const void* __restrict a_data, const void* __r
   T* const y = static_cast<T*>(y_data);
   const T* const a = static_cast<const T*>(a_data);
   const T* const b = static_cast<const T*>(b_data);
+  if constexpr (std::is_floating_point_v<T>) {
+    vm::Bits<T> odd = 0;  // as wide as T: the loop is one of vectors
+    for (int64_t i = 0; i < n; ++i) odd |= ordinary<op, T>(a[i], b[i]) ? 0 : 1;
+    if (odd != 0) return map_odd<op, T>(y, a, b, n);
+  }
   for (int64_t i = 0; i < n; ++i) y[i] = apply<op, T>(a[i], b[i]);
 }
 

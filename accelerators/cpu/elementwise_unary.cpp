@@ -1,10 +1,12 @@
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
 
 #include <loom/accelerators/cpu/cpu.h>
 #include <loom/accelerators/cpu/staged.h>
-#include <loom/accelerators/cpu/vector_math.h>
+#include <loom/accelerators/cpu/vector_special.h>
+#include <loom/accelerators/cpu/vector_trig.h>
 
 namespace loom {
 
@@ -15,45 +17,87 @@ using Kind = ElementwiseKind;
 using Kernel = void (*)(void* y, const void* x, int64_t n, double p, double q);
 
 // The rows of elementwise.def whose formula calls libm, again with functions that vectorise.
-template <Unary op>
-float in_vectors(float x, [[maybe_unused]] float p, [[maybe_unused]] float q) {
+template <Unary op, class T>
+[[gnu::always_inline]] inline T in_vectors(T x, [[maybe_unused]] T p, [[maybe_unused]] T q) {
   using enum Unary;
   if constexpr (op == exp)
     return vm::exp(x);
+  else if constexpr (op == exp2)
+    return vm::exp2(x);
   else if constexpr (op == expm1)
     return vm::expm1(x);
   else if constexpr (op == log)
     return vm::log(x);
+  else if constexpr (op == log2)
+    return vm::log2(x);
+  else if constexpr (op == log10)
+    return vm::log10(x);
   else if constexpr (op == log1p)
     return vm::log1p(x);
+  else if constexpr (op == sin)
+    return vm::sin(x);
+  else if constexpr (op == cos)
+    return vm::cos(x);
+  else if constexpr (op == tan)
+    return vm::tan(x);
+  else if constexpr (op == asin)
+    return vm::asin(x);
+  else if constexpr (op == acos)
+    return vm::acos(x);
+  else if constexpr (op == atan)
+    return vm::atan(x);
+  else if constexpr (op == sinh)
+    return vm::sinh(x);
+  else if constexpr (op == cosh)
+    return vm::cosh(x);
   else if constexpr (op == tanh)
     return vm::tanh(x);
+  else if constexpr (op == asinh)
+    return vm::asinh(x);
+  else if constexpr (op == acosh)
+    return vm::acosh(x);
+  else if constexpr (op == atanh)
+    return vm::atanh(x);
   else if constexpr (op == erf)
     return vm::erf(x);
+  else if constexpr (op == erfc)
+    return vm::erfc(x);
   else if constexpr (op == sigmoid)
     return vm::sigmoid(x);
+  else if constexpr (op == abs)
+    return vm::magnitude(x);
   else if constexpr (op == logsigmoid)
     return -vm::softplus(-x);
   else if constexpr (op == silu)
-    return x / (1.0f + vm::exp(-x));
+    return x / (T(1) + vm::exp(-x));
   else if constexpr (op == gelu)
-    return 0.5f * x * (1.0f + vm::erf(x * 0.70710678118654752440f));
+    return T(0.5) * x * (T(1) + vm::erf(x * T(0.70710678118654752440)));
   else if constexpr (op == gelu_tanh)  // (1 + tanh(u)) / 2 = sigmoid(2 u)
-    return x * vm::sigmoid(1.59576912160573071176f * (x + 0.044715f * x * x * x));
+    return x * vm::sigmoid(T(1.59576912160573071176) * (x + T(0.044715) * x * x * x));
   else if constexpr (op == mish)
     return x * vm::tanh(vm::softplus(x));
   else if constexpr (op == tanhshrink)
     return x - vm::tanh(x);
   else if constexpr (op == selu)
-    return 1.0507009873554804934f * (x > 0.0f ? x : 1.6732632423543772848f * vm::expm1(x));
+    return T(1.0507009873554804934) * (x > T(0) ? x : T(1.6732632423543772848) * vm::expm1(x));
   else if constexpr (op == elu)
-    return x > 0.0f ? x : p * vm::expm1(x);
+    return x > T(0) ? x : p * vm::expm1(x);
   else if constexpr (op == celu)
-    return x > 0.0f ? x : p * vm::expm1(x / p);
+    return x > T(0) ? x : p * vm::expm1(x / p);
   else if constexpr (op == softplus)
     return x * p > q ? x : vm::softplus(x * p) / p;
   else
     return elementwise::UnaryFunction<op>{}(x, p, q);
+}
+
+// |x| above which the formulas of vector_math.h do not hold and libm's are used; infinity: they always hold.
+template <class T>
+constexpr double limit_of(Unary op) {
+  using enum Unary;
+  if (op == sin || op == cos || op == tan) return vm::turn_limit<T>;
+  if (op == sinh || op == cosh) return vm::hyperbolic_limit<T>;
+  if (op == asinh || op == acosh) return vm::square_limit<T>;
+  return std::numeric_limits<double>::infinity();
 }
 
 constexpr bool rounds(Unary op) {
@@ -61,15 +105,17 @@ constexpr bool rounds(Unary op) {
   return op == floor || op == ceil || op == round || op == trunc;
 }
 
-// Integers wrap: negation and squares are done unsigned, where overflow is defined.
+// Integers wrap: negation, squares and magnitudes are done unsigned, where overflow is defined.
 template <Unary op, class T>
-auto apply(T x, T p, T q) {
-  if constexpr (std::is_same_v<T, float>)
-    return in_vectors<op>(x, p, q);
+[[gnu::always_inline]] inline auto apply(T x, T p, T q) {
+  if constexpr (std::is_floating_point_v<T>)
+    return in_vectors<op, T>(x, p, q);
   else if constexpr (std::is_same_v<T, bool> || (std::is_integral_v<T> && rounds(op)))
     return x;
   else if constexpr (std::is_integral_v<T> && (op == Unary::neg || op == Unary::square))
     return static_cast<T>(elementwise::UnaryFunction<op>{}(static_cast<uint64_t>(x), uint64_t{0}, uint64_t{0}));
+  else if constexpr (std::is_integral_v<T> && op == Unary::abs)
+    return x < T(0) ? static_cast<T>(uint64_t{0} - static_cast<uint64_t>(x)) : x;
   else
     return elementwise::UnaryFunction<op>{}(x, p, q);
 }
@@ -87,12 +133,43 @@ T parameter(double value) {
     return static_cast<T>(value);
 }
 
+// Some element lies beyond the limit.
+template <class T>
+bool any_above(const T* x, int64_t n, T limit) {
+  vm::Bits<T> above = 0;  // as wide as T: the loop is one of vectors
+  for (int64_t i = 0; i < n; ++i) above |= vm::magnitude(x[i]) > limit ? 1 : 0;
+  return above != 0;
+}
+
+// With libm for the elements beyond the limit.
+template <Unary op, class T>
+[[gnu::noinline]] void map_beyond(T* y, const T* x, int64_t n, T p, T q, T limit) {
+  for (int64_t i = 0; i < n; ++i)
+    y[i] = vm::magnitude(x[i]) > limit ? elementwise::UnaryFunction<op>{}(x[i], p, q) : apply<op, T>(x[i], p, q);
+}
+
+// One power of all: as an array of it, since g++ makes no vectors of a loop over one exponent.
+void map_power(float* __restrict y, const float* __restrict x, int64_t n, float p) {
+  constexpr int64_t piece = 256;
+  float powers[piece];
+  std::fill_n(powers, piece, p);
+  for (int64_t begin = 0; begin < n; begin += piece)
+    for (int64_t i = begin; i < std::min(begin + piece, n); ++i) y[i] = vm::pow(x[i], powers[i - begin]);
+}
+
 // x and y may be one array in spite of __restrict: a loop that reads and writes element i only cannot tell.
 template <Unary op, class T>
 void map(void* __restrict y_data, const void* __restrict x_data, int64_t n, double p_value, double q_value) {
   T* const y = static_cast<T*>(y_data);
   const T* const x = static_cast<const T*>(x_data);
   const T p = parameter<T>(p_value), q = parameter<T>(q_value);
+  if constexpr (std::is_floating_point_v<T>) {
+    constexpr double limit = limit_of<T>(op);
+    if (limit < vm::infinity<double> && any_above(x, n, static_cast<T>(limit)))
+      return map_beyond<op, T>(y, x, n, p, q, static_cast<T>(limit));
+    if constexpr (op == Unary::pow_scalar && vm::narrow<T>)
+      if (std::isfinite(p) && p != T(3)) return map_power(y, x, n, p);
+  }
   for (int64_t i = 0; i < n; ++i) y[i] = apply<op, T>(x[i], p, q);
 }
 

@@ -4,6 +4,7 @@
 
 #include <loom/accelerators/cpu/rows.h>
 #include <loom/accelerators/cpu/scratch.h>
+#include <loom/accelerators/cpu/stream.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -12,7 +13,7 @@ using namespace cpu;
 namespace {
 
 template <class T>
-void layer_norm_row(T* y, T* mean, T* rstd, const T* x, const T* w, const T* b, int64_t n, double eps) {
+void layer_norm_row(T* __restrict y, T* mean, T* rstd, const T* x, const T* w, const T* b, int64_t n, double eps) {
   Moments m{0, 0};
   if (mean != nullptr)
     m = moments(x, 1, n, n);
@@ -21,11 +22,13 @@ void layer_norm_row(T* y, T* mean, T* rstd, const T* x, const T* w, const T* b, 
   const T middle = static_cast<T>(m.mean), scale = inverse_deviation<T>(m.variance, eps);
   if (mean != nullptr) *mean = middle;
   *rstd = scale;
-  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - middle) * scale;
-  if (w != nullptr)
-    for (int64_t i = 0; i < n; ++i) y[i] *= w[i];
-  if (b != nullptr)
-    for (int64_t i = 0; i < n; ++i) y[i] += b[i];
+  const auto normalised = [=](int64_t i) { return (x[i] - middle) * scale; };
+  if (w != nullptr && b != nullptr)
+    for (int64_t i = 0; i < n; ++i) y[i] = multiply_add(normalised(i), w[i], b[i]);
+  else if (w != nullptr)
+    for (int64_t i = 0; i < n; ++i) y[i] = normalised(i) * w[i];
+  else
+    for (int64_t i = 0; i < n; ++i) y[i] = normalised(i) + (b != nullptr ? b[i] : T(0));
 }
 
 // One row's share in the gradients; h = dy * w is what reaches the normalised value x^ = (x - mean) * rstd.
@@ -34,23 +37,29 @@ struct LayerNormGrad {
   int64_t n;
   const T* w;
 
-  void input(T* dx, const T* dy, const T* x, T mean, T rstd, bool rms) const {
+  void input(T* __restrict dx, const T* dy, const T* x, T mean, T rstd, bool rms) const {
     if (w != nullptr)
       input(dx, x, mean, rstd, rms, [dy, w = w](int64_t i) { return dy[i] * w[i]; });
     else
       input(dx, x, mean, rstd, rms, [dy](int64_t i) { return dy[i]; });
   }
   template <class H>
-  void input(T* dx, const T* x, T mean, T rstd, bool rms, const H h) const {
+  void input(T* __restrict dx, const T* x, T mean, T rstd, bool rms, const H h) const {
     const auto count = static_cast<double>(n);
-    const T along = static_cast<T>(blocked_sum<T>(n, [=](int64_t i) { return h(i) * ((x[i] - mean) * rstd); }) / count);
-    const T middle = rms ? T(0) : static_cast<T>(blocked_sum<T>(n, h) / count);
+    const auto sums = blocked_sums<T>(
+        n, [=](int64_t i) { return h(i) * ((x[i] - mean) * rstd); }, h);
+    const T along = static_cast<T>(sums[0] / count), middle = rms ? T(0) : static_cast<T>(sums[1] / count);
     for (int64_t i = 0; i < n; ++i) dx[i] = rstd * (h(i) - middle - (x[i] - mean) * rstd * along);
   }
-  void parameters(T* dw, T* db, const T* dy, const T* x, T mean, T rstd) const {
-    if (dw != nullptr)
+  void parameters(T* __restrict dw, T* __restrict db, const T* dy, const T* x, T mean, T rstd) const {
+    if (dw != nullptr && db != nullptr)
+      for (int64_t i = 0; i < n; ++i) {
+        dw[i] += dy[i] * ((x[i] - mean) * rstd);
+        db[i] += dy[i];
+      }
+    else if (dw != nullptr)
       for (int64_t i = 0; i < n; ++i) dw[i] += dy[i] * ((x[i] - mean) * rstd);
-    if (db != nullptr)
+    else if (db != nullptr)
       for (int64_t i = 0; i < n; ++i) db[i] += dy[i];
   }
 };
@@ -78,9 +87,12 @@ void Cpu::layer_norm(const View& y, const View& mean, const View& rstd, const Vi
     const DenseInput<T> in(x), weight(w), bias(b);
     const DenseOutput<T> out(y), mean_out(rms ? View() : mean), rstd_out(rstd);
     parallel_for(rows, grain_of(n * 4), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r)
-        layer_norm_row(out.data() + r * n, rms ? nullptr : mean_out.data() + r, rstd_out.data() + r, in.data() + r * n,
-                       weight.data(), bias.data(), n, eps);
+      RowTarget<T> target(rows, n);
+      for (int64_t r = begin; r < end; ++r) {
+        layer_norm_row(target.begin(out.data() + r * n), rms ? nullptr : mean_out.data() + r, rstd_out.data() + r,
+                       in.data() + r * n, weight.data(), bias.data(), n, eps);
+        target.end(out.data() + r * n, n);
+      }
     });
     out.store();
     mean_out.store();
@@ -98,6 +110,7 @@ void Cpu::layer_norm_grad(const View& dx, const View& dw, const View& db, const 
     const Scratch<T> dw_parts(dw.data != nullptr ? parts * n : 0), db_parts(db.data != nullptr ? parts * n : 0);
     const LayerNormGrad<T> grad{n, weight.data()};
     parallel_for(parts, grain_of(rows / parts * n * 4), [&](int64_t begin, int64_t end) {
+      RowTarget<T> target(rows, n);
       for (int64_t p = begin; p < end; ++p) {
         T* const dw_part = dw.data != nullptr ? dw_parts.data() + p * n : nullptr;
         T* const db_part = db.data != nullptr ? db_parts.data() + p * n : nullptr;
@@ -106,7 +119,10 @@ void Cpu::layer_norm_grad(const View& dx, const View& dw, const View& db, const 
         for (int64_t r = rows * p / parts; r < rows * (p + 1) / parts; ++r) {
           const T middle = rms ? T(0) : mean_in.data()[r], scale = rstd_in.data()[r];
           const T *gr = g.data() + r * n, *xr = in.data() + r * n;
-          if (dx.data != nullptr) grad.input(dx_out.data() + r * n, gr, xr, middle, scale, rms);
+          if (dx.data != nullptr) {
+            grad.input(target.begin(dx_out.data() + r * n), gr, xr, middle, scale, rms);
+            target.end(dx_out.data() + r * n, n);
+          }
           grad.parameters(dw_part, db_part, gr, xr, middle, scale);
         }
       }

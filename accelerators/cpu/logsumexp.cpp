@@ -18,12 +18,7 @@ double sum_of_exponentials(const T* x, int64_t n, T high) {
   T e[block];
   for (int64_t i = 0; i < n; i += block) {
     const int64_t m = std::min(block, n - i);
-    for (int64_t j = 0; j < m; ++j) {
-      if constexpr (std::is_same_v<T, float>)
-        e[j] = vector_math::exp(x[i + j] - high);
-      else
-        e[j] = std::exp(x[i + j] - high);
-    }
+    for (int64_t j = 0; j < m; ++j) e[j] = vector_math::exp_below(x[i + j] - high);
     total += static_cast<double>(reduce_block<Reduce::sum, T>(e, m));
   }
   return total;

@@ -43,8 +43,9 @@ template <Reduce op, class T>
 constexpr Kernels<T> kernels() {
   using A = Total<T>;
   return {[](A& total, const T* x, int64_t n) {
-            for (int64_t i = 0; i < n; i += block)
-              total = combine<op, A>(total, static_cast<A>(reduce_block<op, T>(x + i, std::min(block, n - i))));
+            constexpr int64_t piece = op == Reduce::sum || op == Reduce::prod ? block : 8 * block;
+            for (int64_t i = 0; i < n; i += piece)
+              total = combine<op, A>(total, static_cast<A>(reduce_block<op, T>(x + i, std::min(piece, n - i))));
           },
           [](T* __restrict lanes, const T* __restrict x, int64_t n) {
             for (int64_t j = 0; j < n; ++j) lanes[j] = combine<op, T>(lanes[j], lift<op, T>(x[j]));

@@ -26,9 +26,9 @@ constexpr T neutral() {
 template <Reduce op, class T>
 T combine(T a, T b) {
   if constexpr (op == Reduce::max)
-    return b > a || b != b ? b : a;
+    return ((b > a) | (b != b)) ? b : a;  // no branch between: vectors
   else if constexpr (op == Reduce::min)
-    return b < a || b != b ? b : a;
+    return ((b < a) | (b != b)) ? b : a;
   else if constexpr (op == Reduce::all)
     return static_cast<T>(a & b);
   else if constexpr (op == Reduce::any)

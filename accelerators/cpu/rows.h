@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -10,27 +11,42 @@
 
 namespace loom::cpu {
 
-inline float vector_exp(float x) { return vector_math::exp(x); }
-inline double vector_exp(double x) { return std::exp(x); }
+template <int64_t lanes, class T, class F>
+[[gnu::always_inline]] inline void add_lanes(T* sum, int64_t i, const F& f) {
+  for (int64_t l = 0; l < lanes; ++l) sum[l] += f(i + l);
+}
 
-// Sum of f(0) ... f(n - 1), each a T: lanes within blocks, the blocks in double. f may also write element i. The lanes
-// are written out: g++ loses the vector form of an OpenMP reduction over a lambda in some of its callers.
-template <class T, class F>
-double blocked_sum(int64_t n, const F f) {
-  constexpr int64_t length = 512, lanes = 16;
-  double total = 0;
+// Sums of f(0) ... f(n - 1) for each f, each a T: lanes within blocks, the blocks in double. The first f may also write
+// element i. The lanes are written out: g++ loses the vector form of an OpenMP reduction over a lambda in some callers.
+template <class T, class... F>
+std::array<double, sizeof...(F)> blocked_sums(int64_t n, const F&... f) {
+  constexpr int64_t length = 1024, lanes = 32;
+  constexpr size_t count = sizeof...(F);
+  std::array<double, count> total{};
   for (int64_t begin = 0; begin < n; begin += length) {
     const int64_t end = begin + length < n ? begin + length : n;
-    T sum[lanes] = {};
+    T sum[count][lanes] = {};
     int64_t i = begin;
-    for (; i + lanes <= end; i += lanes)
-      for (int64_t l = 0; l < lanes; ++l) sum[l] += f(i + l);
-    for (; i < end; ++i) sum[0] += f(i);
-    for (int64_t half = lanes / 2; half > 0; half /= 2)
-      for (int64_t l = 0; l < half; ++l) sum[l] += sum[l + half];
-    total += static_cast<double>(sum[0]);
+    for (; i + lanes <= end; i += lanes) {
+      size_t k = 0;
+      ((add_lanes<lanes>(sum[k++], i, f)), ...);
+    }
+    for (; i < end; ++i) {
+      size_t k = 0;
+      ((sum[k++][i % lanes] += f(i)), ...);
+    }
+    for (size_t k = 0; k < count; ++k) {
+      for (int64_t half = lanes / 2; half > 0; half /= 2)
+        for (int64_t l = 0; l < half; ++l) sum[k][l] += sum[k][l + half];
+      total[k] += static_cast<double>(sum[k][0]);
+    }
   }
   return total;
+}
+
+template <class T, class F>
+double blocked_sum(int64_t n, const F& f) {
+  return blocked_sums<T>(n, f)[0];
 }
 
 // The largest of x[0 .. n), -infinity for n = 0. NaNs may be passed over: what follows (exp) meets them again.
@@ -49,6 +65,37 @@ T largest(const T* x, int64_t n) {
   return best[0];
 }
 
+// y[i] = exp(x[i] - top) with top >= x[i], and their sum. y may be null: the sum alone is wanted.
+template <class T>
+double sum_of_exp(T* y, const T* x, int64_t n, T top) {
+  constexpr int64_t piece = 512;
+  alignas(64) T powers[piece];
+  double total = 0;
+  for (int64_t begin = 0; begin < n; begin += piece) {
+    const int64_t count = std::min(piece, n - begin);
+    T* __restrict const to = y != nullptr ? y + begin : powers;
+    const T* __restrict const from = x + begin;
+    for (int64_t i = 0; i < count; ++i) to[i] = vector_math::exp_below(from[i] - top);
+    total += blocked_sum<T>(count, [=](int64_t i) { return to[i]; });
+  }
+  return total;
+}
+
+// Rows too short to fill vectors are turned, a tile at a time, so that vectors lie across them.
+inline constexpr int64_t short_row = 32, tile_rows = 64;
+
+// tile[i][r] = x[r][i]
+template <class T>
+void turn_rows(T* tile, const T* x, int64_t rows, int64_t n) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < n; ++i) tile[i * tile_rows + r] = x[r * n + i];
+}
+template <class T>
+void turn_back(T* y, const T* tile, int64_t rows, int64_t n) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < n; ++i) y[r * n + i] = tile[i * tile_rows + r];
+}
+
 struct Moments {
   double mean, variance;
 };
@@ -63,8 +110,11 @@ Moments moments(const T* x, int64_t runs, int64_t n, int64_t step) {
   const T around = static_cast<T>(sum / count);
   for (int64_t r = 0; r < runs; ++r) {
     const T* row = x + r * step;
-    off += blocked_sum<T>(n, [=](int64_t i) { return row[i] - around; });
-    squares += blocked_sum<T>(n, [=](int64_t i) { return (row[i] - around) * (row[i] - around); });
+    const auto sums = blocked_sums<T>(
+        n, [=](int64_t i) { return row[i] - around; },
+        [=](int64_t i) { return (row[i] - around) * (row[i] - around); });
+    off += sums[0];
+    squares += sums[1];
   }
   off /= count;
   return {static_cast<double>(around) + off, std::max(0.0, squares / count - off * off)};

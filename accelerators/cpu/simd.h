@@ -127,6 +127,35 @@ inline constexpr bool may_have_pair_products = false;
 inline bool has_pair_products() { return false; }
 #endif
 
+// The scalar twin of fma, for loops that the compiler turns into vectors: body and tail round alike.
+template <class T>
+[[gnu::always_inline]] inline T multiply_add(T a, T b, T c) {
+  if constexpr (!has_fma)
+    return a * b + c;
+  else if constexpr (sizeof(T) == 4)
+    return __builtin_fmaf(a, b, c);
+  else
+    return __builtin_fma(a, b, c);
+}
+
+// Writes past the caches, to an address that is a multiple of vector_bytes; stream_fence() before others may read it.
+[[gnu::always_inline]] inline void stream(void* to, const void* from) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(static_cast<__m512i*>(to), _mm512_loadu_si512(from));
+#elif defined(__AVX2__)
+  _mm256_stream_si256(static_cast<__m256i*>(to), _mm256_loadu_si256(static_cast<const __m256i*>(from)));
+#elif defined(__x86_64__)
+  _mm_stream_si128(static_cast<__m128i*>(to), _mm_loadu_si128(static_cast<const __m128i*>(from)));
+#else
+  std::memcpy(to, from, vector_bytes);
+#endif
+}
+inline void stream_fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
 // The first n of a vector's lanes, 0 <= n <= lanes<T>; T is float or double.
 template <class T>
 struct FirstLanes {

@@ -3,6 +3,7 @@
 
 #include <loom/accelerators/cpu/rows.h>
 #include <loom/accelerators/cpu/scratch.h>
+#include <loom/accelerators/cpu/stream.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -14,12 +15,42 @@ constexpr int64_t block = 64;  // columns taken together where dim is not the la
 
 struct Extents {
   int64_t outer = 1, n = 1, inner = 1;
+  Extents(int64_t outer_extent, int64_t length, int64_t inner_extent)
+      : outer(outer_extent), n(length), inner(inner_extent) {}
   Extents(const Dims& shape, int dim) {
     for (int d = 0; d < shape.size(); ++d) (d < dim ? outer : d == dim ? n : inner) *= shape[d];
   }
 };
 
-// Calls f(offset, width) for every row (inner == 1: width 1) or block of adjacent columns.
+// Rows [begin, end) of n elements, f(y, first row) a row at a time into memory or, for large outputs, past the caches.
+template <class T, class F>
+void for_each_row(T* y, const Extents& e, const F& f) {
+  parallel_for(e.outer, grain_of(e.n * 4), [&](int64_t begin, int64_t end) {
+    RowTarget<T> target(e.outer, e.n);
+    for (int64_t r = begin; r < end; ++r) {
+      f(target.begin(y + r * e.n), r * e.n);
+      target.end(y + r * e.n, e.n);
+    }
+  });
+}
+
+// Rows shorter than a vector: f(tile of results, tiles of inputs ..., width) on tiles of them, turned.
+template <class T, class F, class... In>
+void for_each_tile(T* y, const Extents& e, const F& f, const In*... in) {
+  const int64_t tiles = (e.outer + tile_rows - 1) / tile_rows;
+  parallel_for(tiles, grain_of(e.n * tile_rows * 8), [&](int64_t begin, int64_t end) {
+    alignas(64) T out[short_row * tile_rows], turned[sizeof...(in)][short_row * tile_rows];
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t first = t * tile_rows, width = std::min(tile_rows, e.outer - first);
+      size_t k = 0;
+      (turn_rows(turned[k++], in + first * e.n, width, e.n), ...);
+      f(out, turned, width);
+      turn_back(y + first * e.n, out, width, e.n);
+    }
+  });
+}
+
+// Calls f(offset, width) for every block of adjacent columns.
 template <class F>
 void for_each_line(const Extents& e, const F& f) {
   const int64_t blocks = (e.inner + block - 1) / block, width = std::min(block, e.inner);
@@ -32,32 +63,37 @@ void for_each_line(const Extents& e, const F& f) {
 }
 
 template <class T>
-void softmax_row(T* y, const T* x, int64_t n, bool log) {
+void softmax_row(T* __restrict y, const T* __restrict x, int64_t n, bool log) {
   const T top = largest(x, n);
   if (log) {
-    const auto lse = static_cast<T>(std::log(blocked_sum<T>(n, [=](int64_t i) { return vector_exp(x[i] - top); })));
+    const auto lse = static_cast<T>(std::log(sum_of_exp<T>(nullptr, x, n, top)));
     for (int64_t i = 0; i < n; ++i) y[i] = x[i] - top - lse;
   } else {
-    const double sum = blocked_sum<T>(n, [=](int64_t i) { return y[i] = vector_exp(x[i] - top); });
-    const auto scale = static_cast<T>(1 / sum);
+    const auto scale = static_cast<T>(1 / sum_of_exp<T>(y, x, n, top));
     for (int64_t i = 0; i < n; ++i) y[i] *= scale;
   }
 }
 
-template <class T>
-void softmax_columns(T* y, const T* x, const Extents& e, int64_t width, bool log) {
-  T top[block], sum[block];
+// One line across the columns of a block: y = exp(x - top) or, for the logarithm, x - top; the sums grow by exp(x -
+// top).
+template <bool log, class T>
+void add_line(T* __restrict y, const T* __restrict x, const T* __restrict top, T* __restrict sum, int64_t width) {
+  for (int64_t j = 0; j < width; ++j) {
+    const T shifted = x[j] - top[j], power = vector_math::exp_below(shifted);
+    sum[j] += power;
+    y[j] = log ? shifted : power;
+  }
+}
+
+template <bool log, class T>
+void softmax_columns(T* y, const T* x, const Extents& e, int64_t width) {
+  alignas(64) T top[block], sum[block];
   std::copy_n(x, width, top);
   std::fill_n(sum, width, T(0));
   for (int64_t i = 1; i < e.n; ++i)
     for (int64_t j = 0; j < width; ++j) top[j] = x[i * e.inner + j] > top[j] ? x[i * e.inner + j] : top[j];
-  for (int64_t i = 0; i < e.n; ++i)
-    for (int64_t j = 0; j < width; ++j) {
-      const T shifted = x[i * e.inner + j] - top[j], power = vector_exp(shifted);
-      sum[j] += power;
-      y[i * e.inner + j] = log ? shifted : power;
-    }
-  for (int64_t j = 0; j < width; ++j) sum[j] = log ? std::log(sum[j]) : T(1) / sum[j];
+  for (int64_t i = 0; i < e.n; ++i) add_line<log>(y + i * e.inner, x + i * e.inner, top, sum, width);
+  for (int64_t j = 0; j < width; ++j) sum[j] = log ? vector_math::log(sum[j]) : T(1) / sum[j];
   for (int64_t i = 0; i < e.n; ++i)
     for (int64_t j = 0; j < width; ++j) {
       T& out = y[i * e.inner + j];
@@ -66,27 +102,29 @@ void softmax_columns(T* y, const T* x, const Extents& e, int64_t width, bool log
 }
 
 template <class T>
-void grad_row(T* dx, const T* dy, const T* y, int64_t n, bool log) {
+void grad_row(T* __restrict dx, const T* __restrict dy, const T* __restrict y, int64_t n, bool log) {
   if (log) {
     const auto sum = static_cast<T>(blocked_sum<T>(n, [=](int64_t i) { return dy[i]; }));
-    for (int64_t i = 0; i < n; ++i) dx[i] = dy[i] - vector_exp(y[i]) * sum;
+    for (int64_t i = 0; i < n; ++i) dx[i] = dy[i] - vector_math::exp(y[i]) * sum;
   } else {
     const auto sum = static_cast<T>(blocked_sum<T>(n, [=](int64_t i) { return dy[i] * y[i]; }));
     for (int64_t i = 0; i < n; ++i) dx[i] = y[i] * (dy[i] - sum);
   }
 }
 
-template <class T>
-void grad_columns(T* dx, const T* dy, const T* y, const Extents& e, int64_t width, bool log) {
-  T sum[block];
+template <bool log, class T>
+void grad_line(T* __restrict dx, const T* __restrict dy, const T* __restrict y, const T* __restrict sum,
+               int64_t width) {
+  for (int64_t j = 0; j < width; ++j) dx[j] = log ? dy[j] - vector_math::exp(y[j]) * sum[j] : y[j] * (dy[j] - sum[j]);
+}
+
+template <bool log, class T>
+void grad_columns(T* dx, const T* dy, const T* y, const Extents& e, int64_t width) {
+  alignas(64) T sum[block];
   std::fill_n(sum, width, T(0));
   for (int64_t i = 0; i < e.n; ++i)
     for (int64_t j = 0; j < width; ++j) sum[j] += log ? dy[i * e.inner + j] : dy[i * e.inner + j] * y[i * e.inner + j];
-  for (int64_t i = 0; i < e.n; ++i)
-    for (int64_t j = 0; j < width; ++j) {
-      const int64_t at = i * e.inner + j;
-      dx[at] = log ? dy[at] - vector_exp(y[at]) * sum[j] : y[at] * (dy[at] - sum[j]);
-    }
+  for (int64_t i = 0; i < e.n; ++i) grad_line<log>(dx + i * e.inner, dy + i * e.inner, y + i * e.inner, sum, width);
 }
 
 }  // namespace
@@ -98,12 +136,18 @@ void Cpu::softmax(const View& y, const View& x, int dim, bool log) {
     const DenseInput<T> in(x);
     const DenseOutput<T> out(y);
     const Extents e(x.shape, dim);
-    for_each_line(e, [&](int64_t at, int64_t width) {
-      if (e.inner == 1)
-        softmax_row(out.data() + at, in.data() + at, e.n, log);
-      else
-        softmax_columns(out.data() + at, in.data() + at, e, width, log);
-    });
+    const auto columns = log ? softmax_columns<true, T> : softmax_columns<false, T>;
+    if (e.inner == 1 && e.n <= short_row)
+      for_each_tile(
+          out.data(), e,
+          [&](T* to, const auto& from, int64_t width) {
+            columns(to, from[0], {1, e.n, tile_rows}, width);
+          },
+          in.data());
+    else if (e.inner == 1)
+      for_each_row(out.data(), e, [&](T* to, int64_t at) { softmax_row(to, in.data() + at, e.n, log); });
+    else
+      for_each_line(e, [&](int64_t at, int64_t width) { columns(out.data() + at, in.data() + at, e, width); });
     out.store();
   });
 }
@@ -115,12 +159,19 @@ void Cpu::softmax_grad(const View& dx, const View& dy, const View& y, int dim, b
     const DenseInput<T> g(dy), in(y);
     const DenseOutput<T> out(dx);
     const Extents e(y.shape, dim);
-    for_each_line(e, [&](int64_t at, int64_t width) {
-      if (e.inner == 1)
-        grad_row(out.data() + at, g.data() + at, in.data() + at, e.n, log);
-      else
-        grad_columns(out.data() + at, g.data() + at, in.data() + at, e, width, log);
-    });
+    const auto columns = log ? grad_columns<true, T> : grad_columns<false, T>;
+    if (e.inner == 1 && e.n <= short_row)
+      for_each_tile(
+          out.data(), e,
+          [&](T* to, const auto& from, int64_t width) {
+            columns(to, from[0], from[1], {1, e.n, tile_rows}, width);
+          },
+          g.data(), in.data());
+    else if (e.inner == 1)
+      for_each_row(out.data(), e, [&](T* to, int64_t at) { grad_row(to, g.data() + at, in.data() + at, e.n, log); });
+    else
+      for_each_line(
+          e, [&](int64_t at, int64_t width) { columns(out.data() + at, g.data() + at, in.data() + at, e, width); });
     out.store();
   });
 }

@@ -4,36 +4,54 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/loop.h>
+#include <loom/accelerators/cpu/stream.h>
 
 namespace loom::cpu {
 
-// Calls kernel(y, {inputs ...}, n) with contiguous runs of the compute dtypes until all of the views are done. Operand
-// 0 is the output. Runs that lie ready in memory are handed over whole, others a block at a time.
+// Elements handed to a kernel at a time: what it reads twice, it reads from L1.
+inline constexpr int64_t stretch = 2048;
+
+// Calls kernel(y, {inputs ...}, n) with contiguous runs of the compute dtypes, n <= stretch, until all of the views are
+// done. Operand 0 is the output. Runs that lie ready in memory are handed over as they are, others by way of L1.
 template <size_t N, class Kernel>
 void staged(const std::array<const View*, N>& views, const std::array<DType, N>& compute, int64_t grain,
             const Kernel& kernel) {
   const Loop<N> loop(views);
+  const auto item = static_cast<int64_t>(item_size(views[0]->dtype));
+  const bool in_place = [&]<size_t... k>(std::index_sequence<k...>) {
+    return ((loop.data()[0] == loop.data()[k + 1]) || ...);
+  }
+  (std::make_index_sequence<N - 1>());
+  const bool streams = loop.numel() * item >= stream_bytes && loop.inner_extent() * item >= 4096 && !in_place;
   parallel_for(loop.numel(), grain, [&](int64_t begin, int64_t end) {
     Writer writer(views[0]->dtype, compute[0]);
     [&]<size_t... k>(std::index_sequence<k...>) {
       std::array<Reader, N - 1> readers = {Reader(views[k + 1]->dtype, compute[k + 1])...};
       const bool direct = writer.direct(loop.inner_stride(0)) && (readers[k].direct(loop.inner_stride(k + 1)) && ...);
+      const bool past = streams && writer.direct(loop.inner_stride(0));
+      alignas(64) std::byte buffer[block * 8];
       loop.walk(begin, end, [&](const auto& p, int64_t length) {
-        const int64_t step = direct ? length : block;
+        const int64_t step = past ? block : direct ? stretch : block;
         for (int64_t i = 0; i < length; i += step) {
           const int64_t n = std::min(step, length - i), y_stride = loop.inner_stride(0);
           char* const y = p[0] + i * y_stride;
           const std::array<const void*, N - 1> inputs = {
               readers[k](p[k + 1] + i * loop.inner_stride(k + 1), loop.inner_stride(k + 1), n)...};
-          kernel(writer.target(y, y_stride), inputs, n);
-          writer.commit(y, y_stride, n);
+          kernel(past ? static_cast<void*>(buffer) : writer.target(y, y_stride), inputs, n);
+          if (past)
+            stream_run(y, buffer, n * item);
+          else
+            writer.commit(y, y_stride, n);
         }
       });
-    }(std::make_index_sequence<N - 1>());
+      if (past) stream_fence();
+    }
+    (std::make_index_sequence<N - 1>());
   });
 }
 

@@ -1,122 +1,220 @@
-// Single-precision functions that compilers turn into vector code: no branches, no calls, no tables. Errors are a few
-// units in the last place. Coefficients of exp, log and tanh are Cephes' (S. Moshier), those of erf are Eigen's.
+// Functions that compilers turn into vector code: no branches, no calls, no tables. T is float or double; errors are
+// one or two units in the last place, wherever an element stands. Coefficients are minimax (Remez), but for erf in
+// float.
 #pragma once
 
 #include <bit>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
+
+#include <loom/accelerators/cpu/simd.h>
 
 namespace loom::cpu::vector_math {
 
+template <class T>
+inline constexpr bool narrow = std::is_same_v<T, float>;
+template <class T>
+using Bits = std::conditional_t<narrow<T>, uint32_t, uint64_t>;
+template <class T>
+inline constexpr int mantissa = narrow<T> ? 23 : 52;
+template <class T>
+inline constexpr int bias = narrow<T> ? 127 : 1023;
+// Adding and subtracting it rounds to a whole number, and leaves that in the low bits of the sum.
+template <class T>
+inline constexpr T rounder = narrow<T> ? T(0x1.8p23) : T(0x1.8p52);
+template <class T>
+inline constexpr T infinity = std::numeric_limits<T>::infinity();
+
+// c0 + x (c1 + x (c2 + ...))
+template <class T, class... Rest>
+[[gnu::always_inline]] constexpr T polynomial(T x, double c0, Rest... rest) {
+  if constexpr (sizeof...(rest) == 0)
+    return static_cast<T>(c0);
+  else
+    return multiply_add(x, polynomial(x, rest...), static_cast<T>(c0));
+}
+
+template <class T>
+[[gnu::always_inline]] inline T clamped(T x, double low, double high) {
+  x = x < T(low) ? T(low) : x;
+  return x > T(high) ? T(high) : x;
+}
+template <class T>
+[[gnu::always_inline]] inline T magnitude(T x) {
+  return std::bit_cast<T>(std::bit_cast<Bits<T>>(x) & (~Bits<T>{0} >> 1));
+}
+template <class T>
+[[gnu::always_inline]] inline T with_sign_of(T x, T sign) {
+  constexpr Bits<T> rest = ~Bits<T>{0} >> 1;
+  return std::bit_cast<T>((std::bit_cast<Bits<T>>(x) & rest) | (std::bit_cast<Bits<T>>(sign) & ~rest));
+}
+
+// 2^n for n + rounder, n a normal number's exponent.
+template <class T>
+[[gnu::always_inline]] inline T power_of_two(T shifted) {
+  return std::bit_cast<T>((std::bit_cast<Bits<T>>(shifted) + Bits<T>{bias<T>}) << mantissa<T>);
+}
+
+template <class T>
 struct ExpParts {
-  float excess;   // exp(r) - 1 of the reduced argument
-  int32_t power;  // exp(x) = (1 + excess) * 2^power
+  T excess, power;  // exp(x) = (1 + excess) * 2^power
 };
 
-inline float power_of_two(int32_t n) { return std::bit_cast<float>(static_cast<uint32_t>(n + 127) << 23); }
+template <class T>
+[[gnu::always_inline]] inline ExpParts<T> exp_of_reduced(T r, T n) {
+  T q;
+  if constexpr (narrow<T>)
+    q = polynomial(r, 0.499999934, 0.166665206, 0.0416683881, 0.00836871725, 0.00138145989);
+  else
+    q = polynomial(r, 0.5, 0.16666666666666663, 0.041666666666667573, 0.008333333333336088, 0.0013888888888207954,
+                   0.00019841269839858443, 2.4801589197528822e-05, 2.7557299866168008e-06, 2.7555177630530338e-07,
+                   2.5087079920852567e-08, 2.1710016376250539e-09);
+  return {multiply_add(r * r, q, r), n};
+}
 
-// Rounds by adding 1.5 * 2^23, which leaves the integer in the low bits.
-inline ExpParts exp_parts(float x) {
-  const float shifted = x * 1.44269504088896341f + 12582912.0f;
-  const float n = shifted - 12582912.0f;
-  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  float y = 1.9875691500e-4f;
-  y = y * r + 1.3981999507e-3f;
-  y = y * r + 8.3334519073e-3f;
-  y = y * r + 4.1665795894e-2f;
-  y = y * r + 1.6666665459e-1f;
-  y = y * r + 5.0000001201e-1f;
-  const uint32_t power = std::bit_cast<uint32_t>(shifted) - 0x4b400000u;
-  return {y * r * r + r, static_cast<int32_t>(power)};
+template <class T>
+[[gnu::always_inline]] inline ExpParts<T> exp_parts(T x) {
+  constexpr T high = narrow<T> ? T(0.693359375) : T(0x1.62e42feep-1);  // few bits: its products with n are exact
+  constexpr T low = narrow<T> ? T(-2.12194440054690583e-4) : T(1.90821492927058770e-10);
+  const T n = multiply_add(x, T(1.44269504088896340736), rounder<T>) - rounder<T>;
+  return exp_of_reduced(multiply_add(n, -low, multiply_add(n, -high, x)), n);
+}
+
+// In two steps: 2^128 and 2^-150 are no floats.
+template <class T>
+[[gnu::always_inline]] inline T assembled(const ExpParts<T>& e) {
+  const T half = multiply_add(e.power, T(0.5), rounder<T>), rest = e.power - (half - rounder<T>);
+  return (e.excess + T(1)) * power_of_two(half) * power_of_two(rest + rounder<T>);
 }
 
 // Overflows to infinity, underflows through the subnormals to 0; NaN stays NaN.
-inline float exp(float x) {
-  x = x < -104.0f ? -104.0f : x;
-  x = x > 89.0f ? 89.0f : x;
-  const ExpParts e = exp_parts(x);
-  const int32_t half = e.power >> 1;  // in two steps: 2^128 and 2^-150 are no floats
-  return (e.excess + 1.0f) * power_of_two(half) * power_of_two(e.power - half);
+template <class T>
+[[gnu::always_inline]] inline T exp(T x) {
+  return assembled(exp_parts(narrow<T> ? clamped(x, -104, 89) : clamped(x, -746, 710)));
 }
 
-inline float expm1(float x) {
-  float z = x < -30.0f ? -30.0f : x;
-  z = z > 88.0f ? 88.0f : z;
-  const ExpParts e = exp_parts(z);
-  const float scale = power_of_two(e.power);
-  return x > 88.0f ? exp(x) : scale * e.excess + (scale - 1.0f);
+// exp of numbers up to 0, for sums that begin with 1: what would be subnormal is 0. A third cheaper.
+template <class T>
+[[gnu::always_inline]] inline T exp_below(T x) {
+  constexpr T least = narrow<T> ? T(-87) : T(-708);
+  const ExpParts<T> e = exp_parts(x < least ? least : x);
+  return x < least ? T(0) : (e.excess + T(1)) * power_of_two(e.power + rounder<T>);
 }
 
-// log of x * 2^-shift for normal positive x; anything for other x.
-inline float log_of_normal(float x, int32_t shift = 0) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x) + (0x3f800000u - 0x3f3504f3u);  // exponent rounds at sqrt(1/2)
-  const auto exponent = static_cast<float>(static_cast<int32_t>(bits >> 23) - (127 + shift));
-  const float f = std::bit_cast<float>((bits & 0x7fffffu) + 0x3f3504f3u) - 1.0f;
-  float y = 7.0376836292e-2f;
-  y = y * f + -1.1514610310e-1f;
-  y = y * f + 1.1676998740e-1f;
-  y = y * f + -1.2420140846e-1f;
-  y = y * f + 1.4249322787e-1f;
-  y = y * f + -1.6668057665e-1f;
-  y = y * f + 2.0000714765e-1f;
-  y = y * f + -2.4999993993e-1f;
-  y = y * f + 3.3333331174e-1f;
-  const float square = f * f;
-  y = y * f * square + exponent * -2.12194440e-4f - 0.5f * square;
-  return (f + y) + exponent * 0.693359375f;
+template <class T>
+[[gnu::always_inline]] inline T exp2(T x) {
+  const T z = narrow<T> ? clamped(x, -151, 129) : clamped(x, -1076, 1025);
+  const T n = (z + rounder<T>)-rounder<T>;
+  return assembled(exp_of_reduced((z - n) * T(0.693147180559945309417), n));
 }
 
-inline float log(float x) {
-  const bool tiny = x < std::numeric_limits<float>::min();
-  const float result = log_of_normal(tiny ? x * 8388608.0f : x, tiny ? 23 : 0);
-  constexpr float infinity = std::numeric_limits<float>::infinity();
-  const float special = x == 0.0f ? -infinity : x == infinity ? infinity : std::numeric_limits<float>::quiet_NaN();
-  return x > 0.0f && x < infinity ? result : special;
+template <class T>
+[[gnu::always_inline]] inline T expm1(T x) {
+  const ExpParts<T> e = exp_parts(narrow<T> ? clamped(x, -30, 89) : clamped(x, -50, 710));
+  const T half = multiply_add(e.power, T(0.5), rounder<T>), rest = e.power - (half - rounder<T>);
+  const T first = power_of_two(half), second = power_of_two(rest + rounder<T>), unit = power_of_two(rounder<T> - rest);
+  const T result = multiply_add(e.excess, first, first - unit) * second;
+  return x == T(0) ? x : result;
+}
+
+template <class T>
+struct LogParts {
+  T exponent, fraction;  // x = (1 + fraction) * 2^exponent, 1 + fraction in [sqrt(1/2), sqrt(2))
+};
+
+// Of normal positive x * 2^shift.
+template <class T>
+[[gnu::always_inline]] inline LogParts<T> log_parts(T x, T shift = 0) {
+  constexpr Bits<T> one = std::bit_cast<Bits<T>>(T(1)), root = std::bit_cast<Bits<T>>(T(0.70710678118654752440));
+  constexpr T whole = narrow<T> ? T(0x1p23) : T(0x1p52);
+  const Bits<T> bits = std::bit_cast<Bits<T>>(x) + (one - root);
+  const T exponent = std::bit_cast<T>((bits >> mantissa<T>) | std::bit_cast<Bits<T>>(whole)) - (whole + T(bias<T>));
+  const T m = std::bit_cast<T>((bits & ((Bits<T>{1} << mantissa<T>)-1)) + root);
+  return {exponent - shift, m - T(1)};
+}
+
+// log(1 + f) + exponent * (unit_high + unit_low)
+template <class T>
+[[gnu::always_inline]] inline T log_of_parts(const LogParts<T>& p, T unit_high, T unit_low) {
+  const T f = p.fraction, square = f * f;
+  if constexpr (narrow<T>) {
+    const T q = polynomial(f, 0.333333119, -0.249999864, 0.20002146, -0.166692166, 0.142200231, -0.1238555, 0.118651198,
+                           -0.11780707, 0.0692107995);
+    const T rest = multiply_add(T(-0.5), square, multiply_add(square * f, q, p.exponent * unit_low));
+    return multiply_add(p.exponent, unit_high, f + rest);
+  } else {
+    const T s = f / (f + T(2)), z = s * s, half = T(0.5) * square;
+    const T r = z * polynomial(z, 0.66666666666667307, 0.39999999999433467, 0.2857142873901547, 0.22222198862124945,
+                               0.18183551535240788, 0.15314332651384249, 0.14793499780243685);
+    const T inside = half - multiply_add(s, half + r, p.exponent * unit_low);
+    return multiply_add(p.exponent, unit_high, f - inside);
+  }
+}
+
+template <class T>
+inline constexpr T ln2_high = narrow<T> ? T(0.693359375) : T(0x1.62e42feep-1);
+template <class T>
+inline constexpr T ln2_low = narrow<T> ? T(-2.12194440054690583e-4) : T(1.90821492927058770e-10);
+
+// finish(parts of x), and what logarithms give for numbers that have no parts.
+template <class T, class Finish>
+[[gnu::always_inline]] inline T logarithm(T x, const Finish& finish) {
+  const bool tiny = x < std::numeric_limits<T>::min();
+  const T result = finish(log_parts(tiny ? x * T(Bits<T>{1} << mantissa<T>) : x, tiny ? T(mantissa<T>) : T(0)));
+  const T special = x == T(0) ? -infinity<T> : x == infinity<T> ? infinity<T> : std::numeric_limits<T>::quiet_NaN();
+  return x > T(0) && x < infinity<T> ? result : special;
+}
+
+template <class T>
+[[gnu::always_inline]] inline T log(T x) {
+  return logarithm(x, [](const LogParts<T>& p) { return log_of_parts(p, ln2_high<T>, ln2_low<T>); });
+}
+template <class T>
+[[gnu::always_inline]] inline T log2(T x) {
+  return logarithm(x, [](const LogParts<T>& p) {
+    return multiply_add(log_of_parts<T>({T(0), p.fraction}, 0, 0), T(1.44269504088896340736), p.exponent);
+  });
+}
+template <class T>
+[[gnu::always_inline]] inline T log10(T x) {
+  constexpr T high = narrow<T> ? T(0.301025390625) : T(0x1.34413509f6p-2);
+  constexpr T tail = narrow<T> ? T(4.605038981195213739e-6) : T(3.694239077158931e-13);
+  return logarithm(x, [](const LogParts<T>& p) {
+    const T rest =
+        multiply_add(log_of_parts<T>({T(0), p.fraction}, 0, 0), T(0.434294481903251827651), p.exponent * tail);
+    return multiply_add(p.exponent, high, rest);
+  });
 }
 
 // What rounding 1 + x lost is added back.
-inline float log1p(float x) {
-  const float u = 1.0f + x, y = log(u);
-  const float corrected = y + (x - (u - 1.0f)) / u;
-  return y - y == 0.0f ? corrected : y;
+template <class T>
+[[gnu::always_inline]] inline T log1p(T x) {
+  const T u = T(1) + x, y = log(u), corrected = y + (x - (u - T(1))) / u;
+  const T result = y - y == T(0) ? corrected : y;
+  return x == T(0) ? x : result;
 }
 
-inline float tanh(float x) {
-  const float a = x < 0.0f ? -x : x, z = x * x;
-  float y = -5.70498872745e-3f;
-  y = y * z + 2.06390887954e-2f;
-  y = y * z + -5.37397155531e-2f;
-  y = y * z + 1.33314422036e-1f;
-  y = y * z + -3.33332819422e-1f;
-  const float small = y * z * x + x;
-  const float large = 1.0f - 2.0f / (exp(a + a) + 1.0f);
-  return a < 0.625f ? small : x < 0.0f ? -large : large;
-}
-
-inline float erf(float x) {
-  const float z = x * x;
-  float p = -2.72614225801306e-10f;
-  p = p * z + 2.77068142495902e-08f;
-  p = p * z + -2.10102402082508e-06f;
-  p = p * z + -5.69250639462346e-05f;
-  p = p * z + -7.34990630326855e-04f;
-  p = p * z + -2.95459980854025e-03f;
-  p = p * z + -1.60960333262415e-02f;
-  float q = -1.45660718464996e-05f;
-  q = q * z + -2.13374055278905e-04f;
-  q = q * z + -1.68282697438203e-03f;
-  q = q * z + -7.37332916720468e-03f;
-  q = q * z + -1.42647390514189e-02f;
-  const float inside = x * p / q;
-  return x >= 3.92f ? 1.0f : x <= -3.92f ? -1.0f : inside;
+// expm1(2x) / (expm1(2x) + 2), which keeps all digits near 0.
+template <class T>
+[[gnu::always_inline]] inline T tanh(T x) {
+  const T a = magnitude(x), most = narrow<T> ? T(9.1) : T(20);
+  const ExpParts<T> e = exp_parts(T(2) * (a > most ? most : a));
+  const T scale = power_of_two(e.power + rounder<T>), t = multiply_add(e.excess, scale, scale - T(1));
+  return with_sign_of(t / (t + T(2)), x);
 }
 
 // log(1 + exp(x)), from the side on which exp does not overflow. NaN comes through the correction.
-inline float softplus(float x) {
-  const float z = exp(x < 0.0f ? x : -x), u = 1.0f + z;
-  return (x < 0.0f ? 0.0f : x) + (log_of_normal(u) + (z - (u - 1.0f)) / u);
+template <class T>
+[[gnu::always_inline]] inline T softplus(T x) {
+  const T z = exp(-magnitude(x)), u = T(1) + z;
+  const T log_u = log_of_parts(log_parts(u), ln2_high<T>, ln2_low<T>);
+  return (x < T(0) ? T(0) : x) + (log_u + (z - (u - T(1))) / u);
 }
 
-inline float sigmoid(float x) { return 1.0f / (1.0f + exp(-x)); }
+template <class T>
+[[gnu::always_inline]] inline T sigmoid(T x) {
+  return T(1) / (T(1) + exp(-x));
+}
 
 }  // namespace loom::cpu::vector_math

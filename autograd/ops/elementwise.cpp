@@ -15,18 +15,21 @@ namespace loom {
 namespace rules {
 namespace {
 
-// d/dx x * Phi(x) = Phi(x) + x * phi(x), with the normal distribution's Phi and density phi.
-Tensor gelu(const Tensor& g, const Tensor& x) {
-  const double density_at_0 = 0.39894228040143267794;  // 1 / sqrt(2 pi)
-  const Tensor cdf = (erf(x * std::numbers::sqrt2 * 0.5) + 1.0) * 0.5;
-  return g * (cdf + x * exp(x * x * -0.5) * density_at_0);
+// g times the second derivatives of silu, gelu and gelu_tanh.
+Tensor silu_bend(const Tensor& g, const Tensor& x) {
+  const Tensor s = sigmoid(x);
+  return g * s * (1.0 - s) * (x * (1.0 - s * 2.0) + 2.0);
 }
 
-Tensor gelu_tanh(const Tensor& g, const Tensor& x) {
-  const double k = 0.79788456080286535588;  // sqrt(2 / pi)
-  const Tensor t = tanh((x + x * x * x * 0.044715) * k);
-  const Tensor inner = (x * x * (3 * 0.044715) + 1.0) * k;
-  return g * ((t + 1.0) * 0.5 + x * (1.0 - t * t) * inner * 0.5);
+Tensor gelu_bend(const Tensor& g, const Tensor& x) {
+  const double density_at_0 = 0.39894228040143267794;  // 1 / sqrt(2 pi)
+  return g * exp(x * x * -0.5) * (2.0 - x * x) * density_at_0;
+}
+
+Tensor gelu_tanh_bend(const Tensor& g, const Tensor& x) {
+  const double k = 0.79788456080286535588, c = 0.044715;  // sqrt(2 / pi)
+  const Tensor t = tanh((x + x * x * x * c) * k), slope = (x * x * (3 * c) + 1.0) * k;
+  return g * (1.0 - t * t) * (slope + x * (x * (3 * c * k) - t * slope * slope));
 }
 
 // x * tanh(softplus(x)) (Misra 2019).

@@ -1,4 +1,4 @@
-// Reading and writing by position. Index tensors are i64.
+// Reading and writing by position. Index tensors are i64; index_select and embedding take i32 too.
 #pragma once
 
 #include <vector>

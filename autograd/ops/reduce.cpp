@@ -63,8 +63,8 @@ Tensor sum_to(const Tensor& x_, const Dims& shape) {
 
 namespace {
 
-// d prod / d x_i = product of the others: y / x_i where no element is 0, else by leaving each out (cumulative products
-// from both ends), which is exact and differentiable again.
+// d prod / d x_i = product of the others, here by leaving each out (cumulative products from both ends), which is exact
+// and differentiable again, also where the product is 0.
 Tensor prod_of_others(const Tensor& x, int dim) {
   const int64_t n = x.size(dim);
   const Tensor ones_edge = ones_like(narrow(x, dim, 0, 1));
@@ -89,8 +89,11 @@ Tensor prod(const Tensor& x_, const Dims& dims, bool keepdim) {
   }
   const int dim = dims.empty() ? 0 : static_cast<int>(dims[0]);
   return record(ops::prod, raw::reduce(Reduce::prod, x, dims, keepdim), {x},
-                [=, x = save(x), kept = kept_shape("prod", x, dims)](const Tensor& g) {
-                  return Grads(x().numel() == 0 ? zeros_like(x()) : reshape(g, kept) * prod_of_others(x(), dim));
+                [=, x = save(x), kept = kept_shape("prod", x, dims)](const Tensor& g, const Tensor& y) {
+                  if (x().numel() == 0) return Grads(zeros_like(x()));
+                  const Tensor whole = logical_and(isfinite(y), y != 0.0);
+                  if (all(whole).item<bool>()) return Grads(reshape(g * y, kept) / x());
+                  return Grads(reshape(g, kept) * prod_of_others(x(), dim));
                 });
 }
 
@@ -220,27 +223,6 @@ Tensor all(const Tensor& x, const Dims& dims, bool keepdim) {
 }
 Tensor any(const Tensor& x, const Dims& dims, bool keepdim) {
   return raw::reduce(Reduce::any, resolve(x), dims, keepdim);
-}
-
-Tensor cumsum(const Tensor& x_, int dim) {
-  const auto [x] = enter(ops::cumsum, x_);
-  return record(ops::cumsum, raw::cumulative(Cumulative::sum, x, dim), {x},
-                [dim](const Tensor& g) { return Grads(g.dim() == 0 ? g : flip(cumsum(flip(g, {dim}), dim), {dim})); });
-}
-
-// d y_j / d x_i = product of x_k, k <= j, k != i: an n x n product of masks along dim, right also where x has zeros.
-Tensor cumprod(const Tensor& x_, int dim) {
-  const auto [x] = enter(ops::cumprod, x_);
-  return record(ops::cumprod, raw::cumulative(Cumulative::product, x, dim), {x}, [dim, x = save(x)](const Tensor& g) {
-    if (x().dim() == 0 || x().numel() == 0) return Grads(g);
-    const int64_t n = x().size(dim);
-    const Tensor last = movedim(x(), dim, -1);                                        // [.., n]
-    const Tensor hole = eye(n, {g.dtype(), g.device()});                              // row i leaves x_i out
-    const Tensor others = cumprod(where(hole == 1.0, 1.0, unsqueeze(last, -2)), -1);  // [.., i, j]
-    const Tensor from_i = triu(ones({n, n}, {g.dtype(), g.device()}));                // j >= i
-    const Tensor grads = sum(others * from_i * unsqueeze(movedim(g, dim, -1), -2), {-1});
-    return Grads(movedim(grads, -1, dim));
-  });
 }
 
 namespace {

@@ -36,8 +36,9 @@ Tensor scattered(const Op& op, Scatter mode, const Tensor& input, int dim, const
 
 }  // namespace
 
-Tensor index_select(const Tensor& input, int dim, const Tensor& index) {
+Tensor index_select(const Tensor& input, int dim, const Tensor& positions) {
   const auto [x] = enter(ops::index_select, input);
+  const Tensor index = positions.dtype() == DType::i32 ? positions.to(DType::i64) : positions;
   const auto rule = [dim, index = save(index), shape = x.shape()](const Tensor& g) -> Grads {
     return {index_add(zeros_of(shape, g), dim, index(), g)};
   };
@@ -83,10 +84,11 @@ Tensor take_along_dim(const Tensor& x, const Tensor& index, int dim) {
   });
 }
 
-Tensor embedding(const Tensor& index, const Tensor& table, int64_t padding_idx) {
+Tensor embedding(const Tensor& positions, const Tensor& table, int64_t padding_idx) {
   const auto [weight] = enter(ops::embedding, table);
+  const Tensor index = positions.dtype() == DType::i32 ? positions.to(DType::i64) : positions;
   check(weight.dim() == 2, "embedding: given weight of shape ", weight.shape(), ", expected [n, d]");
-  check(index.dtype() == DType::i64, "embedding: given an index of ", index.dtype(), ", expected i64");
+  check(index.dtype() == DType::i64, "embedding: given an index of ", index.dtype(), ", expected i64 or i32");
   check(padding_idx < weight.size(0), "embedding: given padding_idx ", padding_idx, ", expected less than ",
         weight.size(0));
   const Tensor list = raw::reshape(index, {index.numel()});

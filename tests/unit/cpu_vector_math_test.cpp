@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// The transcendental functions in vectors against libm in long double, in units of the last place.
+#include <cmath>
+#include <limits>
+
+#include <doctest/doctest.h>
+
+#include "array.h"
+
+using namespace loom;
+using namespace loom::testing;
+
+namespace {
+
+using Exact = long double (*)(long double x);
+struct Function {
+  Unary op;
+  double low, high;  // inputs spread evenly between
+  double most;       // and by magnitude up to here, of both signs where low < 0
+  double ulps32, ulps64;
+  Exact exact;
+};
+
+#define EXACT(name) [](long double x) { return std::name(x); }
+const Function functions[] = {
+    {Unary::exp, -110, 95, 80, 1.2, 1.2, EXACT(exp)},    {Unary::exp2, -155, 130, 100, 1.2, 1.2, EXACT(exp2)},
+    {Unary::expm1, -20, 95, 80, 2, 2, EXACT(expm1)},     {Unary::log, 0, 3, 1e38, 1, 1, EXACT(log)},
+    {Unary::log2, 0, 3, 1e38, 2, 2, EXACT(log2)},        {Unary::log10, 0, 3, 1e38, 2.2, 2.2, EXACT(log10)},
+    {Unary::log1p, -0.99, 3, 0.9, 2, 2, EXACT(log1p)},   {Unary::sin, -12, 12, 1e30, 2, 3, EXACT(sin)},
+    {Unary::cos, -12, 12, 1e30, 2, 3, EXACT(cos)},       {Unary::tan, -12, 12, 1e30, 4, 5, EXACT(tan)},
+    {Unary::asin, -1, 1, 1, 2.5, 2.5, EXACT(asin)},      {Unary::acos, -1, 1, 1, 2, 2, EXACT(acos)},
+    {Unary::atan, -3, 3, 1e30, 2, 2, EXACT(atan)},       {Unary::sinh, -95, 95, 80, 3, 3, EXACT(sinh)},
+    {Unary::cosh, -95, 95, 80, 2, 2, EXACT(cosh)},       {Unary::tanh, -12, 12, 1e30, 3, 3, EXACT(tanh)},
+    {Unary::asinh, -5, 5, 1e38, 2.5, 2.5, EXACT(asinh)}, {Unary::acosh, 1, 5, 1, 3.5, 3.5, EXACT(acosh)},
+    {Unary::atanh, -1, 1, 1, 3, 3, EXACT(atanh)},        {Unary::erf, -5, 5, 1e30, 9, 2.5, EXACT(erf)},
+    {Unary::erfc, -4, 27, 1, 1, 6, EXACT(erfc)},
+};
+#undef EXACT
+
+int smallest_exponent(DType t) { return t == f32 ? -125 : -1021; }
+int digits(DType t) { return t == f32 ? 24 : 53; }
+
+// One unit in the last place of numbers like x, the same for all subnormals.
+long double unit_of(DType t, long double x) {
+  int exponent = 0;
+  std::frexp(x, &exponent);
+  return std::ldexp(1.0L, std::max(exponent, smallest_exponent(t)) - digits(t));
+}
+
+std::vector<double> inputs_of(const Function& f, DType t) {
+  const auto number = [&](double x) { return t == f32 ? static_cast<double>(static_cast<float>(x)) : x; };
+  std::vector<double> inputs;
+  for (int i = 0; i <= 4000; ++i) inputs.push_back(number(f.low + (f.high - f.low) * i / 4000));
+  const double least = std::log(t == f32 ? 1e-44 : 1e-310);  // from among the subnormals
+  for (int i = 0; i <= 4000 && f.low <= 0; ++i) {
+    const double x = number(std::exp(least + (std::log(f.most) - least) * i / 4000));
+    inputs.push_back(x);
+    if (f.low < 0 && -x >= f.low - 1e30 * (f.most > 100)) inputs.push_back(-x);
+  }
+  return inputs;
+}
+
+bool agrees(DType t, double got, long double expected, double ulps) {
+  if (std::isnan(expected)) return std::isnan(got);
+  const double nearest = t == f32 ? static_cast<double>(static_cast<float>(expected)) : static_cast<double>(expected);
+  if (std::isinf(nearest) || std::isinf(got)) {
+    const long double most = t == f32 ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
+    return got == nearest || std::abs(expected) > most * (1 - 1e-6L);
+  }
+  return std::abs(got - expected) <= ulps * unit_of(t, expected);
+}
+
+}  // namespace
+
+TEST_CASE("vector math: units in the last place, over the whole range") {
+  for (const Function& f : functions)
+    for (const DType t : {f32, f64}) {
+      const std::vector<double> inputs = inputs_of(f, t);
+      const List x(t, inputs);
+      Array y(t, {x.numel()});
+      cpu().unary(f.op, y, x, 0, 0);
+      for (int64_t i = 0; i < x.numel(); ++i) {
+        const long double expected = f.exact(x[i]);
+        REQUIRE_MESSAGE(agrees(t, y[i], expected, t == f32 ? f.ulps32 : f.ulps64), name_of(f.op), " ", to_string(t),
+                        " of ", x[i], ": ", y[i], ", expected ", static_cast<double>(expected));
+      }
+    }
+}
+
+TEST_CASE("vector math: zeros, infinities and NaN as libm has them") {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  for (const Function& f : functions)
+    for (const DType t : {f32, f64}) {
+      const List x(t, {0.0, -0.0, inf, -inf, nan, 1.0, -1.0});
+      Array y(t, {x.numel()});
+      cpu().unary(f.op, y, x, 0, 0);
+      for (int64_t i = 0; i < x.numel(); ++i) {
+        const long double expected = f.exact(x[i]);
+        CHECK_MESSAGE(agrees(t, y[i], expected, 4), name_of(f.op), " ", to_string(t), " of ", x[i], ": ", y[i]);
+        const bool keeps_sign = expected == 0 && x[i] == 0;
+        if (keeps_sign) CHECK_MESSAGE(std::signbit(y[i]) == std::signbit(expected), name_of(f.op), " of ", x[i]);
+      }
+    }
+}
+
+TEST_CASE("vector math: atan2, pow, hypot and the remainders, corner cases among ordinary numbers") {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<double> numbers = {0.0, -0.0, 1,    -1,    2,     -2,  0.5,  -2.5, 3,
+                                       7,   -7,   1e30, -1e30, 1e-30, inf, -inf, nan};
+  const std::pair<Binary, long double (*)(long double, long double)> rows[] = {
+      {Binary::atan2, [](long double a, long double b) { return std::atan2(a, b); }},
+      {Binary::pow, [](long double a, long double b) { return std::pow(a, b); }},
+      {Binary::hypot, [](long double a, long double b) { return std::hypot(a, b); }},
+      {Binary::fmod, [](long double a, long double b) { return std::fmod(a, b); }},
+      {Binary::remainder, [](long double a, long double b) {
+         const long double r = std::fmod(a, b);
+         return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+       }}};
+  std::vector<double> left, right;
+  for (const double a : numbers)
+    for (const double b : numbers) {
+      left.push_back(a);
+      right.push_back(b);
+    }
+  for (const auto& [op, exact] : rows)
+    for (const DType t : {f32, f64}) {
+      const List a(t, left), b(t, right);
+      Array y(t, {a.numel()});
+      cpu().binary(op, y, a, b);
+      for (int64_t i = 0; i < a.numel(); ++i)
+        CHECK_MESSAGE(agrees(t, y[i], exact(a[i], b[i]), 4), name_of(op), " ", to_string(t), " of ", a[i], ", ", b[i],
+                      ": ", y[i], ", expected ", static_cast<double>(exact(a[i], b[i])));
+    }
+}
+
+TEST_CASE("an integer's magnitude wraps where it has none") {
+  const List x(i32, {-2147483648.0, -3, 3});
+  Array y(i32, {3});
+  cpu().unary(Unary::abs, y, x, 0, 0);
+  CHECK(y.values() == std::vector<double>{-2147483648.0, 3, 3});
+}

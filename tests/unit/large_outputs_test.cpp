@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Large outputs are written past the caches, short rows in tiles, long lines in blocks: the same bits as elsewhere.
+#include <cmath>
+#include <limits>
+
+#include <doctest/doctest.h>
+
+#include <loom/autograd/engine.h>
+#include <loom/autograd/ops.h>
+#include <loom/autograd/parameter.h>
+
+#include <loom/tensor/context.h>
+#include <loom/tensor/create.h>
+
+using namespace loom;
+
+namespace {
+
+// f of all rows, and f of some of them alone.
+template <class F>
+void check_rows(const char* name, const Tensor& x, const F& f) {
+  const Tensor whole = f(x);
+  for (const int64_t first : {int64_t{0}, int64_t{1}, x.size(0) / 2, x.size(0) - 7}) {
+    INFO(name, " from row ", first);
+    CHECK(equal(narrow(whole, 0, first, 7), f(narrow(x, 0, first, 7))));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("large outputs: the bits of small ones") {
+  manual_seed(3);
+  const Tensor x = randn({4500, 1001}), weight = randn({1001}), bias = randn({1001});  // 18 MB
+  check_rows("exp", x, [](const Tensor& v) { return exp(v); });
+  check_rows("add", x, [&](const Tensor& v) { return v + bias; });
+  check_rows("compare", x, [](const Tensor& v) { return v > 0.5; });
+  check_rows("softmax", x, [](const Tensor& v) { return softmax(v, 1); });
+  check_rows("log_softmax", x, [](const Tensor& v) { return log_softmax(v, 1); });
+  check_rows("layer_norm", x, [&](const Tensor& v) { return layer_norm(v, {1001}, weight, bias); });
+  check_rows("rms_norm", x, [&](const Tensor& v) { return rms_norm(v, {1001}, weight); });
+  check_rows("softmax's gradient", x, [](const Tensor& v) {
+    const Parameter p(v);
+    return grad(softmax(p, 1), p, v);
+  });
+}
+
+TEST_CASE("short rows: a row's result does not depend on the rows around it") {
+  manual_seed(4);
+  for (const int64_t classes : {1, 3, 10, 32, 33}) {
+    const Tensor x = randn({131, classes}) * 5.0, target = randint(0, classes, {131});
+    check_rows("softmax", x, [](const Tensor& v) { return softmax(v, 1); });
+    const Tensor sums = sum(softmax(x, 1), {1});
+    CHECK(allclose(sums, ones({131}), 1e-5, 1e-6));
+    const Parameter p(x);
+    const Tensor fused = cross_entropy(p, target), plain = nll_loss(log_softmax(p, 1), target);
+    CHECK(allclose(fused, plain, 1e-5, 1e-6));
+    CHECK(allclose(grad(fused, p), grad(plain, p), 1e-5, 1e-7));
+  }
+}
+
+TEST_CASE("long lines: cumulative sums, and the first of equal bests") {
+  manual_seed(5);
+  for (const int64_t n : {1, 3, 511, 512, 513, 1700}) {
+    const Tensor x = randint(-50, 50, {3, n}), real = x.to(f64);
+    const Tensor sums = cumsum(x, 1);
+    CHECK(equal(cumsum(real, 1), sums.to(f64)));
+    for (int64_t r = 0, total = 0; r < 3; ++r, total = 0)
+      for (int64_t i = 0; i < n; ++i) {
+        total += x[r][i].item<int64_t>();
+        REQUIRE(sums[r][i].item<int64_t>() == total);
+      }
+    const auto [best, where] = max(real, 1);
+    for (int64_t r = 0; r < 3; ++r) {
+      int64_t first = 0;
+      for (int64_t i = 1; i < n; ++i)
+        if (x[r][i].item<int64_t>() > x[r][first].item<int64_t>()) first = i;
+      CHECK(where[r].item<int64_t>() == first);
+      CHECK(best[r].item<double>() == static_cast<double>(x[r][first].item<int64_t>()));
+    }
+  }
+  Tensor x = zeros({1, 1400});
+  x.narrow(1, 700, 1).fill_(std::numeric_limits<double>::quiet_NaN());
+  x.narrow(1, 1300, 1).fill_(std::numeric_limits<double>::quiet_NaN());
+  x.narrow(1, 200, 1).fill_(5);
+  CHECK(argmax(x, 1).item<int64_t>() == 700);
+  CHECK(argmin(x, 1).item<int64_t>() == 700);
+}
+
+TEST_CASE("cumprod: the gradient beside zeros is that of the formula that can be differentiated again") {
+  manual_seed(6);
+  for (const int zeros_a_line : {0, 1, 2}) {
+    Tensor values = randn({4, 9}, {f64});
+    for (int z = 0; z < zeros_a_line; ++z) values.narrow(1, 3 + 4 * z, 1).fill_(0);
+    const Parameter x(values);
+    const Tensor seed = randn({4, 9}, {f64});
+    CHECK(allclose(grad(cumprod(x, 1), x, seed), grad(cumprod(x, 1), x, seed, {.create_graph = true}), 1e-12, 1e-12));
+  }
+}
+
+TEST_CASE("i32 positions") {
+  const Tensor table = arange(12).to(f32).reshape({4, 3}), at = tensor({3, 0, 3});
+  CHECK(equal(embedding(at.to(i32), table), embedding(at, table)));
+  CHECK(equal(index_select(table, 0, at.to(i32)), index_select(table, 0, at)));
+}
