@@ -14,10 +14,18 @@ inline void relax() {
 #endif
 }
 
+// A rest between looks. Now and then it lets others have the core: what is waited for may be waiting for it.
+inline void rest(int look) {
+  if (look % 64 == 63)
+    std::this_thread::yield();
+  else
+    relax();
+}
+
 // True as soon as the condition holds; false when it did not within so many looks, some ten nanoseconds each.
 template <class Condition>
 bool spin_until(int looks, const Condition& condition) {
-  for (int i = 0; i < looks; ++i, relax())
+  for (int i = 0; i < looks; ++i, rest(i))
     if (condition()) return true;
   return condition();
 }

@@ -52,7 +52,7 @@ void finish() {
   lock.unlock();
   for (const auto& g : groups) g->say_goodbye();
   for (const auto& g : groups) g->await_goodbyes();
-  will_not_come();
+  end_together();
   MPI_Finalize();
 }
 

@@ -33,10 +33,10 @@ void give(Sign sign, int to, MPI_Comm comm) {
 }
 
 // The rank that gave the sign, -1 when there is none.
-int take(Sign sign, MPI_Comm comm) {
+int take(Sign sign, MPI_Comm comm, int from = MPI_ANY_SOURCE) {
   int found = 0;
   MPI_Status status;
-  check_status(MPI_Iprobe(MPI_ANY_SOURCE, tag_of(sign), comm, &found, &status), "MPI_Iprobe");
+  check_status(MPI_Iprobe(from, tag_of(sign), comm, &found, &status), "MPI_Iprobe");
   if (found == 0) return -1;
   check_status(MPI_Recv(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, tag_of(sign), comm, MPI_STATUS_IGNORE), "MPI_Recv");
   return status.MPI_SOURCE;
@@ -82,12 +82,17 @@ void await_all(MPI_Comm comm, std::chrono::milliseconds timeout) {
   }
 }
 
-// If some ranks end and others wait, one of those who wait comes next to one that ended.
-void will_not_come() {
+// A barrier by messages: to the neighbour, to the one after it, to the fourth ... A rank that waits elsewhere for a
+// communicator gets one of them instead, for if some ranks end and others wait, one who waits comes next to one that
+// ended.
+void end_together() {
   int rank = 0, size = 1;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  MPI_Comm_size(MPI_COMM_WORLD, &size);
-  if (size > 1) give(gone, (rank + 1) % size, MPI_COMM_WORLD);
+  check_status(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
+  check_status(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
+  for (int step = 1; step < size; step *= 2) {
+    give(gone, (rank + step) % size, MPI_COMM_WORLD);
+    for (Backoff b; take(gone, MPI_COMM_WORLD, (rank + size - step) % size) < 0;) b.pause();
+  }
 }
 
 }  // namespace loom::mpi

@@ -11,7 +11,8 @@ namespace loom::mpi {
 // once when one has ended instead (of the world, where Loom started MPI).
 void await_all(MPI_Comm comm, std::chrono::milliseconds timeout);
 
-// This rank will build no communicator any more: tells one other, which tells all if anybody waits.
-void will_not_come();
+// This rank will build no communicator any more: returns when the same is true of all. Whoever waits for one hears of
+// it. (MPI_Finalize waits for all, too; but mpirun 4.1 may hang when the job is aborted while a rank is in there.)
+void end_together();
 
 }  // namespace loom::mpi

@@ -16,7 +16,7 @@ class Patience {
  public:
   Patience(MPI_Comm comm, bool crowded) : comm_(comm), looks_(crowded ? spins : 0) {}
   void pause() {
-    if (++looks_ < spins) return relax();
+    if (++looks_ < spins) return rest(looks_);
     if (looks_ % 16 == 0) keep_mpi_moving();
     if (looks_ < spins + yields) return std::this_thread::yield();
     std::this_thread::sleep_for(std::chrono::microseconds(20));
