@@ -25,7 +25,7 @@ std::string node_name(std::string_view op) {
 std::string to_string(const Tensor& tensor) {
   if (!tensor.defined() || !tensor.requires_grad()) return to_text(tensor, "");
   if (tensor.is_leaf()) return to_text(tensor, "requires_grad=True");
-  return to_text(tensor, str("grad_fn=<", node_name(tensor.body().meta->node->op->name), '>'));
+  return to_text(tensor, str("grad_fn=<", node_name(tensor.body().node->op->name), '>'));
 }
 
 std::ostream& operator<<(std::ostream& out, const Tensor& tensor) { return out << to_string(tensor); }

@@ -29,9 +29,9 @@ struct Running {
       T* const s = scores + i * n;
       const T highest = std::max(top[i], largest(s, n));
       const T around = highest == -std::numeric_limits<T>::infinity() ? T(0) : highest;
-      const T shrink = top[i] == highest ? T(1) : vector_exp(top[i] - around);
+      const T shrink = top[i] == highest ? T(1) : vector_math::exp(top[i] - around);
       sum[i] = sum[i] * shrink +
-               static_cast<T>(blocked_sum<T>(n, [=](int64_t j) { return s[j] = vector_exp(s[j] - around); }));
+               static_cast<T>(blocked_sum<T>(n, [=](int64_t j) { return s[j] = vector_math::exp(s[j] - around); }));
       top[i] = highest;
       if (shrink == T(1)) continue;
       for (int64_t j = 0; j < columns; ++j) out[i * columns + j] *= shrink;
@@ -108,7 +108,7 @@ struct Backward {
     for (int64_t i = 0; i < rows; ++i) {
       T* const w = weights + i * n;
       const T shift = lse[index * queries + query + i];
-      for (int64_t j = 0; j < n; ++j) w[j] = vector_exp(w[j] - shift);
+      for (int64_t j = 0; j < n; ++j) w[j] = vector_math::exp(w[j] - shift);
     }
     multiply_add({dv + (index * keys + key) * columns, n, columns, columns, 1}, {weights, n, rows, 1, n}, dy_rows);
     std::fill_n(dweights, rows * n, T(0));
