@@ -54,10 +54,12 @@ void check_operands(const Steps& s, const Tensor& gates, const Tensor& w_hh, con
         ", expected [T, N, G * H], [G * H, H] and [N, H]");
   check(gates.dtype() == DType::f32 || gates.dtype() == DType::f64, op, ": given gates of ", gates.dtype(),
         ", expected f32 or f64");
-  for (const Tensor* x : {&w_hh, &b_hh, &h_0, &c_0})
-    check(!x->defined() || (x->dtype() == gates.dtype() && x->device() == gates.device()), op, ": given operands of ",
-          gates.dtype(), " on ", gates.device(), " and of ", x->defined() ? x->dtype() : gates.dtype(), " on ",
-          x->defined() ? x->device() : gates.device(), ", expected one dtype and device");
+  for (const Tensor* x : {&w_hh, &b_hh, &h_0, &c_0}) {
+    if (!x->defined()) continue;
+    raw::check_same_device(op, gates, *x);
+    check(x->dtype() == gates.dtype(), op, ": dtypes ", gates.dtype(), " and ", x->dtype(),
+          " differ; convert one with .to(dtype)");
+  }
 }
 
 // Everything of a forward pass that its backward reads.

@@ -5,6 +5,26 @@
 using namespace loom;
 using namespace loom::sweep;
 
+namespace {
+
+Tensor steps(const Tensor& gates, const Tensor& w, const Tensor& h) {
+  return recurrent_steps(RecurrentCell::tanh, gates, w, {}, h, {}, false).first;
+}
+
+}  // namespace
+
+TEST_CASE("recurrent steps") {
+  check_all({
+      {CALL(steps(f({3, 2, 5}), f({4, 4}), f({2, 4}))),
+       "recurrent_steps: given gates [3, 2, 5], w_hh [4, 4] and a state [2, 4], expected [T, N, G * H], [G * H, H] and "
+       "[N, H]"},
+      {CALL(steps(zeros({3, 2, 4}, i64), zeros({4, 4}, i64), zeros({2, 4}, i64))),
+       "recurrent_steps: given gates of i64, expected f32 or f64"},
+      {CALL(steps(f({3, 2, 4}), zeros({4, 4}, f64), f({2, 4}))),
+       "recurrent_steps: dtypes f32 and f64 differ; convert one with .to(dtype)"},
+  });
+}
+
 TEST_CASE("convolution and pooling") {
   check_all({
       {CALL(conv2d(f({3, 4}), f({1, 3, 2, 2}))), "conv2d: given x of shape [3, 4], expected [N, C, H, W] or [C, H, W]"},

@@ -10,6 +10,7 @@
 
 #include <loom/autograd/ops.h>
 #include <loom/autograd/ops/derivatives.h>
+#include <loom/autograd/ops/recurrent.h>
 #include <loom/tensor/create.h>
 
 namespace loom::sweep {
