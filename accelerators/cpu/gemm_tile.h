@@ -42,9 +42,9 @@ inline constexpr bool masks_tiles = vector_bytes == 64;
 // 1 <= rows <= tile_rows, 1 <= vectors <= tile_vectors. There are kernels for float and double into the same, and for
 // BFloat16Pair, where that may be used, into float and BFloat16.
 template <class E, class C>
-inline constexpr bool has_tile_kernel = is_pair<E> ? may_have_pair_products &&
-                                                         (std::is_same_v<C, float> || std::is_same_v<C, BFloat16>)
-                                                   : std::is_same_v<C, E>;
+inline constexpr bool has_tile_kernel =
+    is_pair<E> ? may_have_pair_products && (std::is_same_v<C, float> || std::is_same_v<C, BFloat16>)
+               : std::is_same_v<C, E>;
 template <class E, class C>
 TileKernel<E, C> tile_kernel(int64_t rows, int64_t vectors);
 

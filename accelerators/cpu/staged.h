@@ -25,8 +25,7 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
   const auto item = static_cast<int64_t>(item_size(views[0]->dtype));
   const bool in_place = [&]<size_t... k>(std::index_sequence<k...>) {
     return ((loop.data()[0] == loop.data()[k + 1]) || ...);
-  }
-  (std::make_index_sequence<N - 1>());
+  }(std::make_index_sequence<N - 1>());
   const bool streams = loop.numel() * item >= stream_bytes && loop.inner_extent() * item >= 4096 && !in_place;
   parallel_for(loop.numel(), grain, [&](int64_t begin, int64_t end) {
     Writer writer(views[0]->dtype, compute[0]);
@@ -50,8 +49,7 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
         }
       });
       if (past) stream_fence();
-    }
-    (std::make_index_sequence<N - 1>());
+    }(std::make_index_sequence<N - 1>());
   });
 }
 
