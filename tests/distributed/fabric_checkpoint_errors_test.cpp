@@ -249,7 +249,7 @@ TEST_CASE("a loader over other samples than the checkpoint's is an error, on eve
       return data::DataLoader(samples(count), {.batch_size = 2, .shuffle = shuffle});
     };
     const auto in_the_middle = [](auto& loader) {
-      for (auto batch : loader) break;
+      for ([[maybe_unused]] auto batch : loader) break;
     };
     Fabric fabric(over(ranks));
     fabric.launch([&] {
