@@ -160,7 +160,8 @@ class Product {
   // beta * c joins first where c is of T, and with the sums of all other blocks where it is not; so does the bias.
   TileEnd<T> end_of(const Block& block, int64_t i, int64_t j) const {
     const MatrixRef<T> sums = running_sums();
-    TileEnd<T> end{.alpha = p_.alpha, .base = sums.data + i * sums.row_stride + j, .base_row = sums.row_stride};
+    TileEnd<T> end{.alpha = p_.alpha, .base_row = sums.row_stride};
+    if (sums.data != nullptr) end.base = sums.data + i * sums.row_stride + j;  // null: one block of k, nothing kept
     if (!block.first)
       end.from = 1;
     else if (same_type)
