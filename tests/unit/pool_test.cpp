@@ -37,7 +37,8 @@ TEST_CASE("pool: what was freed is handed out again, by size, and large blocks a
       pool::give(other, bytes);
     }
     pool::give(pool::take(100'000), 100'000);
-  }).join();
+  })
+      .join();
 }
 
 TEST_CASE("pool: what one thread took another may give back, also when it ends") {
