@@ -47,7 +47,7 @@ std::shared_ptr<Recomputed> note_saved(const Tensor& x) {
   const Tensor::Body& body = x.body();
   auto& entry = scope.region.entries_.emplace_back(Region::Entry{{}, x.dtype(), x.shape()});
   if (!body.node && requires_grad(x)) return nullptr;  // a leaf: it is there anyway
-  const auto saved =
+  auto saved =
       std::make_shared<Recomputed>(Recomputed{scope.region.shared_from_this(), body.slot, body.node, body.meta, {}});
   entry.saved = saved;
   return saved;

@@ -142,7 +142,7 @@ void load_all(Communicator& ranks, const SavedFile& file, const std::vector<Want
   together(ranks, [&] {
     for (const auto& [label, prefix, entry] : wanted)
       if (entry.verify)
-        labelled(where + "what is loaded is incomplete, load again or start anew: " + label,
+        labelled(str(where, "what is loaded is incomplete, load again or start anew: ", label),
                  [&] { entry.load(file.entry(prefix, true), strict); });
   });
 }

@@ -52,7 +52,7 @@ class Ref {
   }
   Ref(const Ref& other) : Ref(other.object_) {}
   Ref(Ref&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
-  Ref& operator=(const Ref& other) {
+  Ref& operator=(const Ref& other) {  // NOLINT(bugprone-unhandled-self-assignment): the copy comes first
     Ref(other).swap(*this);
     return *this;
   }

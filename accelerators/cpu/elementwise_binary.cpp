@@ -103,6 +103,7 @@ template <Binary op, class T>
 [[gnu::always_inline]] inline bool ordinary(T a, T b) {
   using enum Binary;
   const bool finite = a - a + (b - b) == T(0);
+  // NOLINTBEGIN(bugprone-branch-clone): one line a rule
   if constexpr (op == atan2)
     return finite && (a != T(0) || b != T(0));
   else if constexpr (op == logaddexp)
@@ -115,6 +116,7 @@ template <Binary op, class T>
     return finite && vm::magnitude(a) < 0x1p28f * vm::magnitude(b);
   else
     return true;
+  // NOLINTEND(bugprone-branch-clone)
 }
 
 template <Binary op, class T>
@@ -166,6 +168,7 @@ constexpr bool takes_boolean(Binary op) {
 template <Binary op, Kind kind, class T>
 constexpr Kernel kernel() {
   constexpr bool is_bool = std::is_same_v<T, bool>;
+  // NOLINTBEGIN(bugprone-branch-clone): one line a rule
   if constexpr (kind == Kind::predicate)
     return compare<op, T>;
   else if constexpr (kind == Kind::real && std::is_integral_v<T>)
@@ -176,6 +179,7 @@ constexpr Kernel kernel() {
     return nullptr;
   else
     return map<op, T>;
+  // NOLINTEND(bugprone-branch-clone)
 }
 
 template <class T>

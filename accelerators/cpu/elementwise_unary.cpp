@@ -123,6 +123,7 @@ template <Unary op, class T>
 // Parameters may lie outside T: clamp's default bounds are infinite.
 template <class T>
 T parameter(double value) {
+  // NOLINTBEGIN(bugprone-branch-clone): one line a rule
   if constexpr (!std::is_integral_v<T>)
     return static_cast<T>(value);
   else if (value <= static_cast<double>(std::numeric_limits<T>::min()))
@@ -131,6 +132,7 @@ T parameter(double value) {
     return std::numeric_limits<T>::max();
   else
     return static_cast<T>(value);
+  // NOLINTEND(bugprone-branch-clone)
 }
 
 // Some element lies beyond the limit.
@@ -196,6 +198,7 @@ constexpr bool takes_boolean(Unary op) {
 // Null: there is no such kernel.
 template <Unary op, Kind kind, class T>
 constexpr Kernel kernel() {
+  // NOLINTBEGIN(bugprone-branch-clone): one line a rule
   if constexpr (kind == Kind::predicate)
     return test<op, T>;
   else if constexpr (std::is_floating_point_v<T>)
@@ -204,6 +207,7 @@ constexpr Kernel kernel() {
     return nullptr;
   else
     return map<op, T>;
+  // NOLINTEND(bugprone-branch-clone)
 }
 
 template <class T>

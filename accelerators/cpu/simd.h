@@ -36,7 +36,7 @@ struct VectorOf {};
 template <class T, int bytes>
   requires std::is_arithmetic_v<T>
 struct VectorOf<T, bytes> {
-  typedef T type __attribute__((vector_size(bytes)));
+  typedef T type __attribute__((vector_size(bytes)));  // NOLINT(modernize-use-using): g++ takes the attribute here only
 };
 template <class T>
 using Vec = typename VectorOf<T, vector_bytes>::type;

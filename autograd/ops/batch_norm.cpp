@@ -102,7 +102,7 @@ Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor&
     var = training ? empty_like(mean) : clone(known_var.to(wide));
     if (training && x.numel() > 0) {
       accelerator(x.device()).batch_statistics(mean, var, dense);
-      const auto count = static_cast<double>(x.numel() / x.size(1));
+      const auto count = static_cast<double>(x.numel()) / static_cast<double>(x.size(1));
       move_towards(known_mean, mean, momentum);
       move_towards(known_var, var * (count / (count - 1)), momentum);
     }

@@ -82,7 +82,7 @@ struct FusedCrossEntropy {
 };
 
 Tensor FusedCrossEntropy::fused(const Tensor& g, const Tensor& lse, const Tensor& logits) const {
-  const Tensor dx = empty(logits.shape(), {logits.dtype(), logits.device()});
+  Tensor dx = empty(logits.shape(), {logits.dtype(), logits.device()});
   if (dx.numel() > 0) accelerator(dx.device()).cross_entropy_grad(dx, g, lse, logits, target, options());
   return dx;
 }

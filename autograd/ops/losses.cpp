@@ -131,7 +131,7 @@ Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& target, c
 Tensor kl_div(const Tensor& x, const Tensor& target, KlReduction reduction, bool log_target) {
   return speaking_as("kl_div", [&] {
     check_target("kl_div", x, target);
-    const Tensor losses = log_target ? exp(target) * (target - x) : xlogy(target, target) - target * x;
+    Tensor losses = log_target ? exp(target) * (target - x) : xlogy(target, target) - target * x;
     switch (reduction) {
       case KlReduction::mean:
         return mean(losses);

@@ -23,10 +23,12 @@ Tensor clone(const Tensor& x_) {
 
 Tensor cat(const std::vector<Tensor>& tensors, int dim) {
   std::vector<Tensor> parts;
+  parts.reserve(tensors.size());
   for (const Tensor& t : tensors) parts.push_back(resolve(t));
   check(!parts.empty(), "cat: no tensors were given");
   const int at = normalize_dim("cat", dim, parts[0].dim());
   std::vector<int64_t> sizes;
+  sizes.reserve(parts.size());
   for (const Tensor& t : parts) sizes.push_back(t.dim() == parts[0].dim() ? t.size(at) : 0);
   Tensor y = raw::cat(parts, at);
   return record_range(ops::cat, std::move(y), parts, [sizes, at](const Tensor& g, const Needs& needs) {

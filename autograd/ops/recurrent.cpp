@@ -83,7 +83,7 @@ void forward(const Steps& s, const Tensor& gates, const Tensor& b_hh, const Pass
 
 // Sum over all steps of d_state^T @ the state before: the steps that follow another one in one product.
 Tensor weight_gradient(const Steps& s, const Tensor& d_state, const Pass& p) {
-  const Tensor dw = empty({s.gates, s.hidden}, {d_state.dtype(), d_state.device()});
+  Tensor dw = empty({s.gates, s.hidden}, {d_state.dtype(), d_state.device()});
   const auto rows = [&](const Tensor& x, int64_t from, int64_t count) {
     return raw::reshape(raw::slice(x, 0, from, from + count, 1), {count * s.rows, x.shape().back()});
   };

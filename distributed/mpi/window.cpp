@@ -85,6 +85,7 @@ void Window::meet(const Collective& c, Place place) {
   }
   if (equal) return;
   std::vector<Fingerprint> all;
+  all.reserve(static_cast<size_t>(size_));
   for (int r = 0; r < size_; ++r) all.push_back(post(r).collective);
   fail(mismatch(all));
 }

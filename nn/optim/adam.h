@@ -24,7 +24,8 @@ struct AdamWOptions {
 // with amsgrad (Reddi et al. 2018) max_exp_avg_sq.
 class Adam : public Optimizer {
  public:
-  explicit Adam(std::vector<Group> groups, const AdamOptions& options = {}) : Adam("Adam", false, groups, options) {}
+  explicit Adam(std::vector<Group> groups, const AdamOptions& options = {})
+      : Adam("Adam", false, std::move(groups), options) {}
   explicit Adam(std::vector<NamedTensor> parameters, const AdamOptions& options = {})
       : Adam(std::vector<Group>{{std::move(parameters), {}}}, options) {}
   std::vector<std::string> slots(const Group& group) const override;

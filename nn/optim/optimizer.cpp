@@ -113,7 +113,7 @@ State Optimizer::state_dict() const {
       if (found == states_.end()) continue;
       const ParameterState& state = found->second;
       if (counts_steps() && state.step > 0) out["step." + name] = full({}, static_cast<double>(state.step), i64);
-      for (const auto& [slot, x] : state.tensors) out[slot + "." + name] = x;
+      for (const auto& [slot, x] : state.tensors) out[str(slot, ".", name)] = x;
     }
   }
   return out;

@@ -17,8 +17,8 @@ RMSprop::RMSprop(std::vector<Group> groups, const RmspropOptions& o)
 
 std::vector<std::string> RMSprop::slots(const Group& group) const {
   std::vector<std::string> names = {"square_avg"};
-  if (group.option("momentum") > 0) names.push_back("momentum_buffer");
-  if (group.option("centered") != 0) names.push_back("grad_avg");
+  if (group.option("momentum") > 0) names.emplace_back("momentum_buffer");
+  if (group.option("centered") != 0) names.emplace_back("grad_avg");
   return names;
 }
 
