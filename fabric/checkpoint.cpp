@@ -202,6 +202,11 @@ State Fabric::with_own_state(State state) {
                      random_state(global_rank(), communicator().all_gather_bytes(str(mine.seed, " ", mine.offset))));
   state.emplace_back("loom.step", StateEntry(global_step_));
   std::erase_if(loaders_, [](const auto& noted) { return noted.first.expired(); });
+  if (const StateDict kept = precision_->state_dict(); !kept.tensors.empty() || !kept.values.empty())
+    state.emplace_back("loom.precision",
+                       StateEntry([this] { return precision_->state_dict(); },
+                                  [this](const StateDict& s, bool) { precision_->check_state_dict(s); },
+                                  [this](const StateDict& s, bool) { precision_->load_state_dict(s); }));
   for (size_t i = 0; i < loaders_.size(); ++i)
     state.emplace_back("loom.loader " + std::to_string(i), loaders_[i].second);
   return state;

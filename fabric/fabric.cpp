@@ -23,6 +23,11 @@ Strategy& Fabric::strategy() {
   return *strategy_;
 }
 
+Precision& Fabric::precision() {
+  require_launched("precision");
+  return *precision_;
+}
+
 Communicator& Fabric::ranks(const char* what) const {
   require_launched(what);
   return *communicator_;
@@ -31,10 +36,10 @@ Communicator& Fabric::ranks(const char* what) const {
 std::shared_ptr<ModuleSync> Fabric::place(std::vector<NamedTensor> parameters, std::vector<NamedTensor> buffers,
                                           bool move) {
   require_launched("setup");
-  TensorOptions target(precision_.dtype);
+  TensorOptions target(precision_->dtype());
   if (move) target.device = device_;
-  nn::convert_state(parameters, target);
-  nn::convert_state(buffers, target);
+  strategy_->place(parameters, target);
+  strategy_->place(buffers, target);
   return strategy_->setup_module(*communicator_, std::move(parameters), std::move(buffers));
 }
 
@@ -42,16 +47,27 @@ void Fabric::after_setup() {
   for (const auto& callback : options_.callbacks) callback->on_after_setup(*this);
 }
 
-void Fabric::after_optimizer_step() {
+std::shared_ptr<OptimizerSync> Fabric::setup_sync(optim::Optimizer& optimizer) {
+  require_launched("setup_optimizers");
+  std::shared_ptr<OptimizerSync> sync = strategy_->setup_optimizer(*communicator_, optimizer);
+  precision_->setup_optimizer(*sync);
+  return sync;
+}
+
+bool Fabric::step(OptimizerSync& optimizer) {
+  if (!precision_->step(optimizer)) return false;
   ++global_step_;
   for (const auto& callback : options_.callbacks) callback->on_after_optimizer_step(*this);
+  return true;
 }
 
 void Fabric::backward(const Tensor& loss, const Tensor& gradient, bool retain_graph, bool create_graph) {
-  loss.backward(gradient, retain_graph, create_graph);
+  require_launched("backward");
+  const Tensor root = precision_->before_backward(loss);
+  strategy_->backward([&] { root.backward(gradient, retain_graph, create_graph); });
 }
 
-double Fabric::clip(ModuleSync& sync, const std::vector<Tensor>& gradients, const ClipOptions& options) {
+double Fabric::clip(OptimizerSync& optimizer, const ClipOptions& options) {
   check(!(options.clip_val && options.max_norm),
         "clip_gradients: only one of clip_val and max_norm can be set; each is an algorithm of its own");
   check(options.clip_val || options.max_norm, "clip_gradients: set clip_val or max_norm");
@@ -60,11 +76,13 @@ double Fabric::clip(ModuleSync& sync, const std::vector<Tensor>& gradients, cons
         ", expected 0 or more");  // a negative one would turn gradients round
   check(options.norm_type > 0, "clip_gradients: norm_type is ", options.norm_type, ", expected more than 0");
   const NoGrad off;
+  precision_->before_clip(optimizer);
+  const std::vector<Tensor> gradients = optimizer.gradients();
   if (options.clip_val) {
     for (const Tensor& g : gradients) g.clamp_(-*options.clip_val, *options.clip_val);
     return 0;
   }
-  const double total = sync.grad_norm(gradients, options.norm_type);
+  const double total = optimizer.grad_norm(options.norm_type);
   check(!options.error_if_nonfinite || std::isfinite(total), "clip_gradients: the norm of order ", options.norm_type,
         " of the gradients is ", total, ", so they cannot be scaled; set error_if_nonfinite=false to scale anyway");
   const double scale = *options.max_norm / (total + 1e-6);  // as torch.nn.utils.clip_grad_norm_

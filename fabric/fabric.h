@@ -65,7 +65,7 @@ class Fabric {
   int node_rank() const { return node_rank_; }
   bool is_global_zero() const { return global_rank() == 0; }
   Device device() const { return device_; }
-  const Precision& precision() const { return precision_; }
+  Precision& precision();
   Strategy& strategy();
   Communicator& communicator() { return ranks("communicator"); }  // all ranks
   const FabricOptions& options() const { return options_; }
@@ -81,8 +81,8 @@ class Fabric {
   template <nn::Module M, class... Optimizers>
     requires(sizeof...(Optimizers) > 0)
   std::tuple<FabricModule<M>, FabricOptimizer<Optimizers>...> setup(M& module, Optimizers&... optimizers) {
-    std::tuple<FabricModule<M>, FabricOptimizer<Optimizers>...> wrapped(
-        setup_module(module), FabricOptimizer<Optimizers>(*this, optimizers)...);
+    std::tuple<FabricModule<M>, FabricOptimizer<Optimizers>...> wrapped{
+        setup_module(module), FabricOptimizer<Optimizers>(*this, optimizers)...};  // braces: in this order
     after_setup();
     return wrapped;
   }
@@ -122,7 +122,8 @@ class Fabric {
   template <nn::Module M, class Optimizer>
   double clip_gradients(const FabricModule<M>& module, const FabricOptimizer<Optimizer>& optimizer,
                         const ClipOptions& options) {
-    return clip(module.sync(), optimizer.gradients(), options);
+    static_cast<void>(module);  // Lightning's argument; the optimizer knows its gradients
+    return clip(optimizer.sync(), options);
   }
   // In its scope forwards of this module leave their gradients local (accumulation).
   template <nn::Module M>
@@ -191,7 +192,7 @@ class Fabric {
   int64_t global_step() const { return global_step_; }
 
  private:
-  template <class O>
+  template <std::derived_from<optim::Optimizer> O>
   friend class FabricOptimizer;
   template <class L>
   friend class FabricDataLoader;
@@ -200,9 +201,10 @@ class Fabric {
   void require_launched(const char* what) const;
   Communicator& ranks(const char* what) const;  // for `what`, which needs a launched Fabric
   std::shared_ptr<ModuleSync> place(std::vector<NamedTensor> parameters, std::vector<NamedTensor> buffers, bool move);
-  double clip(ModuleSync& sync, const std::vector<Tensor>& gradients, const ClipOptions& options);
+  std::shared_ptr<OptimizerSync> setup_sync(optim::Optimizer& optimizer);
+  bool step(OptimizerSync& optimizer);
+  double clip(OptimizerSync& optimizer, const ClipOptions& options);
   void after_setup();
-  void after_optimizer_step();
   static void print_line(const std::string& line);
   void note_loader(std::weak_ptr<void> loader, StateEntry position);
   State with_own_state(State state);
@@ -211,7 +213,7 @@ class Fabric {
   FabricOptions options_;
   std::shared_ptr<Communicator> communicator_;
   std::shared_ptr<Strategy> strategy_;
-  Precision precision_;
+  std::shared_ptr<Precision> precision_;
   Device device_;
   int local_rank_ = 0, node_rank_ = 0;
   int64_t global_step_ = 0;
@@ -220,38 +222,25 @@ class Fabric {
 };
 
 template <class M>
-FabricModule<M>::FabricModule(const Fabric& fabric, M& module, std::shared_ptr<ModuleSync> sync)
-    : module_(&module), sync_(std::move(sync)), dtype_(fabric.precision().dtype) {}
+FabricModule<M>::FabricModule(Fabric& fabric, M& module, std::shared_ptr<ModuleSync> sync)
+    : module_(&module), sync_(std::move(sync)), precision_(&fabric.precision()) {}
 
-template <class O>
-void FabricOptimizer<O>::step() {
-  optimizer_->step();
-  fabric_->after_optimizer_step();
-}
+template <std::derived_from<optim::Optimizer> O>
+FabricOptimizer<O>::FabricOptimizer(Fabric& fabric, O& optimizer)
+    : fabric_(&fabric), optimizer_(&optimizer), sync_(fabric.setup_sync(optimizer)) {}
 
-template <class O>
-template <class Closure>
-auto FabricOptimizer<O>::step(Closure&& closure) {
-  auto loss = optimizer_->step(std::forward<Closure>(closure));
-  fabric_->after_optimizer_step();
-  return loss;
-}
-
-template <class O>
-std::vector<Tensor> FabricOptimizer<O>::gradients() const {
-  std::vector<Tensor> out;
-  for (const auto& group : optimizer_->param_groups())
-    for (const NamedTensor& p : group.parameters)
-      if (p.tensor.grad().defined()) out.push_back(p.tensor.grad());
-  return out;
+template <std::derived_from<optim::Optimizer> O>
+bool FabricOptimizer<O>::step() {
+  return fabric_->step(*sync_);
 }
 
 template <class L>
 FabricDataLoader<L>::FabricDataLoader(Fabric& fabric, const L& loader, const LoaderSetup& setup) {
   loader_ = std::make_shared<L>(loader);
+  const DataShare share = fabric.strategy().data_share(fabric.communicator());
   if (setup.use_distributed_sampler && fabric.world_size() > 1) {
     const uint64_t seed = fabric.broadcast(loader.state().seed);  // the ranks' shares are shares of one order
-    *loader_ = loader.distributed(fabric.world_size(), fabric.global_rank(), seed, setup.exact);
+    if (share.replicas > 1) *loader_ = loader.distributed(share.replicas, share.index, seed, setup.exact);
   }
   if (setup.move_to_device && fabric.device().kind != Device::cpu)
     *loader_ = loader_->transformed([device = fabric.device()](typename L::Batch batch) {

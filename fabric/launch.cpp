@@ -8,6 +8,7 @@
 #include <loom/accelerators/threads.h>
 #include <loom/distributed/mpi.h>
 #include <loom/fabric/agreement.h>
+#include <loom/fabric/environment.h>
 #include <loom/fabric/fabric.h>
 #include <loom/fabric/placement.h>
 #include <loom/tensor/context.h>
@@ -15,11 +16,6 @@
 namespace loom {
 
 namespace {
-
-void check_accelerator_name(const std::string& name) {
-  check(name == "auto" || name == "cpu" || name == "cuda" || name == "gpu", "unknown accelerator '", name,
-        "'; available: auto, cpu, cuda");
-}
 
 Device resolve_accelerator(const std::string& name, int local_rank) {
   check_accelerator_name(name);
@@ -44,29 +40,6 @@ void warn_about_cores(const NodePlacement& place) {
                      " cores; leave LOOM_NUM_THREADS unset, or set it to ", place.cores, "\n");
 }
 
-std::shared_ptr<Communicator> ranks_for(const FabricOptions& options) {
-  if (options.plugins.communicator) return options.plugins.communicator;
-  if (started_by_mpi()) return mpi_communicator();
-  return self_communicator();
-}
-
-// Alone and more ranks wanted: what can be wrong with the options is said here, once, rather than by every rank.
-void start_ranks_if_alone(const FabricOptions& options) {
-  if (options.plugins.communicator || started_by_mpi()) return;
-  const int tasks = srun_tasks_apart();  // each would train alone, and write where the others write
-  check(tasks == 0, "srun started ", tasks,
-        " tasks that cannot find each other; add --mpi=pmix to make them ranks, or start each program with -n 1");
-  const int ranks = requested_ranks(options.devices);
-  check(options.num_nodes >= 1, "num_nodes=", options.num_nodes, ": expected a number of at least 1");
-  check(options.num_nodes == 1, "num_nodes=", options.num_nodes,
-        ": start the program on every node with mpirun or srun");
-  if (ranks == 1) return;
-  check_accelerator_name(options.accelerator);
-  make_precision(options.precision);
-  if (!options.plugins.strategy) make_strategy(options.strategy, ranks);
-  restart_under_mpirun(ranks);
-}
-
 // Ends all ranks. What goes wrong usually goes wrong everywhere at once (a missing data set), and rank 0's text is
 // enough: the others wait a moment to be ended by it.
 void end_job(Communicator& ranks, const std::string& error) {
@@ -79,25 +52,25 @@ void end_job(Communicator& ranks, const std::string& error) {
 
 void Fabric::join_ranks() {
   if (strategy_) return;
-  communicator_ = ranks_for(options_);
+  communicator_ = options_.plugins.communicator ? options_.plugins.communicator : environment().join(options_);
   const NodePlacement place = node_placement(*communicator_);
   local_rank_ = place.local_rank;
   node_rank_ = place.node_rank;
   std::shared_ptr<Strategy> strategy = options_.plugins.strategy;
+  precision_ = options_.plugins.precision;
   together(*communicator_, [&] {
     check_launched_ranks(options_.devices, options_.num_nodes, place.local_size, place.nodes);
-    precision_ = make_precision(options_.precision);
+    if (!precision_) precision_ = make_precision(options_.precision);
     device_ = resolve_accelerator(options_.accelerator, local_rank_);
     if (!strategy) strategy = make_strategy(options_.strategy, world_size());
   });
   strategy_ = std::move(strategy);
-  context().data_rank = global_rank();
+  context().data_rank = strategy_->data_share(*communicator_).index;
   if (communicator_->name() == "mpi") suggest_num_threads(place.cores);
   if (local_rank_ == 0) warn_about_cores(place);
 }
 
 void Fabric::launch(const std::function<void()>& f) {
-  start_ranks_if_alone(options_);
   join_ranks();
   const auto finalize = [this] {
     if (!is_global_zero()) return;

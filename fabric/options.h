@@ -13,6 +13,7 @@ namespace loom {
 class Logger;
 class Callback;
 class Strategy;
+class Precision;
 
 // "auto", a number, or a number as text ("2").
 using Devices = std::variant<std::string, int>;
@@ -22,8 +23,9 @@ struct FabricPlugins {
   // The ranks to use, instead of those of the launcher: a host program's MPI communicator
   // (mpi_communicator_from_handle), or a thread's (run_threads).
   std::shared_ptr<Communicator> communicator = {};
-  // An own strategy, instead of one by name.
+  // An own strategy or precision, instead of one by name. Of one Fabric.
   std::shared_ptr<Strategy> strategy = {};
+  std::shared_ptr<Precision> precision = {};
 };
 
 struct FabricOptions {

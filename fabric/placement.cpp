@@ -82,6 +82,11 @@ int requested_ranks(const Devices& devices) {
   return n;
 }
 
+void check_accelerator_name(const std::string& name) {
+  check(name == "auto" || name == "cpu" || name == "cuda" || name == "gpu", "unknown accelerator '", name,
+        "'; available: auto, cpu, cuda");
+}
+
 void check_launched_ranks(const Devices& devices, int num_nodes, int local_size, int nodes) {
   const int n = explicit_number(devices);
   check(num_nodes >= 1, "num_nodes=", num_nodes, ": expected a number of at least 1");

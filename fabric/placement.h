@@ -17,6 +17,9 @@ int requested_ranks(const Devices& devices);
 // "auto", or the number.
 std::string to_string(const Devices& devices);
 
+// Throws Error, with the list, for a name that is no accelerator's.
+void check_accelerator_name(const std::string& name);
+
 // Throws Error when an explicit number differs from what the launcher gave.
 void check_launched_ranks(const Devices& devices, int num_nodes, int local_size, int nodes);
 

@@ -155,7 +155,9 @@ StateEntry StateEntry::of_value(T& object, std::string (*write)(T), T (*read)(co
 
 template <class T>
 StateEntry StateEntry::entry_of(T& object) {
-  if constexpr (requires { object.fabric_wrapped(); }) {
+  if constexpr (requires { object.state_entry(); }) {
+    return object.state_entry();
+  } else if constexpr (requires { object.fabric_wrapped(); }) {
     return entry_of(object.fabric_wrapped());
   } else if constexpr (std::is_base_of_v<Tensor, std::remove_cv_t<T>>) {
     return of_tensor(object);

@@ -44,11 +44,29 @@ std::shared_ptr<Strategy> make_strategy(std::string_view name, int world_size) {
   fail("unknown strategy '", name, "'; available: ", strategy_names());
 }
 
+std::unique_ptr<OptimizerSync> Strategy::setup_optimizer(Communicator& world, optim::Optimizer& optimizer) {
+  return std::make_unique<OptimizerSync>(world, optimizer);
+}
+
+std::vector<Tensor> OptimizerSync::gradients() const {
+  std::vector<Tensor> out;
+  for (const optim::Group& group : optimizer_->param_groups())
+    for (const NamedTensor& p : group.parameters)
+      if (p.tensor.grad().defined()) out.push_back(p.tensor.grad());
+  return out;
+}
+
+bool OptimizerSync::any_rank(bool flag) const {
+  int32_t any = flag ? 1 : 0;
+  world_->all_reduce(view_over(&any, DType::i32, {1}), ReduceOp::max).wait();
+  return any != 0;
+}
+
 // Summed in f64 whatever the dtype: the norm of many small parts loses nothing.
-double ModuleSync::grad_norm(std::span<const Tensor> grads, double p) {
+double OptimizerSync::grad_norm(double p) const {
   const NoGrad off;
   double total = 0;
-  for (const Tensor& g : grads) {
+  for (const Tensor& g : gradients()) {
     const double part = norm(g.to(DType::f64), p).item<double>();
     if (std::isinf(p))
       total = std::isnan(part) || part > total ? part : total;

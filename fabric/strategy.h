@@ -1,16 +1,21 @@
-// How a module is spread over the ranks. A strategy sees parameters and buffers, not module types.
+// How modules and optimizers are spread over the ranks. A strategy sees parameters, buffers and optimizers, not module
+// types. Every hook has a default, right where each rank holds everything whole.
 //
-// To add a strategy: derive from Strategy and ModuleSync, and add a row to strategy.cpp's table (fabric/README.md).
+// To add a strategy: derive from Strategy and from what it has to say (ModuleSync, OptimizerSync), and add a row to
+// strategy.cpp's table (fabric/README.md).
 #pragma once
 
+#include <functional>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <loom/autograd/parameter.h>
 #include <loom/distributed/communicator.h>
+#include <loom/fabric/state.h>
+#include <loom/nn/module.h>
+#include <loom/nn/optim/optimizer.h>
 
 namespace loom {
 
@@ -24,17 +29,62 @@ class ModuleSync {
   virtual void after_forward([[maybe_unused]] const std::vector<Tensor>& outputs, [[maybe_unused]] bool all_found) {}
   // Whether gradients of the forwards from now on are synchronised in their backward; returns what it was.
   virtual bool set_sync([[maybe_unused]] bool enabled) { return true; }
-  // Norm (of order p, may be infinite) of all gradients together, the same on every rank. grads: of one optimizer.
-  virtual double grad_norm(std::span<const Tensor> grads, double p);
+  // How a checkpoint reads and writes the module. `held`: what this rank holds; the result speaks of whole tensors.
+  virtual StateEntry state_entry(StateEntry held) { return held; }
+};
+
+// What a strategy does for one optimizer. Collective where it says so: all ranks call in the same order.
+class OptimizerSync {
+ public:
+  // Both outlive this.
+  OptimizerSync(Communicator& world, optim::Optimizer& optimizer) : world_(&world), optimizer_(&optimizer) {}
+  virtual ~OptimizerSync() = default;
+  OptimizerSync(const OptimizerSync&) = delete;
+  OptimizerSync& operator=(const OptimizerSync&) = delete;
+
+  optim::Optimizer& optimizer() const { return *optimizer_; }
+  // The gradients that this rank will step with, of all parameters that have one; written in place by clipping and
+  // unscaling.
+  virtual std::vector<Tensor> gradients() const;
+  // Norm (of order p, may be infinite) of all gradients together, the same on every rank. Collective.
+  virtual double grad_norm(double p) const;
+  // Whether `flag` holds on any rank. Collective.
+  virtual bool any_rank(bool flag) const;
+  // Steps with the gradients that are there. Collective.
+  virtual void step() { optimizer_->step(); }
+  // How a checkpoint reads and writes the optimizer's state, as ModuleSync::state_entry.
+  virtual StateEntry state_entry(StateEntry held) { return held; }
+
+ protected:
+  Communicator& world() const { return *world_; }
+
+ private:
+  Communicator* world_;
+  optim::Optimizer* optimizer_;
+};
+
+// This rank's part of the samples.
+struct DataShare {
+  int replicas = 1, index = 0;
 };
 
 class Strategy {
  public:
   virtual ~Strategy() = default;
   virtual std::string_view name() const = 0;
+  // Which ranks read which samples; ranks that hold parts of one replica share an index. Dropout differs by it too.
+  virtual DataShare data_share(const Communicator& world) const { return {world.size(), world.rank()}; }
+  // Brings a module's tensors, in place, to the target's dtype (floating ones) and device.
+  virtual void place(const std::vector<NamedTensor>& tensors, const TensorOptions& target) {
+    nn::convert_state(tensors, target);
+  }
   // Called once by all ranks together, after the module is on its device and in its precision.
   virtual std::unique_ptr<ModuleSync> setup_module(Communicator& world, std::vector<NamedTensor> parameters,
                                                    std::vector<NamedTensor> buffers) = 0;
+  // The same for an optimizer; of parameters that were set up before it, after it, or not at all.
+  virtual std::unique_ptr<OptimizerSync> setup_optimizer(Communicator& world, optim::Optimizer& optimizer);
+  // Runs the backward pass.
+  virtual void backward(const std::function<void()>& run) { run(); }
 };
 
 // By name; throws Error with the list of names for an unknown one, and for one that does not fit the number of ranks.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <functional>
 #include <memory>
 #include <tuple>
@@ -11,6 +12,7 @@
 
 #include <loom/data/collate.h>
 #include <loom/distributed/ddp_outputs.h>
+#include <loom/fabric/precision.h>
 #include <loom/fabric/strategy.h>
 #include <loom/nn/module.h>
 
@@ -54,13 +56,15 @@ inline constexpr bool holds_tensors<std::tuple<T...>> = (holds_tensors<T> || ...
 template <class A, class B>
 inline constexpr bool holds_tensors<std::pair<A, B>> = holds_tensors<A> || holds_tensors<B>;
 
-// An argument with its floating tensors in `dtype`; what holds no tensors is passed on as it is.
+// A value with its floating tensors converted; what holds no tensors is passed on as it is.
 template <class T>
-decltype(auto) converted(T&& value, DType dtype) {
+decltype(auto) converted(T&& value, const Precision& precision, Tensor (Precision::*conversion)(const Tensor&) const) {
   using Plain = std::remove_cvref_t<T>;
-  const auto convert = [dtype](const Tensor& x) { return is_floating(x.dtype()) ? x.to(dtype) : x; };
+  const auto convert = [&](const Tensor& x) {
+    return x.defined() && is_floating(x.dtype()) ? (precision.*conversion)(x) : x;
+  };
   if constexpr (std::is_base_of_v<Tensor, Plain>)
-    return value.defined() ? Tensor(convert(value)) : Tensor(value);
+    return Tensor(convert(value));
   else if constexpr (holds_tensors<Plain>)
     return data::map_tensors(convert, Plain(std::forward<T>(value)));
   else
@@ -72,7 +76,7 @@ decltype(auto) converted(T&& value, DType dtype) {
 template <class M>
 class FabricModule {
  public:
-  FabricModule(const Fabric& fabric, M& module, std::shared_ptr<ModuleSync> sync);
+  FabricModule(Fabric& fabric, M& module, std::shared_ptr<ModuleSync> sync);
 
   // The module's forward, under the strategy and the precision.
   template <class... Args>
@@ -94,6 +98,7 @@ class FabricModule {
   M* operator->() const { return module_; }
   ModuleSync& sync() const { return *sync_; }
   M& fabric_wrapped() const { return *module_; }
+  StateEntry state_entry() const { return sync_->state_entry(StateEntry(*module_)); }
 
   // A wrapped module is a module: parameters(model), train(model), state_dict(model), without any prefix.
   template <class Visitor>
@@ -109,13 +114,16 @@ class FabricModule {
   template <class F, class... Args>
   auto run(const F& f, Args&&... args) const {
     sync_->before_forward(nn::is_training(*module_));
-    using Result = decltype(f(wrapper_detail::converted(std::forward<Args>(args), dtype_)...));
+    const auto forward = [&] {
+      const auto scope = precision_->forward_scope();
+      return f(wrapper_detail::converted(std::forward<Args>(args), *precision_, &Precision::convert_input)...);
+    };
     std::vector<Tensor> outputs;
-    if constexpr (std::is_void_v<Result>) {
-      f(wrapper_detail::converted(std::forward<Args>(args), dtype_)...);
+    if constexpr (std::is_void_v<decltype(forward())>) {
+      forward();
       sync_->after_forward(outputs, false);
     } else {
-      auto result = f(wrapper_detail::converted(std::forward<Args>(args), dtype_)...);
+      auto result = wrapper_detail::converted(forward(), *precision_, &Precision::convert_output);
       const bool all_found = detail::find_tensors(result, outputs);
       sync_->after_forward(outputs, all_found);
       return result;
@@ -124,29 +132,37 @@ class FabricModule {
 
   M* module_;
   std::shared_ptr<ModuleSync> sync_;
-  DType dtype_;
+  const Precision* precision_;
 };
 
 // Each step through this handle counts in global_step(): one for every optimizer that steps (a GAN's two count twice
 // an iteration), none for a step made past it (optimizer().step()), nor under accumulation, where there is no step.
-template <class O>
+template <std::derived_from<optim::Optimizer> O>
 class FabricOptimizer {
  public:
-  FabricOptimizer(Fabric& fabric, O& optimizer) : fabric_(&fabric), optimizer_(&optimizer) {}
+  FabricOptimizer(Fabric& fabric, O& optimizer);
 
-  void step();
+  // False: the precision skipped the step.
+  bool step();
   // Runs closure, which computes the gradients and returns the loss, and steps.
   template <class Closure>
-  auto step(Closure&& closure);
+  auto step(Closure&& closure) {
+    const EnableGrad enable;
+    auto loss = closure();
+    step();
+    return loss;
+  }
   void zero_grad(bool set_to_none = true) { optimizer_->zero_grad(set_to_none); }
   O& optimizer() const { return *optimizer_; }
   O* operator->() const { return optimizer_; }
   O& fabric_wrapped() const { return *optimizer_; }
-  std::vector<Tensor> gradients() const;  // of all its parameters that have one
+  OptimizerSync& sync() const { return *sync_; }
+  StateEntry state_entry() const { return sync_->state_entry(StateEntry(*optimizer_)); }
 
  private:
   Fabric* fabric_;
   O* optimizer_;
+  std::shared_ptr<OptimizerSync> sync_;
 };
 
 template <class L>

@@ -60,7 +60,7 @@ TEST_CASE("launch joins the ranks and places this one") {
       CHECK(fabric.is_global_zero() == (ranks.rank() == 0));
       CHECK(fabric.device() == Device(Device::cpu));
       CHECK(fabric.strategy().name() == (ranks.size() > 1 ? "ddp" : "single"));
-      CHECK(fabric.precision().name == "32-true");
+      CHECK(fabric.precision().name() == "32-true");
       CHECK(&fabric.communicator() == &ranks);
       CHECK(context().data_rank == ranks.rank());
     });
@@ -230,7 +230,7 @@ TEST_CASE("64-true converts the module and floating inputs, and outputs stay as 
         CHECK(net.fc.weight.grad().dtype() == f64);
         optimizer.step();
         CHECK(adamw.state_dict().at("exp_avg.fc.weight").dtype() == f64);
-        CHECK(fabric.precision().name == "64-true");
+        CHECK(fabric.precision().name() == "64-true");
       },
       {.precision = "64"});
 }
