@@ -12,6 +12,8 @@ struct Recomputed {
   uint32_t slot;  // its place in the graph
   Ref<Node> node;
   std::shared_ptr<Meta> meta;
+  bool autocast;
+  DType graph_dtype;
   Tensor value;  // from the recomputation to the end of that backward
 };
 
@@ -46,9 +48,9 @@ std::shared_ptr<Recomputed> note_saved(const Tensor& x) {
   }
   const Tensor::Body& body = x.body();
   auto& entry = scope.region.entries_.emplace_back(Region::Entry{{}, x.dtype(), x.shape()});
-  if (!body.node && requires_grad(x)) return nullptr;  // a leaf: it is there anyway
-  auto saved =
-      std::make_shared<Recomputed>(Recomputed{scope.region.shared_from_this(), body.slot, body.node, body.meta, {}});
+  if (!body.node && requires_grad(x) && !body.autocast) return nullptr;  // a leaf: it is there anyway
+  auto saved = std::make_shared<Recomputed>(Recomputed{
+      scope.region.shared_from_this(), body.slot, body.node, body.meta, body.autocast, body.graph_dtype, {}});
   entry.saved = saved;
   return saved;
 }
@@ -73,6 +75,8 @@ void RegionScope::compare(const Tensor& x) {
     body.slot = saved->slot;
     body.node = saved->node;
     body.meta = saved->meta;
+    body.autocast = saved->autocast;
+    body.graph_dtype = saved->graph_dtype;
   }
   if (i < last_needed) return;
   done = true;
@@ -86,6 +90,7 @@ void Region::recompute() {
     if (const auto saved = entries_[i].saved.lock(); saved && !saved->value.defined()) scope.last_needed = i;
   {
     Context at_forward = context_;
+    at_forward.cast_cache.reset();  // that was another region's; parameters may have changed since
     const ContextGuard guard(at_forward);
     try {
       run();

@@ -68,7 +68,7 @@ void connect(Node& node, const Tensor& input) {
   } else {
     edge.leaf = body.meta;
   }
-  edge.dtype = body.dtype;
+  edge.dtype = body.autocast ? body.graph_dtype : body.dtype;
   edge.shape = body.shape;
 }
 

@@ -1,16 +1,19 @@
 // The table of ops and the door that every op enters through.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <span>
 #include <tuple>
 #include <type_traits>
+#include <vector>
 
 #include <loom/tensor/context.h>
 #include <loom/tensor/tensor.h>
 
 namespace loom::autograd {
 
-enum class Cast : uint8_t { same, low, f32, promote };
+enum class Cast : uint8_t { same, low, f32, promote, unsafe };  // under autocast; what they mean: autocast.h
 
 // One row of the table. Ops are referred to by address: `ops::matmul`.
 struct Op {
@@ -40,11 +43,45 @@ inline const Tensor& resolve(const Tensor& x) {
   return context().parameter_values && x.defined() ? resolve_parameter(x) : x;
 }
 
-// The door: what an op computes with, not copied. Undefined tensors pass (optional arguments).
+// Replaces, under autocast, those arguments that the op wants in another dtype; `own` keeps them.
+void autocast_arguments(const Op& op, std::span<const Tensor*> arguments, std::span<Tensor> own);
+
+// What an op computes with, for `const auto [x, y] = enter(...)`: the arguments themselves, or what they were cast to.
+template <size_t n>
+class Entered {
+ public:
+  template <class... Tensors>
+  explicit Entered(const Op& op, const Tensors&... tensors) : arguments_{&resolve(tensors)...} {
+    if (context().autocast) [[unlikely]]
+      autocast_arguments(op, arguments_, own_);
+  }
+  Entered(const Entered&) = delete;
+  Entered& operator=(const Entered&) = delete;
+  template <size_t i>
+  const Tensor& get() const {
+    return *arguments_[i];
+  }
+
+ private:
+  std::array<const Tensor*, n> arguments_;
+  std::array<Tensor, n> own_;
+};
+
+// The same for any number of arguments.
+std::vector<Tensor> enter_all(const Op& op, const std::vector<Tensor>& tensors);
+
+// The door. The arguments outlive what it returns. Undefined tensors pass (optional arguments).
 template <class... Tensors>
   requires(std::is_lvalue_reference_v<Tensors> && ...)
-auto enter([[maybe_unused]] const Op& op, Tensors&&... tensors) {
-  return std::tuple<std::conditional_t<true, const Tensor&, Tensors>...>(resolve(tensors)...);
+auto enter(const Op& op, Tensors&&... tensors) {
+  return Entered<sizeof...(Tensors)>(op, tensors...);
 }
 
 }  // namespace loom::autograd
+
+template <size_t n>
+struct std::tuple_size<loom::autograd::Entered<n>> : std::integral_constant<size_t, n> {};
+template <size_t i, size_t n>
+struct std::tuple_element<i, loom::autograd::Entered<n>> {
+  using type = const loom::Tensor;
+};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <loom/autograd/autocast.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/ops.h>
 #include <loom/tensor/raw.h>
@@ -28,8 +29,10 @@ void Run::visit_leaf(const std::shared_ptr<Meta>& leaf) {
   leaf->incoming = Tensor();
 }
 
-void Run::seed(const Tensor& output, const Tensor& gradient) {
-  if (const Tensor::Body& body = output.body(); body.node) {
+void Run::seed(const Tensor& output, const Tensor& given) {
+  const Tensor::Body& body = output.body();
+  const Tensor gradient = body.autocast ? given.to(body.graph_dtype) : given;
+  if (body.node) {
     visit(body.node);
     add_into(body.node->incoming[body.slot], gradient);
   } else {
@@ -79,6 +82,7 @@ void Run::execute() {
   discover();
   mark_needed();
   const GradMode mode(create_);
+  const NoAutocast as_recorded;
   const auto direct_leaves = leaves_;
   for (const Noted& noted : direct_leaves)
     if (noted.leaf->pending == 0) finish_leaf(noted.leaf);

@@ -27,6 +27,7 @@ struct Generator {
 };
 
 class ParameterValues;  // autograd/parameter.h
+class CastCache;        // autograd/autocast.cpp
 
 struct Context {
   bool grad_mode = true;
@@ -36,6 +37,9 @@ struct Context {
   Device default_device;                                    // of new tensors
   bool skip_init = false;                                   // modules leave their parameters uninitialised
   std::shared_ptr<const ParameterValues> parameter_values;  // functional_call: what parameters stand for
+  bool autocast = false;                                    // ops cast their arguments (autograd/autocast.h)
+  DType autocast_dtype = DType::bf16;                       // ... the low precision
+  std::shared_ptr<CastCache> cast_cache;                    // ... what has been cast in the outermost region
 };
 
 namespace detail {

@@ -72,7 +72,9 @@ class Tensor {
     Dims shape, strides;
     int64_t offset = 0;  // in elements
     DType dtype = DType::f32;
-    bool wrapped_number = false;           // made from a C++ number: yields to the other operand's dtype
+    bool wrapped_number = false;  // made from a C++ number: yields to the other operand's dtype
+    bool autocast = false;        // stands for a tensor of graph_dtype, whose place in the graph it has
+    DType graph_dtype = DType::f32;
     uint32_t slot = 0;                     // which of the node's outputs it is
     Ref<autograd::Node> node;              // what computed it; null for leaves and constants
     std::shared_ptr<autograd::Meta> meta;  // leaves, and what retains its gradient; null for all others

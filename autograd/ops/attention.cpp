@@ -3,11 +3,11 @@
 #include <cmath>
 #include <limits>
 
+#include <loom/autograd/compose.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
 #include <loom/autograd/ops/derivatives.h>
-#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/create.h>
 #include <loom/tensor/raw.h>
 
@@ -139,15 +139,18 @@ Tensor fused_attention(const Tensor& q_, const Tensor& k_, const Tensor& v_, con
 
 }  // namespace
 
-Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                                    const AttentionOptions& options) {
-  return speaking_as("scaled_dot_product_attention", [&] {
-    check_operands(q, k, v, options);
-    const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(-1))));
-    if (can_fuse(q, k, v, options)) return fused_attention(q, k, v, options, scale);
-    const Tensor weights = attention_weights(q, k, scale, options.is_causal, options.mask);
-    return matmul(dropout(weights, options.dropout), v);
-  });
+Tensor scaled_dot_product_attention(const Tensor& q_, const Tensor& k_, const Tensor& v_,
+                                    const AttentionOptions& given) {
+  return compose(ops::scaled_dot_product_attention, std::tie(q_, k_, v_, given.mask),
+                 [&](const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask) {
+                   AttentionOptions options = given;
+                   options.mask = mask;
+                   check_operands(q, k, v, options);
+                   const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(-1))));
+                   if (can_fuse(q, k, v, options)) return fused_attention(q, k, v, options, scale);
+                   const Tensor weights = attention_weights(q, k, scale, options.is_causal, options.mask);
+                   return matmul(dropout(weights, options.dropout), v);
+                 });
 }
 
 }  // namespace loom

@@ -1,5 +1,6 @@
 #include <loom/autograd/ops/convolution.h>
 
+#include <loom/autograd/compose.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops/derivatives.h>
 #include <loom/autograd/ops/elementwise.h>
@@ -131,23 +132,24 @@ Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
 }
 
 // A transposed convolution is the derivative of a convolution with respect to its input.
-Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvTranspose2dOptions& o) {
-  return speaking_as("conv_transpose2d", [&] {
-    check_transposed(x, weight, bias, o);
-    const Tensor batched = x.dim() == 4 ? x : unsqueeze(x, 0);
-    const int64_t channels = weight.size(1) * o.groups;
-    const Dims shape{batched.size(0), channels,
-                     transposed_extent(batched.size(2), weight.size(2), o.stride.height, o.padding.height,
-                                       o.dilation.height, o.output_padding.height),
-                     transposed_extent(batched.size(3), weight.size(3), o.stride.width, o.padding.width,
-                                       o.dilation.width, o.output_padding.width)};
-    check(shape[2] >= 1 && shape[3] >= 1, "conv_transpose2d: given x of shape ", x.shape(),
-          ", expected one whose result ", "has positions, not ", shape, " (too much padding)");
-    const ConvGeometry g{both(o.stride), both(o.padding), both(o.dilation), o.groups};
-    Tensor y = conv2d_grad_input(batched, weight, shape, g);
-    if (bias.defined()) y = y + reshape(bias, {1, channels, 1, 1});
-    return x.dim() == 4 ? y : squeeze(y, 0);
-  });
+Tensor conv_transpose2d(const Tensor& x_, const Tensor& weight_, const Tensor& bias_, const ConvTranspose2dOptions& o) {
+  return compose(ops::conv_transpose2d, std::tie(x_, weight_, bias_),
+                 [&](const Tensor& x, const Tensor& weight, const Tensor& bias) {
+                   check_transposed(x, weight, bias, o);
+                   const Tensor batched = x.dim() == 4 ? x : unsqueeze(x, 0);
+                   const int64_t channels = weight.size(1) * o.groups;
+                   const Dims shape{batched.size(0), channels,
+                                    transposed_extent(batched.size(2), weight.size(2), o.stride.height,
+                                                      o.padding.height, o.dilation.height, o.output_padding.height),
+                                    transposed_extent(batched.size(3), weight.size(3), o.stride.width, o.padding.width,
+                                                      o.dilation.width, o.output_padding.width)};
+                   check(shape[2] >= 1 && shape[3] >= 1, "conv_transpose2d: given x of shape ", x.shape(),
+                         ", expected one whose result ", "has positions, not ", shape, " (too much padding)");
+                   const ConvGeometry g{both(o.stride), both(o.padding), both(o.dilation), o.groups};
+                   Tensor y = conv2d_grad_input(batched, weight, shape, g);
+                   if (bias.defined()) y = y + reshape(bias, {1, channels, 1, 1});
+                   return x.dim() == 4 ? y : squeeze(y, 0);
+                 });
 }
 
 }  // namespace loom

@@ -1,8 +1,8 @@
 // Cross entropy and negative log-likelihood over rows [N, C]; other shapes are brought to rows.
+#include <loom/autograd/compose.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
-#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -147,22 +147,27 @@ Tensor of_probabilities(const Tensor& logits, const Tensor& target, const CrossE
 
 }  // namespace
 
-Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options) {
-  return speaking_as("cross_entropy", [&] {
-    check(logits.dim() >= 1, "cross_entropy: given a 0-dimensional input, expected [C], [N, C] or [N, C, d1, ..]");
-    check_class_options("cross_entropy", logits, target, options.weight);
-    check(options.label_smoothing >= 0 && options.label_smoothing <= 1, "cross_entropy: given label_smoothing ",
-          options.label_smoothing, ", expected a number in [0, 1]");
-    if (is_floating(target.dtype())) return of_probabilities(logits, target, options);
-    const Tensor input = as_rows("cross_entropy", logits), positions = reshape(target, {input.size(0)});
-    const Tensor losses = row_losses(input, positions, options);
-    return options.reduction == Reduction::none ? reshape(losses, positions_shape(logits.shape())) : losses;
-  });
+Tensor cross_entropy(const Tensor& logits_, const Tensor& target_, const CrossEntropyOptions& given) {
+  return compose(
+      ops::cross_entropy, std::tie(logits_, target_, given.weight),
+      [&](const Tensor& logits, const Tensor& target, const Tensor& weight) {
+        CrossEntropyOptions options = given;
+        options.weight = weight;
+        check(logits.dim() >= 1, "cross_entropy: given a 0-dimensional input, expected [C], [N, C] or [N, C, d1, ..]");
+        check_class_options("cross_entropy", logits, target, options.weight);
+        check(options.label_smoothing >= 0 && options.label_smoothing <= 1, "cross_entropy: given label_smoothing ",
+              options.label_smoothing, ", expected a number in [0, 1]");
+        if (is_floating(target.dtype())) return of_probabilities(logits, target, options);
+        const Tensor input = as_rows("cross_entropy", logits), positions = reshape(target, {input.size(0)});
+        const Tensor losses = row_losses(input, positions, options);
+        return options.reduction == Reduction::none ? reshape(losses, positions_shape(logits.shape())) : losses;
+      });
 }
 
-Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, const NllOptions& options) {
-  return speaking_as("nll_loss", [&] {
-    const Tensor& x = log_probabilities;
+Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, const NllOptions& given) {
+  return compose(ops::nll_loss, std::tie(log_probabilities, given.weight), [&](const Tensor& x, const Tensor& weight) {
+    NllOptions options = given;
+    options.weight = weight;
     check(x.dim() >= 1, "nll_loss: given a 0-dimensional input, expected [C], [N, C] or [N, C, d1, ..]");
     check(!is_floating(target.dtype()), "nll_loss: given a target of ", target.dtype(),
           ", expected class indices (i64)");

@@ -4,6 +4,7 @@
 #include <limits>
 #include <numbers>
 
+#include <loom/autograd/compose.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
 #include <loom/autograd/ops/speaking_as.h>
@@ -203,8 +204,8 @@ Tensor glu(const Tensor& x, int dim) {
   });
 }
 
-Tensor prelu(const Tensor& x, const Tensor& weight) {
-  return speaking_as("prelu", [&] {
+Tensor prelu(const Tensor& x_, const Tensor& weight_) {
+  return compose(ops::prelu, std::tie(x_, weight_), [&](const Tensor& x, const Tensor& weight) {
     raw::check_same_device("prelu", x, weight);
     check(weight.dim() == 1, "prelu: the weight must have 1 dimension, got shape ", weight.shape());
     Tensor w = weight;

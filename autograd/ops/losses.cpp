@@ -1,6 +1,7 @@
 // Losses of predictions against targets of the same shape.
 #include <cmath>
 
+#include <loom/autograd/compose.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
@@ -34,23 +35,23 @@ void check_target(const char* op, const Tensor& x, const Tensor& target) {
 
 }  // namespace
 
-Tensor mse_loss(const Tensor& x, const Tensor& target, Reduction reduction) {
-  return speaking_as("mse_loss", [&] {
+Tensor mse_loss(const Tensor& x_, const Tensor& target_, Reduction reduction) {
+  return compose(ops::mse_loss, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
     check_target("mse_loss", x, target);
     return reduced(square(x - target), reduction);
   });
 }
 
-Tensor l1_loss(const Tensor& x, const Tensor& target, Reduction reduction) {
-  return speaking_as("l1_loss", [&] {
+Tensor l1_loss(const Tensor& x_, const Tensor& target_, Reduction reduction) {
+  return compose(ops::l1_loss, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
     check_target("l1_loss", x, target);
     return reduced(abs(x - target), reduction);
   });
 }
 
 // Quadratic below beta, linear above; the two meet with equal slopes.
-Tensor smooth_l1_loss(const Tensor& x, const Tensor& target, Reduction reduction, double beta) {
-  return speaking_as("smooth_l1_loss", [&] {
+Tensor smooth_l1_loss(const Tensor& x_, const Tensor& target_, Reduction reduction, double beta) {
+  return compose(ops::smooth_l1_loss, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
     check(beta >= 0, "smooth_l1_loss: given beta ", beta, ", expected at least 0");
     if (beta == 0) return l1_loss(x, target, reduction);
     check_target("smooth_l1_loss", x, target);
@@ -59,8 +60,8 @@ Tensor smooth_l1_loss(const Tensor& x, const Tensor& target, Reduction reduction
   });
 }
 
-Tensor huber_loss(const Tensor& x, const Tensor& target, Reduction reduction, double delta) {
-  return speaking_as("huber_loss", [&] {
+Tensor huber_loss(const Tensor& x_, const Tensor& target_, Reduction reduction, double delta) {
+  return compose(ops::huber_loss, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
     check(delta > 0, "huber_loss: given delta ", delta, ", expected more than 0");
     check_target("huber_loss", x, target);
     const Tensor distance = x - target, size = abs(distance);
@@ -115,21 +116,22 @@ Tensor binary_cross_entropy(const Tensor& x, const Tensor& target, const Tensor&
 }
 
 // -(w t log s(x) + (1 - t) log(1 - s(x))) with log(1 - s(x)) = log s(x) - x, which no x overflows.
-Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& target, const Tensor& weight,
-                                        Reduction reduction, const Tensor& pos_weight) {
-  return speaking_as("binary_cross_entropy_with_logits", [&] {
-    check(target.shape() == x.shape(), "binary_cross_entropy_with_logits: given x of shape ", x.shape(),
-          " and target of shape ", target.shape(), ", expected equal shapes");
-    check_same_places("binary_cross_entropy_with_logits", x, {target, weight, pos_weight});
-    const Tensor of_log = pos_weight.defined() ? (pos_weight - 1.0) * target + 1.0 : Tensor();
-    const Tensor logs = logsigmoid(x);
-    const Tensor losses = (1.0 - target) * x - (pos_weight.defined() ? of_log * logs : logs);
-    return reduced(weight.defined() ? losses * weight : losses, reduction);
-  });
+Tensor binary_cross_entropy_with_logits(const Tensor& x_, const Tensor& target_, const Tensor& weight_,
+                                        Reduction reduction, const Tensor& pos_weight_) {
+  return compose(ops::binary_cross_entropy_with_logits, std::tie(x_, target_, weight_, pos_weight_),
+                 [&](const Tensor& x, const Tensor& target, const Tensor& weight, const Tensor& pos_weight) {
+                   check(target.shape() == x.shape(), "binary_cross_entropy_with_logits: given x of shape ", x.shape(),
+                         " and target of shape ", target.shape(), ", expected equal shapes");
+                   check_same_places("binary_cross_entropy_with_logits", x, {target, weight, pos_weight});
+                   const Tensor of_log = pos_weight.defined() ? (pos_weight - 1.0) * target + 1.0 : Tensor();
+                   const Tensor logs = logsigmoid(x);
+                   const Tensor losses = (1.0 - target) * x - (pos_weight.defined() ? of_log * logs : logs);
+                   return reduced(weight.defined() ? losses * weight : losses, reduction);
+                 });
 }
 
-Tensor kl_div(const Tensor& x, const Tensor& target, KlReduction reduction, bool log_target) {
-  return speaking_as("kl_div", [&] {
+Tensor kl_div(const Tensor& x_, const Tensor& target_, KlReduction reduction, bool log_target) {
+  return compose(ops::kl_div, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
     check_target("kl_div", x, target);
     Tensor losses = log_target ? exp(target) * (target - x) : xlogy(target, target) - target * x;
     switch (reduction) {

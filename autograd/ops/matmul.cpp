@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 
+#include <loom/autograd/compose.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
 #include <loom/autograd/ops/speaking_as.h>
@@ -52,14 +53,16 @@ Tensor bmm(const Tensor& a, const Tensor& b) {
   });
 }
 
-Tensor addmm(const Tensor& c, const Tensor& a, const Tensor& b, double beta, double alpha) {
-  raw::check_same_device("addmm", a, b);
-  if (c.dim() > 0) raw::check_same_device("addmm", c, a);
-  return speaking_as("addmm", [&] { return c * beta + mm(a, b) * alpha; });
+Tensor addmm(const Tensor& c_, const Tensor& a_, const Tensor& b_, double beta, double alpha) {
+  return compose(ops::addmm, std::tie(c_, a_, b_), [&](const Tensor& c, const Tensor& a, const Tensor& b) {
+    raw::check_same_device("addmm", a, b);
+    if (c.dim() > 0) raw::check_same_device("addmm", c, a);
+    return c * beta + mm(a, b) * alpha;
+  });
 }
 
-Tensor dot(const Tensor& a, const Tensor& b) {
-  return speaking_as("dot", [&] {
+Tensor dot(const Tensor& a_, const Tensor& b_) {
+  return compose(ops::dot, std::tie(a_, b_), [&](const Tensor& a, const Tensor& b) {
     check(a.dim() == 1 && b.dim() == 1, "dot: expects two vectors, got shapes ", a.shape(), " and ", b.shape());
     return matmul(a, b);
   });
@@ -206,7 +209,9 @@ std::pair<Tensor, std::string> contract(const Tensor& a, const std::string& la, 
 
 }  // namespace
 
-Tensor einsum(std::string_view equation, const std::vector<Tensor>& operands) {
+Tensor einsum(std::string_view equation, const std::vector<Tensor>& given) {
+  const std::vector<Tensor> operands = enter_all(ops::einsum, given);
+  const NoAutocast as_given;
   return speaking_as("einsum", [&] {
     const Einsum e = parse(equation, operands);
     for (const Tensor& operand : operands) raw::check_same_device("einsum", operands[0], operand);

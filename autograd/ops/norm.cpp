@@ -2,10 +2,10 @@
 // recorded (create_graph) they compute the same from x in ordinary ops.
 #include <limits>
 
+#include <loom/autograd/compose.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
-#include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -139,23 +139,24 @@ Tensor rms_norm(const Tensor& x, const Dims& shape, const Tensor& weight, std::o
 }
 
 // Each group of channels of a sample is a row.
-Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
-  return speaking_as("group_norm", [&] {
-    check(x.dim() >= 2, "group_norm: given x of shape ", x.shape(), ", expected [N, C, ..]");
-    const int64_t channels = x.size(1);
-    check(groups >= 1 && channels % groups == 0, "group_norm: given ", groups, " groups for x of shape ", x.shape(),
-          ", expected groups that divide its ", channels, " channels");
-    check_norm_parameter("group_norm", "weight", weight, {channels}, x);
-    check_norm_parameter("group_norm", "bias", bias, {channels}, x);
-    if (x.numel() == 0) return clone(x);
-    const int64_t rows = x.size(0) * groups, columns = x.numel() / rows;
-    Tensor y = reshape(layer_norm(reshape(x, {rows, columns}), {columns}, {}, {}, eps), x.shape());
-    Dims per_channel = Dims::filled(x.dim(), 1);
-    per_channel[1] = channels;
-    if (weight.defined()) y = y * reshape(weight, per_channel);
-    if (bias.defined()) y = y + reshape(bias, per_channel);
-    return y.to(x.dtype());
-  });
+Tensor group_norm(const Tensor& x_, int64_t groups, const Tensor& weight_, const Tensor& bias_, double eps) {
+  return compose(ops::group_norm, std::tie(x_, weight_, bias_),
+                 [&](const Tensor& x, const Tensor& weight, const Tensor& bias) {
+                   check(x.dim() >= 2, "group_norm: given x of shape ", x.shape(), ", expected [N, C, ..]");
+                   const int64_t channels = x.size(1);
+                   check(groups >= 1 && channels % groups == 0, "group_norm: given ", groups, " groups for x of shape ",
+                         x.shape(), ", expected groups that divide its ", channels, " channels");
+                   check_norm_parameter("group_norm", "weight", weight, {channels}, x);
+                   check_norm_parameter("group_norm", "bias", bias, {channels}, x);
+                   if (x.numel() == 0) return clone(x);
+                   const int64_t rows = x.size(0) * groups, columns = x.numel() / rows;
+                   Tensor y = reshape(layer_norm(reshape(x, {rows, columns}), {columns}, {}, {}, eps), x.shape());
+                   Dims per_channel = Dims::filled(x.dim(), 1);
+                   per_channel[1] = channels;
+                   if (weight.defined()) y = y * reshape(weight, per_channel);
+                   if (bias.defined()) y = y + reshape(bias, per_channel);
+                   return y.to(x.dtype());
+                 });
 }
 
 }  // namespace loom

@@ -22,9 +22,7 @@ Tensor clone(const Tensor& x_) {
 }
 
 Tensor cat(const std::vector<Tensor>& tensors, int dim) {
-  std::vector<Tensor> parts;
-  parts.reserve(tensors.size());
-  for (const Tensor& t : tensors) parts.push_back(resolve(t));
+  const std::vector<Tensor> parts = enter_all(ops::cat, tensors);
   check(!parts.empty(), "cat: no tensors were given");
   const int at = normalize_dim("cat", dim, parts[0].dim());
   std::vector<int64_t> sizes;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include <loom/autograd/compose.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
@@ -153,8 +154,7 @@ Tensor argmin(const Tensor& x, std::optional<int> dim, bool keepdim) {
 
 // Two passes (mean first): exact where the mean is large.
 Tensor var(const Tensor& x_, const Dims& dims, double correction, bool keepdim) {
-  return speaking_as("var", [&] {
-    const auto [x] = enter(ops::var, x_);
+  return compose(ops::var, std::tie(x_), [&](const Tensor& x) {
     const Dims kept = kept_shape("var", x, dims);
     const double n = static_cast<double>(reduced_count(x.shape(), kept));
     Tensor y;
@@ -189,8 +189,7 @@ Tensor p_norm(const Tensor& x, double p, const Dims& dims, bool keepdim) {
 }  // namespace
 
 Tensor norm(const Tensor& x_, double p, const Dims& dims, bool keepdim) {
-  return speaking_as("norm", [&] {
-    const auto [x] = enter(ops::norm, x_);
+  return compose(ops::norm, std::tie(x_), [&](const Tensor& x) {
     check(p >= 0, "norm: the order must not be negative, got ", p);
     if (std::isinf(p)) return amax(abs(x), dims, keepdim);
     Tensor y;

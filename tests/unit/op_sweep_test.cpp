@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every public op: gradients of first and second order against differences, layouts, precisions, and that no op is left
 // out. What is checked is listed in op_sweep/cases_*.cpp.
+#include <algorithm>
 #include <cstdlib>
+#include <optional>
 #include <set>
 
 #include <doctest/doctest.h>
@@ -42,6 +44,16 @@ const std::pair<std::string, bool> rows[] = {
 #define BINARY(name, ...) {#name, true},
 #define COMPARE(name, ...) {#name, false},
 #define BITWISE(name, ...) {#name, false},
+#include <loom/accelerators/elementwise.def>
+};
+
+const std::pair<std::string, autograd::Cast> classes[] = {
+#define OP(name, ...) {#name, autograd::ops::name.cast},
+#include <loom/autograd/ops.def>
+#define UNARY(name, ...) {#name, autograd::ops::name.cast},
+#define UNARY_P(name, ...) {#name, autograd::ops::name.cast},
+#define STEP(name, ...) {#name, autograd::ops::name.cast},
+#define BINARY(name, ...) {#name, autograd::ops::name.cast},
 #include <loom/accelerators/elementwise.def>
 };
 
@@ -93,6 +105,33 @@ TEST_CASE("low precision agrees with f64") {
   for_each_case([](const Case& c) {
     return c.f64_only.empty() ? check_precision(c, f32) + check_precision(c, f16) + check_precision(c, bf16) : "";
   });
+}
+
+namespace {
+
+using autograd::Cast;
+
+// What an op's row makes of inputs under autocast to bf16; nothing for functions without a row.
+std::optional<DType> dtype_under_autocast(const std::string& op, DType given) {
+  for (const auto& [name, cast] : classes) {
+    if (name != op || op == "cast") continue;
+    return cast == Cast::low ? bf16 : cast == Cast::f32 ? f32 : given;
+  }
+  return {};
+}
+
+bool is_unsafe(const std::string& op) {
+  return std::ranges::any_of(classes, [&](const auto& row) { return row.first == op && row.second == Cast::unsafe; });
+}
+
+}  // namespace
+
+TEST_CASE("under autocast results and gradients have the dtype that the op's row asks for, and the values") {
+  for (const DType given : {f32, bf16})
+    for_each_case([&](const Case& c) {
+      const bool checked = c.gradient && c.f64_only.empty() && !is_unsafe(c.op);
+      return checked ? check_autocast(c, given, dtype_under_autocast(c.op, given)) : "";
+    });
 }
 
 TEST_CASE("inputs are not written to") { for_each_case(check_inputs_kept); }

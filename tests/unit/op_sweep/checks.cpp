@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include <loom/autograd/autocast.h>
 #include <loom/autograd/engine.h>
 #include <loom/autograd/grad_mode.h>
 
@@ -249,6 +250,34 @@ std::string check_precision(const Case& c, DType dtype) {
   for (size_t i = 0; i < low.size(); ++i)
     wrong += compare_low(str(to_string(dtype), ": ", i == 0 ? std::string("result") : str("gradient ", i - 1)), low[i],
                          reference[i], i == 0 ? tolerance : 4 * tolerance);
+  return wrong;
+}
+
+// Inputs that bf16 holds exactly, so that only what the op itself rounds shows.
+std::string check_autocast(const Case& c, DType given, std::optional<DType> expected) {
+  std::vector<Tensor> values, exact;
+  for (const Tensor& x : c.draw(DType::bf16)) {
+    values.push_back(is_floating(x.dtype()) && x.dtype() == DType::bf16 ? x.to(given) : x);
+    exact.push_back(x.dtype() == DType::bf16 ? x.to(DType::f64) : x);
+  }
+  const auto inputs = leaves(c, values);
+  const auto wanted = differentiated(inputs);
+  const auto run = [&] {
+    const Autocast region(DType::bf16);
+    return c.f(inputs);
+  };
+  const Tensor y = run();
+  if (!is_floating(y.dtype())) return {};
+  std::string wrong;
+  if (expected && y.dtype() != *expected) wrong += str("gives ", y.dtype(), " instead of ", *expected, "\n");
+  const auto reference = outcome(c, exact, false);
+  const double tolerance = epsilon(DType::bf16) * std::sqrt(c.length) * c.factor;
+  wrong += compare_low("result", y, reference[0], tolerance);
+  const auto grads = gradients({y}, {random_like(y, 4)}, wanted);
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    wrong += compare_low(str("gradient ", i), grads[i], reference[i + 1], 4 * tolerance);
+    if (grads[i].dtype() != given) wrong += str("gradient ", i, " is ", grads[i].dtype(), " of an input of ", given);
+  }
   return wrong;
 }
 

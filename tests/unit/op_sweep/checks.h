@@ -2,6 +2,7 @@
 // The checks that are made of every case.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,9 @@ std::string check_second_order(const Case& c);  // gradients of <gradient, rando
 std::string check_layouts(const Case& c);       // strided, offset and repeated inputs give what contiguous ones give
 std::string check_precision(const Case& c, DType dtype);  // forward and gradient against f64 on the same values
 std::string check_inputs_kept(const Case& c);             // neither forward nor backward writes to the inputs
-std::string check_no_gradient(const Case& c);             // for ops declared to have none
+// Under autocast to bf16, inputs in `given`; expected: dtype of the result.
+std::string check_autocast(const Case& c, DType given, std::optional<DType> expected);
+std::string check_no_gradient(const Case& c);  // for ops declared to have none
 
 // The largest |a - b| / (1 + |b|); infinite where shapes differ or one is NaN and the other is not.
 double distance(const Tensor& a, const Tensor& b);
