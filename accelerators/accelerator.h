@@ -13,6 +13,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include <loom/accelerators/device.h>
@@ -89,6 +90,12 @@ struct UpdatePiece {
   Dense value, grad;
   std::array<Dense, 3> states;  // f32 or f64
   int64_t step = 1;             // 1 for the first step
+  // f32: what the step reads and writes in place of value, a 16-bit one, which becomes its rounding. Or none.
+  Dense master;
+  // One f32 that the gradient is multiplied with; none: 1.
+  Dense factor;
+  // How a 16-bit value without master is rounded: to nearest, or stochastically with these numbers.
+  std::optional<Philox> rounding;
 };
 
 struct SgdStep {
@@ -224,6 +231,9 @@ class Accelerator {
   virtual void adam(std::span<const UpdatePiece> pieces, const AdamStep& s) = 0;
   virtual void adagrad(std::span<const UpdatePiece> pieces, const AdagradStep& s) = 0;
   virtual void rmsprop(std::span<const UpdatePiece> pieces, const RmspropStep& s) = 0;
+  // Gradients that carry a loss scale: those of f32 and f64 are multiplied with `factor`, and `found` becomes 1 where
+  // one of any dtype is not finite (it is left as it is otherwise). factor, found: one f32 each.
+  virtual void unscale(std::span<const UpdatePiece> pieces, const View& factor, const View& found) = 0;
 };
 
 // The accelerator of a device; throws "… is on cuda:0, but …" where the build or the machine lacks it.

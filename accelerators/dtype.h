@@ -24,6 +24,8 @@ constexpr size_t item_size(DType t) {
   return sizes[static_cast<int>(t)];
 }
 constexpr bool is_floating(DType t) { return t <= DType::bf16; }
+// f16 and bf16.
+constexpr bool is_half(DType t) { return t == DType::f16 || t == DType::bf16; }
 constexpr bool is_integral(DType t) { return t >= DType::i64; }  // boolean included, as a number it is 0 or 1
 
 // "f32", "bf16", ..., "boolean": the names of the enumerators.

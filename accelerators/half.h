@@ -24,6 +24,12 @@ struct BFloat16 {
     out.bits = b;
     return out;
   }
+  // One of the two neighbours of value, the nearer one more often, so that the mean over uniform `random` is value.
+  static LOOM_HOST_DEVICE BFloat16 stochastic(float value, uint32_t random) {
+    const uint32_t u = std::bit_cast<uint32_t>(value);
+    if ((u & 0x7f800000u) == 0x7f800000u) return BFloat16(value);  // infinities and NaN
+    return from_bits(static_cast<uint16_t>((u + (random & 0xffffu)) >> 16));
+  }
 
  private:
   static LOOM_HOST_DEVICE uint16_t round(float value) {
@@ -43,6 +49,18 @@ struct Half {
     Half out;
     out.bits = b;
     return out;
+  }
+  // As BFloat16::stochastic; above the largest finite number as the constructor.
+  static LOOM_HOST_DEVICE Half stochastic(float value, uint32_t random) {
+    const uint32_t u = std::bit_cast<uint32_t>(value), rest = u & 0x7fffffffu;
+    const auto sign = static_cast<uint16_t>((u >> 16) & 0x8000u);
+    if (rest >= 0x477fe000u) return Half(value);  // 65504 and above, infinities and NaN
+    if (rest >= 0x38800000u)
+      return from_bits(static_cast<uint16_t>(sign | ((rest - 0x38000000u + (random & 0x1fffu)) >> 13)));
+    const float quanta = std::bit_cast<float>(rest) * 0x1p24f;  // subnormal: exact
+    const auto below = static_cast<uint16_t>(quanta);
+    const bool up = static_cast<float>(random & 0xffffu) * 0x1p-16f < quanta - static_cast<float>(below);
+    return from_bits(static_cast<uint16_t>(sign | (below + (up ? 1 : 0))));
   }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <iostream>
+#include <utility>
 
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/ops.h>
@@ -9,6 +10,23 @@
 #include <loom/tensor/context.h>
 
 namespace loom {
+
+namespace {
+
+// Sets a flag for a scope.
+class Flagged {
+ public:
+  explicit Flagged(bool& flag) : flag_(flag), before_(std::exchange(flag, true)) {}
+  ~Flagged() { flag_ = before_; }
+  Flagged(const Flagged&) = delete;
+  Flagged& operator=(const Flagged&) = delete;
+
+ private:
+  bool& flag_;
+  bool before_;
+};
+
+}  // namespace
 
 Fabric::Fabric(FabricOptions options) : options_(std::move(options)) {}
 
@@ -36,7 +54,8 @@ Communicator& Fabric::ranks(const char* what) const {
 std::shared_ptr<ModuleSync> Fabric::place(std::vector<NamedTensor> parameters, std::vector<NamedTensor> buffers,
                                           bool move) {
   require_launched("setup");
-  TensorOptions target(precision_->dtype());
+  TensorOptions target;
+  target.dtype = precision_->dtype();
   if (move) target.device = device_;
   strategy_->place(parameters, target);
   strategy_->place(buffers, target);
@@ -50,7 +69,7 @@ void Fabric::after_setup() {
 std::shared_ptr<OptimizerSync> Fabric::setup_sync(optim::Optimizer& optimizer) {
   require_launched("setup_optimizers");
   std::shared_ptr<OptimizerSync> sync = strategy_->setup_optimizer(*communicator_, optimizer);
-  precision_->setup_optimizer(*sync);
+  precision_->setup_optimizer(sync);
   return sync;
 }
 
@@ -64,7 +83,16 @@ bool Fabric::step(OptimizerSync& optimizer) {
 void Fabric::backward(const Tensor& loss, const Tensor& gradient, bool retain_graph, bool create_graph) {
   require_launched("backward");
   const Tensor root = precision_->before_backward(loss);
-  strategy_->backward([&] { root.backward(gradient, retain_graph, create_graph); });
+  {
+    const Flagged inside(*inside_backward_);
+    strategy_->backward([&] { root.backward(gradient, retain_graph, create_graph); });
+  }
+  precision_->after_backward();
+}
+
+void Fabric::zero_grad(OptimizerSync& optimizer, bool set_to_none) {
+  optimizer.optimizer().zero_grad(set_to_none);
+  precision_->after_zero_grad(optimizer);
 }
 
 double Fabric::clip(OptimizerSync& optimizer, const ClipOptions& options) {
@@ -76,18 +104,28 @@ double Fabric::clip(OptimizerSync& optimizer, const ClipOptions& options) {
         ", expected 0 or more");  // a negative one would turn gradients round
   check(options.norm_type > 0, "clip_gradients: norm_type is ", options.norm_type, ", expected more than 0");
   const NoGrad off;
-  precision_->before_clip(optimizer);
+  const bool finite = precision_->before_clip(optimizer);
+  // Gradients of 16 bits keep their loss scale until the step.
+  const Tensor& pending = optimizer.optimizer().half_factor();
+  const double factor = pending.defined() ? pending.item<double>() : 1;
   const std::vector<Tensor> gradients = optimizer.gradients();
   if (options.clip_val) {
-    for (const Tensor& g : gradients) g.clamp_(-*options.clip_val, *options.clip_val);
+    for (const Tensor& g : gradients) {
+      const double bound = limit / (is_half(g.dtype()) ? factor : 1);
+      g.clamp_(-bound, bound);
+    }
     return 0;
   }
   const double total = optimizer.grad_norm(options.norm_type);
+  if (!finite) return total;
   check(!options.error_if_nonfinite || std::isfinite(total), "clip_gradients: the norm of order ", options.norm_type,
         " of the gradients is ", total, ", so they cannot be scaled; set error_if_nonfinite=false to scale anyway");
   const double scale = *options.max_norm / (total + 1e-6);  // as torch.nn.utils.clip_grad_norm_
-  if (scale < 1 || std::isnan(scale))
-    for (const Tensor& g : gradients) g.mul_(scale);
+  if (scale < 1 || std::isnan(scale)) {
+    for (const Tensor& g : gradients)
+      if (!pending.defined() || !is_half(g.dtype())) g.mul_(scale);
+    if (pending.defined()) optimizer.optimizer().set_half_factor(pending * scale);
+  }
   return total;
 }
 

@@ -125,6 +125,22 @@ class Fabric {
     static_cast<void>(module);  // Lightning's argument; the optimizer knows its gradients
     return clip(optimizer.sync(), options);
   }
+  // What the precision does to ops in a forward, for a scope of code outside of one:
+  //   { const auto scope = fabric.autocast();  loss = criterion(output, y); }
+  [[nodiscard]] std::shared_ptr<void> autocast() {
+    require_launched("autocast");
+    return precision_->forward_scope();
+  }
+  // In their scopes tensors, and the parameters of modules, are made on the device and in the precision's dtype;
+  // empty_init: without running the initialisers.
+  [[nodiscard]] InitScope init_tensor() const {
+    require_launched("init_tensor");
+    return {precision_->dtype(), device_, false};
+  }
+  [[nodiscard]] InitScope init_module(bool empty_init = false) const {
+    require_launched("init_module");
+    return {precision_->dtype(), device_, empty_init};
+  }
   // In its scope forwards of this module leave their gradients local (accumulation).
   template <nn::Module M>
   [[nodiscard]] NoSync no_backward_sync(const FabricModule<M>& module, bool enabled = true) {
@@ -192,6 +208,8 @@ class Fabric {
   int64_t global_step() const { return global_step_; }
 
  private:
+  template <class M>
+  friend class FabricModule;
   template <std::derived_from<optim::Optimizer> O>
   friend class FabricOptimizer;
   template <class L>
@@ -203,6 +221,7 @@ class Fabric {
   std::shared_ptr<ModuleSync> place(std::vector<NamedTensor> parameters, std::vector<NamedTensor> buffers, bool move);
   std::shared_ptr<OptimizerSync> setup_sync(optim::Optimizer& optimizer);
   bool step(OptimizerSync& optimizer);
+  void zero_grad(OptimizerSync& optimizer, bool set_to_none);
   double clip(OptimizerSync& optimizer, const ClipOptions& options);
   void after_setup();
   static void print_line(const std::string& line);
@@ -214,6 +233,7 @@ class Fabric {
   std::shared_ptr<Communicator> communicator_;
   std::shared_ptr<Strategy> strategy_;
   std::shared_ptr<Precision> precision_;
+  std::shared_ptr<bool> inside_backward_ = std::make_shared<bool>(false);  // for what a module's outputs may outlive
   Device device_;
   int local_rank_ = 0, node_rank_ = 0;
   int64_t global_step_ = 0;
@@ -223,11 +243,19 @@ class Fabric {
 
 template <class M>
 FabricModule<M>::FabricModule(Fabric& fabric, M& module, std::shared_ptr<ModuleSync> sync)
-    : module_(&module), sync_(std::move(sync)), precision_(&fabric.precision()) {}
+    : module_(&module),
+      sync_(std::move(sync)),
+      precision_(&fabric.precision()),
+      inside_backward_(fabric.inside_backward_) {}
 
 template <std::derived_from<optim::Optimizer> O>
 FabricOptimizer<O>::FabricOptimizer(Fabric& fabric, O& optimizer)
     : fabric_(&fabric), optimizer_(&optimizer), sync_(fabric.setup_sync(optimizer)) {}
+
+template <std::derived_from<optim::Optimizer> O>
+void FabricOptimizer<O>::zero_grad(bool set_to_none) {
+  fabric_->zero_grad(*sync_, set_to_none);
+}
 
 template <std::derived_from<optim::Optimizer> O>
 bool FabricOptimizer<O>::step() {

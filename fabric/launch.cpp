@@ -65,6 +65,8 @@ void Fabric::join_ranks() {
     if (!strategy) strategy = make_strategy(options_.strategy, world_size());
   });
   strategy_ = std::move(strategy);
+  if (const std::string warning = precision_warning(options_.precision); !warning.empty() && is_global_zero())
+    std::cerr << "loom: " + warning + "\n";
   context().data_rank = strategy_->data_share(*communicator_).index;
   if (communicator_->name() == "mpi") suggest_num_threads(place.cores);
   if (local_rank_ == 0) warn_about_cores(place);

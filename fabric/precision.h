@@ -1,38 +1,48 @@
-// In which dtypes a module computes, and what that asks of backward passes and of optimizers.
+// In which dtypes a module computes, and what that asks of backward passes and of optimizers (docs/precision.md).
 //
 // To add a precision: derive from Precision and add a row to precision.cpp's table.
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
 #include <string_view>
 
+#include <loom/fabric/loss_scaling.h>
 #include <loom/fabric/state.h>
 #include <loom/fabric/strategy.h>
 
 namespace loom {
 
-// One per Fabric. Only floating tensors are ever converted.
+// One per Fabric. Only floating tensors are ever converted. Every hook has a default that does nothing.
 class Precision {
  public:
   virtual ~Precision() = default;
   virtual std::string_view name() const = 0;
-  // Of a module's parameters and buffers.
-  virtual DType dtype() const = 0;
+  // Of a module's parameters and buffers, and of tensors made under init_tensor and init_module; none: as they are.
+  virtual std::optional<DType> dtype() const { return {}; }
   // A floating tensor among the arguments of a forward, or among its outputs.
-  virtual Tensor convert_input(const Tensor& x) const { return x.to(dtype()); }
+  virtual Tensor convert_input(const Tensor& x) const { return x; }
   virtual Tensor convert_output(const Tensor& x) const { return x; }
-  // Lives as long as a forward runs.
+  // Lives as long as a forward runs, or a scope of fabric.autocast().
   virtual std::shared_ptr<void> forward_scope() const { return nullptr; }
 
-  // Around an optimizer's life: set up; about to have its gradients read (clipping); to step. step: false if skipped.
-  virtual void setup_optimizer([[maybe_unused]] OptimizerSync& optimizer) {}
-  virtual void before_clip([[maybe_unused]] OptimizerSync& optimizer) {}
+  // Optimizers: set up; about to have their gradients looked at (clipping); to step; with gradients that are zeroed.
+  virtual void setup_optimizer([[maybe_unused]] const std::shared_ptr<OptimizerSync>& optimizer) {}
+  // False: they are not finite, and the step will be skipped.
+  virtual bool before_clip([[maybe_unused]] OptimizerSync& optimizer) { return true; }
+  // False if skipped.
   virtual bool step(OptimizerSync& optimizer) {
     optimizer.step();
     return true;
   }
+  virtual void after_zero_grad([[maybe_unused]] OptimizerSync& optimizer) {}
+
   // What is differentiated in place of `loss`.
   virtual Tensor before_backward(const Tensor& loss) { return loss; }
+  virtual void after_backward() {}
+  // Whether loss.backward() without Fabric would give wrong gradients, and is an error.
+  virtual bool needs_backward() const { return false; }
 
   // What every checkpoint keeps of it; nothing by default. On Error nothing has changed.
   virtual StateDict state_dict() const { return {}; }
@@ -40,19 +50,89 @@ class Precision {
   virtual void load_state_dict([[maybe_unused]] const StateDict& saved) {}
 };
 
-// Everything in one dtype: "32-true", "64-true".
-class TruePrecision final : public Precision {
+// "32-true": everything as it is.
+class FullPrecision final : public Precision {
  public:
-  TruePrecision(std::string_view name, DType dtype) : name_(name), dtype_(dtype) {}
-  std::string_view name() const override { return name_; }
-  DType dtype() const override { return dtype_; }
-
- private:
-  std::string_view name_;  // of the table
-  DType dtype_;
+  std::string_view name() const override { return "32-true"; }
 };
 
-// By Fabric's name ("32-true", "64-true" or their aliases "32", "64"); throws Error with the list for any other.
+// Modules, inputs and new tensors in f64; outputs stay f64. "64-true".
+class DoublePrecision final : public Precision {
+ public:
+  std::string_view name() const override { return "64-true"; }
+  std::optional<DType> dtype() const override { return DType::f64; }
+  Tensor convert_input(const Tensor& x) const override { return x.to(DType::f64); }
+  std::shared_ptr<void> forward_scope() const override;
+};
+
+// What 16-bit precisions share: outputs of 16 bits become f32, others stay; losses are scaled where there is a scaling.
+class ScaledPrecision : public Precision {
+ public:
+  // half: f16 or bf16. Gradients of bf16 have the range of f32: a scaling for them is an error.
+  ScaledPrecision(DType half, const std::optional<optim::GradScalerOptions>& scaling);
+
+  Tensor convert_input(const Tensor& x) const override { return x.to(half_); }
+  Tensor convert_output(const Tensor& x) const override { return is_half(x.dtype()) ? x.to(DType::f32) : x; }
+  void setup_optimizer(const std::shared_ptr<OptimizerSync>& optimizer) override;
+  bool before_clip(OptimizerSync& optimizer) override;
+  bool step(OptimizerSync& optimizer) override;
+  void after_zero_grad(OptimizerSync& optimizer) override;
+  Tensor before_backward(const Tensor& loss) override;
+  void after_backward() override;
+  bool needs_backward() const override { return scaling_.has_value(); }
+  StateDict state_dict() const override;
+  void check_state_dict(const StateDict& saved) const override;
+  void load_state_dict(const StateDict& saved) override;
+
+  // None for bf16, and where scaling is disabled.
+  const optim::GradScaler* scaler() const { return scaling_ ? &scaling_->scaler() : nullptr; }
+
+ protected:
+  DType half() const { return half_; }
+
+ private:
+  DType half_;
+  std::optional<LossScaling> scaling_;
+};
+
+// Parameters in f32; each op of a forward in the dtype that suits it (autograd/autocast.h). "16-mixed", "bf16-mixed".
+class MixedPrecision final : public ScaledPrecision {
+ public:
+  // scaling: none for bf16; for f16 the usual one, unless given.
+  explicit MixedPrecision(DType half, const std::optional<optim::GradScalerOptions>& scaling = {});
+  std::string_view name() const override { return half() == DType::f16 ? "16-mixed" : "bf16-mixed"; }
+  std::shared_ptr<void> forward_scope() const override;
+};
+
+// Everything in 16 bits; optimizers keep f32 copies of parameters (optim::HalfUpdate). "16-true", "bf16-true".
+class HalfPrecision final : public ScaledPrecision {
+ public:
+  explicit HalfPrecision(DType half, const std::optional<optim::GradScalerOptions>& scaling = {});
+  std::string_view name() const override { return half() == DType::f16 ? "16-true" : "bf16-true"; }
+  std::optional<DType> dtype() const override { return half(); }
+  std::shared_ptr<void> forward_scope() const override;
+};
+
+// By Fabric's name: "64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"; "64", "32", "16" and "bf16"
+// stand for 64-true, 32-true, 16-mixed and bf16-mixed. Throws Error with the list for any other.
 std::shared_ptr<Precision> make_precision(std::string_view name);
+// What is to be said of a name that is understood but better written in another way; empty: nothing.
+std::string precision_warning(std::string_view name);
+
+// For a scope, floating tensors are made in a dtype and on a device by default (none: as before), and modules leave
+// their parameters uninitialised where `empty`.
+class InitScope {
+ public:
+  InitScope(std::optional<DType> dtype, std::optional<Device> device, bool empty);
+  ~InitScope();
+  InitScope(const InitScope&) = delete;
+  InitScope& operator=(const InitScope&) = delete;
+
+ private:
+  Context& context_;
+  DType dtype_;
+  Device device_;
+  bool skip_init_;
+};
 
 }  // namespace loom

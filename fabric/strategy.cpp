@@ -56,18 +56,16 @@ std::vector<Tensor> OptimizerSync::gradients() const {
   return out;
 }
 
-bool OptimizerSync::any_rank(bool flag) const {
-  int32_t any = flag ? 1 : 0;
-  world_->all_reduce(view_over(&any, DType::i32, {1}), ReduceOp::max).wait();
-  return any != 0;
-}
+void OptimizerSync::agree(const Tensor& found) const { world_->all_reduce(found, ReduceOp::max).wait(); }
 
 // Summed in f64 whatever the dtype: the norm of many small parts loses nothing.
 double OptimizerSync::grad_norm(double p) const {
   const NoGrad off;
+  const Tensor& factor = optimizer_->half_factor();
+  const double of_half = factor.defined() ? factor.item<double>() : 1;
   double total = 0;
   for (const Tensor& g : gradients()) {
-    const double part = norm(g.to(DType::f64), p).item<double>();
+    const double part = norm(g.to(DType::f64), p).item<double>() * (is_half(g.dtype()) ? of_half : 1);
     if (std::isinf(p))
       total = std::isnan(part) || part > total ? part : total;
     else

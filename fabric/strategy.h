@@ -48,8 +48,8 @@ class OptimizerSync {
   virtual std::vector<Tensor> gradients() const;
   // Norm (of order p, may be infinite) of all gradients together, the same on every rank. Collective.
   virtual double grad_norm(double p) const;
-  // Whether `flag` holds on any rank. Collective.
-  virtual bool any_rank(bool flag) const;
+  // Makes a finding (1 or 0, one f32) true where it is on any rank that shares this optimizer's work. Collective.
+  virtual void agree(const Tensor& found) const;
   // Steps with the gradients that are there. Collective.
   virtual void step() { optimizer_->step(); }
   // How a checkpoint reads and writes the optimizer's state, as ModuleSync::state_entry.

@@ -5,6 +5,8 @@
 #include <concepts>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -126,13 +128,27 @@ class FabricModule {
       auto result = wrapper_detail::converted(forward(), *precision_, &Precision::convert_output);
       const bool all_found = detail::find_tensors(result, outputs);
       sync_->after_forward(outputs, all_found);
+      if (precision_->needs_backward()) watch(outputs);
       return result;
+    }
+  }
+
+  // loss.backward() would leave gradients unscaled that the step unscales.
+  void watch(const std::vector<Tensor>& outputs) const {
+    for (const Tensor& y : outputs) {
+      if (!y.requires_grad()) continue;
+      y.register_hook([inside = inside_backward_, name = std::string(precision_->name())](const Tensor&) {
+        check(*inside, "the precision '", name, "' requires fabric.backward(loss) instead of loss.backward(), which ",
+              "does not scale the loss");
+        return std::optional<Tensor>();
+      });
     }
   }
 
   M* module_;
   std::shared_ptr<ModuleSync> sync_;
   const Precision* precision_;
+  std::shared_ptr<const bool> inside_backward_;
 };
 
 // Each step through this handle counts in global_step(): one for every optimizer that steps (a GAN's two count twice
@@ -152,7 +168,7 @@ class FabricOptimizer {
     step();
     return loss;
   }
-  void zero_grad(bool set_to_none = true) { optimizer_->zero_grad(set_to_none); }
+  void zero_grad(bool set_to_none = true);
   O& optimizer() const { return *optimizer_; }
   O* operator->() const { return optimizer_; }
   O& fabric_wrapped() const { return *optimizer_; }

@@ -56,6 +56,7 @@ class Cpu final : public CpuMemory {
   void adam(std::span<const UpdatePiece> pieces, const AdamStep& s) override;
   void adagrad(std::span<const UpdatePiece> pieces, const AdagradStep& s) override;
   void rmsprop(std::span<const UpdatePiece> pieces, const RmspropStep& s) override;
+  void unscale(std::span<const UpdatePiece> pieces, const View& factor, const View& found) override;
 };
 
 namespace cpu {

@@ -3,16 +3,20 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 #include <span>
 
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/cpu.h>
+#include <loom/accelerators/cpu/pieces.h>
+#include <loom/accelerators/cpu/words.h>
 
 namespace loom {
 
 namespace {
 
 using cpu::block;
+using cpu::over_pieces;
 
 // One dense array of a step, seen as runs of T: read, changed in place, written back. Null data: there is none, and
 // its run is scratch.
@@ -45,36 +49,86 @@ class State {
   alignas(64) T scratch_[block];
 };
 
-// Calls f(piece, begin, end) for ranges of all pieces' elements; threads share all elements, however they are spread
-// over pieces.
-template <class F>
-void over_pieces(std::span<const UpdatePiece> pieces, const F& f) {
-  int64_t total = 0;
-  for (const UpdatePiece& piece : pieces) total += piece.numel;
-  parallel_for(total, cpu::grain / 4, [&](int64_t begin, int64_t end) {
-    int64_t first = 0;  // of a piece, among all elements
-    for (const UpdatePiece& piece : pieces) {
-      const int64_t from = std::max(begin, first) - first, to = std::min(end - first, piece.numel);
-      if (from < to) f(piece, from, to);
-      first += piece.numel;
-      if (first >= end) return;
+// The gradient of a piece as runs of T, multiplied with its factor.
+template <class T>
+class Gradient {
+ public:
+  explicit Gradient(const UpdatePiece& piece)
+      : data_(static_cast<const char*>(piece.grad.data)),
+        item_(static_cast<int64_t>(item_size(piece.grad.dtype))),
+        read_(piece.grad.dtype, dtype_of<T>()),
+        factor_(piece.factor.data ? static_cast<T>(*static_cast<const float*>(piece.factor.data)) : T(1)) {}
+
+  const T* operator()(int64_t first, int64_t n) {
+    const T* const run = static_cast<const T*>(read_(data_ + first * item_, item_, n));
+    if (factor_ == T(1)) return run;
+    for (int64_t i = 0; i < n; ++i) scaled_[i] = run[i] * factor_;
+    return scaled_;
+  }
+
+ private:
+  const char* data_;
+  int64_t item_;
+  cpu::Reader read_;
+  T factor_;
+  alignas(64) T scaled_[block];
+};
+
+// A parameter as runs of T. What a step has made of a run goes to the master, if there is one, and to the value, which
+// is rounded to nearest or stochastically: element i with word i of the draw.
+template <class T>
+class Parameter {
+ public:
+  explicit Parameter(const UpdatePiece& piece)
+      : run_(piece.master.data ? piece.master : piece.value),
+        value_(static_cast<char*>(piece.value.data)),
+        dtype_(piece.value.dtype),
+        convert_(piece.master.data ? cpu::converter(dtype_, dtype_of<T>()) : nullptr),
+        rounding_(piece.rounding) {}
+
+  T* begin(int64_t first, int64_t n) {
+    at_ = run_.begin(first, n);
+    return at_;
+  }
+  void end(int64_t first, int64_t n) {
+    if (rounding_ && dtype_ == bf16) round<BFloat16>(first, n);
+    if (rounding_ && dtype_ == f16) round<Half>(first, n);
+    if (convert_ != nullptr) convert_(value_ + first * static_cast<int64_t>(item_size(dtype_)), at_, n);
+    run_.end(first, n);
+  }
+
+ private:
+  template <class Number>
+  void round(int64_t first, int64_t n) {
+    cpu::Words drawn;
+    for (int64_t i = 0; i < n;) {
+      const int64_t skipped = (first + i) % 4, count = std::min(n - i, cpu::words - skipped);
+      cpu::draw_words(drawn, *rounding_, (first + i) / 4);
+      const uint32_t* const word = drawn.data() + skipped;
+      for (int64_t k = 0; k < count; ++k)
+        at_[i + k] = static_cast<T>(Number::stochastic(static_cast<float>(at_[i + k]), word[k]));
+      i += count;
     }
-  });
-}
+  }
+
+  State<T> run_;
+  char* value_;
+  DType dtype_;
+  cpu::Convert convert_;
+  std::optional<Philox> rounding_;
+  T* at_ = nullptr;
+};
 
 // Calls update(p, g, states..., n) with runs of a piece's elements [begin, end), a block at a time.
 template <class T, size_t N, class Update>
 void for_each_block(const UpdatePiece& piece, int64_t begin, int64_t end, const Update& update) {
   [&]<size_t... k>(std::index_sequence<k...>) {
-    State<T> parameter(piece.value);
-    cpu::Reader gradient(piece.grad.dtype, dtype_of<T>());
+    Parameter<T> parameter(piece);
+    Gradient<T> gradient(piece);
     [[maybe_unused]] std::array<State<T>, N> state = {State<T>(piece.states[k])...};
-    const auto g_item = static_cast<int64_t>(item_size(piece.grad.dtype));
-    const char* const g = static_cast<const char*>(piece.grad.data);
     for (int64_t i = begin; i < end; i += block) {
       const int64_t n = std::min(block, end - i);
-      update(parameter.begin(i, n), static_cast<const T*>(gradient(g + i * g_item, g_item, n)), state[k].begin(i, n)...,
-             n);
+      update(parameter.begin(i, n), gradient(i, n), state[k].begin(i, n)..., n);
       parameter.end(i, n);
       (state[k].end(i, n), ...);
     }

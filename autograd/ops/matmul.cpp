@@ -81,7 +81,8 @@ namespace {
 Tensor weight_gradient(const Tensor& rows, const Tensor& x) {
   if (context().grad_mode) return matmul(rows.t(), x);
   const auto [memory, adds] = destination(1);
-  if (!memory.defined() || memory.storage() == rows.storage() || memory.storage() == x.storage())
+  if (!memory.defined() || memory.dtype() != x.dtype() || memory.storage() == rows.storage() ||
+      memory.storage() == x.storage())
     return matmul(rows.t(), x);
   raw::matmul_into(memory, rows.t(), x, adds);
   return memory;

@@ -51,7 +51,7 @@ std::vector<double> CosineAnnealingWarmRestarts::get_lr() {
   return from_initial([&](double lr) { return eta_min_ + (lr - eta_min_) * (1 + std::cos(pi * T_cur_ / T_i_)) / 2; });
 }
 
-void CosineAnnealingWarmRestarts::step() {
+void CosineAnnealingWarmRestarts::advance() {
   if (last_epoch_ < 0) return step(0.0);
   T_cur_ += 1;
   if (T_cur_ >= T_i_) {

@@ -23,11 +23,12 @@ class CosineAnnealingWarmRestarts final : public Scheduler {
  public:
   CosineAnnealingWarmRestarts(Optimizer& optimizer, int64_t T_0, int64_t T_mult = 1, double eta_min = 0);
 
-  void step() override;
+  using Scheduler::step;
   void step(double epoch);  // also fractions: epoch + batch / batches
 
  private:
   std::vector<double> get_lr() override;
+  void advance() override;
   void visit_state(const Visit& visit) override;
   int64_t T_0_, T_mult_;
   double eta_min_, T_cur_ = -1, T_i_;

@@ -2,6 +2,7 @@
 
 #include <unordered_set>
 
+#include <loom/autograd/ops.h>
 #include <loom/tensor/raw.h>
 
 namespace loom::optim {
@@ -25,6 +26,19 @@ const Tensor& ParameterState::tensor(const std::string& name, const Tensor& valu
   if (x.dtype() != dtype) x = raw::cast(x, dtype);  // state follows its parameter
   if (x.device() != value.device()) x = raw::to_device(x, value.device());
   return x;
+}
+
+const Tensor& ParameterState::master(const Tensor& value) {
+  Tensor& copy = tensors["master"];
+  const bool ours = copy.defined() && rounded_in_ == value.storage() && rounded_version_ == value.version();
+  if (!ours && (!copy.defined() || copy.device() != value.device() || !equal(raw::cast(copy, value.dtype()), value)))
+    copy = raw::cast(value, f32);
+  return copy;
+}
+
+void ParameterState::note_master_written(const Tensor& value) {
+  rounded_in_ = value.storage();
+  rounded_version_ = value.version();
 }
 
 void Optimizer::require(bool ok, const char* what, double value) const {
@@ -64,20 +78,55 @@ Piece Optimizer::piece(const NamedTensor& parameter) const {
   return access_ ? access_(parameter) : Piece{parameter.tensor, parameter.tensor.grad()};
 }
 
+void Optimizer::set_half_update(HalfUpdate how, uint64_t seed) {
+  half_update_ = how;
+  rounding_seed_ = seed;
+  if (how == HalfUpdate::master) return;
+  for (auto& [parameter, state] : states_) state.tensors.erase("master");
+}
+
+Optimizer::Item Optimizer::item(const NamedTensor& parameter, const Piece& piece, uint64_t place) {
+  constexpr uint64_t apart = 0x726f756e64696e67;  // the generator of the same seed draws other numbers
+  Item out{{raw::contiguous(piece.value), raw::contiguous(piece.grad)}, &state(parameter.tensor), {}, {}, {}};
+  if (!is_half(piece.value.dtype())) return out;
+  out.factor = half_factor_;
+  if (half_update_ == HalfUpdate::master)
+    out.master = out.state->master(out.piece.value);
+  else if (half_update_ == HalfUpdate::stochastic)
+    out.rounding = Philox{rounding_seed_ ^ apart, static_cast<uint64_t>(rounding_step_) << 24 | place, 0};
+  return out;
+}
+
+bool Optimizer::step_unless(const Tensor& found) {
+  if (found.item<float>() == 0) {
+    step();
+    return true;
+  }
+  skip_step();
+  return false;
+}
+
+void Optimizer::skip_step() {
+  ++counts_.skipped;
+  half_factor_ = Tensor();
+}
+
 void Optimizer::step() {
   const NoGrad no_grad;
+  uint64_t place = 0;
   for (const Group& group : groups_) {
     std::vector<Item> items;
     std::vector<Tensor> targets;
     items.reserve(group.parameters.size());
     targets.reserve(group.parameters.size());
     for (const NamedTensor& parameter : group.parameters) {
+      ++place;
       auto [value, grad] = piece(parameter);
       if (!grad.defined()) continue;
       check(grad.shape() == value.shape() && grad.device() == value.device(), name_, ": the gradient of ",
             parameter.name, " is ", grad.shape(), " on ", grad.device(), ", the parameter ", value.shape(), " on ",
             value.device());
-      items.push_back({{raw::contiguous(value), raw::contiguous(grad)}, &state(parameter.tensor)});
+      items.push_back(item(parameter, {value, grad}, place));
       targets.push_back(std::move(value));
     }
     update(group, items);
@@ -86,8 +135,12 @@ void Optimizer::step() {
         targets[i].storage()->bump_version();
       else
         raw::copy_into(targets[i], items[i].piece.value);
+      if (items[i].master.defined()) items[i].state->note_master_written(targets[i]);
     }
   }
+  half_factor_ = Tensor();
+  if (half_update_ == HalfUpdate::stochastic) ++rounding_step_;
+  ++counts_.taken;
 }
 
 void Optimizer::zero_grad(bool set_to_none) {
@@ -106,6 +159,7 @@ void Optimizer::zero_grad(bool set_to_none) {
 
 State Optimizer::state_dict() const {
   State out;
+  if (rounding_step_ > 0) out["rounding_step"] = full({}, static_cast<double>(rounding_step_), i64);
   for (size_t i = 0; i < groups_.size(); ++i) {
     for (const auto& [name, value] : groups_[i].options) out[str("groups.", i, ".", name)] = full({}, value, f64);
     for (const auto& [name, tensor] : groups_[i].parameters) {
@@ -113,7 +167,8 @@ State Optimizer::state_dict() const {
       if (found == states_.end()) continue;
       const ParameterState& state = found->second;
       if (counts_steps() && state.step > 0) out["step." + name] = full({}, static_cast<double>(state.step), i64);
-      for (const auto& [slot, x] : state.tensors) out[str(slot, ".", name)] = x;
+      for (const auto& [slot, x] : state.tensors)
+        if (slot != "master" || is_half(tensor.dtype())) out[str(slot, ".", name)] = x;
     }
   }
   return out;
@@ -132,6 +187,7 @@ std::string Optimizer::mismatches(const State& values) const {
       add(shapes, str(key, " is ", shape, " here and ", found->second.shape(), " in the values"));
     }
   };
+  expect("rounding_step", {}, false);
   for (size_t i = 0; i < groups_.size(); ++i) {
     Group group = groups_[i];  // with the options that would be loaded
     const std::string prefix = str("groups.", i, ".");
@@ -147,6 +203,7 @@ std::string Optimizer::mismatches(const State& values) const {
       if (counts_steps()) expect("step." + parameter.name, {}, stepped);
       const Dims shape = piece(parameter).value.shape();
       for (const std::string& slot : names) expect(slot + "." + parameter.name, shape, stepped);
+      expect("master." + parameter.name, shape, false);  // of a run in another precision, which has one
     }
   }
   for (const auto& [key, value] : values)
@@ -175,6 +232,8 @@ void Optimizer::check_state_dict(const State& values) const {
 
 void Optimizer::load_state_dict(State values) {
   check_state_dict(values);
+  const auto rounded = values.find("rounding_step");
+  rounding_step_ = rounded == values.end() ? 0 : rounded->second.item<int64_t>();
   std::unordered_map<const Tensor::Body*, ParameterState> states;
   for (size_t i = 0; i < groups_.size(); ++i) {
     take_options(groups_[i], values, str("groups.", i, "."));
@@ -183,7 +242,9 @@ void Optimizer::load_state_dict(State values) {
       if (const auto step = values.find("step." + parameter.name); step != values.end())
         state.step = step->second.item<int64_t>();
       const Tensor value = piece(parameter).value;
-      for (const std::string& slot : slots(groups_[i]))
+      std::vector<std::string> names = slots(groups_[i]);
+      if (is_half(value.dtype()) && half_update_ == HalfUpdate::master) names.emplace_back("master");
+      for (const std::string& slot : names)
         if (const auto x = values.find(slot + "." + parameter.name); x != values.end()) {
           const Tensor given = std::exchange(x->second, {});
           // Ours: steps write to it.

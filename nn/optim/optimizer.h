@@ -9,11 +9,13 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include <loom/accelerators/philox.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/parameter.h>
 
@@ -38,13 +40,35 @@ struct Piece {
   Tensor value, grad;  // no grad: the parameter is skipped
 };
 
+// How parameters of 16 bits are stepped. An update of less than half a unit in the last place is lost when the sum is
+// rounded to nearest, and training stalls; so it is not, unless asked for.
+enum class HalfUpdate : uint8_t {
+  master,      // an f32 copy is stepped, and the parameter is its rounding; the copy is state ("master.fc1.weight")
+  stochastic,  // rounded up or down at random, right in the mean: no copy (Gupta et al. 2015, arXiv:1502.02551)
+  nearest,     // as torch.optim does
+};
+
+// Steps of an optimizer in this process: made, and skipped since gradients were not finite.
+struct StepCounts {
+  int64_t taken = 0, skipped = 0;
+};
+
 // What an optimizer remembers of one parameter; tensors have the piece's shape, in f32 (f64 for f64).
-struct ParameterState {
+class ParameterState {
+ public:
   int64_t step = 0;
   std::map<std::string, Tensor> tensors;  // "exp_avg", ...
 
   // The tensor of that name, at first filled with `initial`.
   const Tensor& tensor(const std::string& name, const Tensor& value, double initial = 0);
+  // The f32 copy of a 16-bit value. Where somebody else has written the value since, other than its rounding, it is
+  // anew.
+  const Tensor& master(const Tensor& value);
+  void note_master_written(const Tensor& value);
+
+ private:
+  Ref<Storage> rounded_in_;  // where the master's rounding was last written, and as which version
+  uint64_t rounded_version_ = 0;
 };
 
 class Optimizer {
@@ -55,6 +79,10 @@ class Optimizer {
   Optimizer& operator=(const Optimizer&) = delete;
 
   void step();
+  // Unless `found` (one element) is not 0: then nothing changes but the count of skipped steps. Whether it stepped.
+  bool step_unless(const Tensor& found);
+  void skip_step();
+  StepCounts step_counts() const { return counts_; }
   // Runs closure, which computes the gradients and returns the loss, and steps.
   template <class Closure>
   auto step(Closure&& closure) {
@@ -77,6 +105,15 @@ class Optimizer {
   // Throws what load_state_dict would throw; reads shapes, and values of tensors with one element.
   void check_state_dict(const State& values) const;
 
+  // For parameters of f16 and bf16. Stochastic: the numbers depend on the seed, the step and the parameter's place
+  // alone.
+  void set_half_update(HalfUpdate how, uint64_t seed = 0);
+  HalfUpdate half_update() const { return half_update_; }
+  // What the next step multiplies gradients of 16-bit parameters with (f32, one element; then it is 1 again). They keep
+  // the loss scale until then: without it they would vanish. Undefined: 1.
+  void set_half_factor(const Tensor& factor) { half_factor_ = factor; }
+  const Tensor& half_factor() const { return half_factor_; }
+
   // Sharding: where pieces come from (default: whole parameters and their .grad), and the state to be sharded.
   using Access = std::function<Piece(const NamedTensor&)>;
   void set_access(Access access) { access_ = std::move(access); }
@@ -90,6 +127,8 @@ class Optimizer {
   struct Item {
     Piece piece;  // dense
     ParameterState* state;
+    Tensor master, factor;  // or undefined
+    std::optional<Philox> rounding;
   };
   Optimizer(const char* name, std::map<std::string, double> defaults) : name_(name), defaults_(std::move(defaults)) {}
   void add_param_groups(std::vector<Group> groups);
@@ -103,6 +142,7 @@ class Optimizer {
 
  private:
   Piece piece(const NamedTensor& parameter) const;
+  Item item(const NamedTensor& parameter, const Piece& piece, uint64_t place);
   static void take_options(Group& group, const State& values, const std::string& prefix);
   std::string mismatches(const State& values) const;
 
@@ -111,6 +151,11 @@ class Optimizer {
   std::vector<Group> groups_;
   std::unordered_map<const Tensor::Body*, ParameterState> states_;
   Access access_;
+  HalfUpdate half_update_ = HalfUpdate::master;
+  uint64_t rounding_seed_ = 0;
+  int64_t rounding_step_ = 0;  // steps that rounded stochastically
+  Tensor half_factor_;
+  StepCounts counts_;
 };
 
 }  // namespace loom::optim

@@ -18,7 +18,7 @@ ReduceLROnPlateau::ReduceLROnPlateau(Optimizer& optimizer, const PlateauOptions&
   last_lr_ = present_lr();
 }
 
-void ReduceLROnPlateau::step() { fail("ReduceLROnPlateau: step(metric) needs the metric"); }
+void ReduceLROnPlateau::advance() { fail("ReduceLROnPlateau: step(metric) needs the metric"); }
 
 void ReduceLROnPlateau::step(double metric) {
   ++last_epoch_;

@@ -23,11 +23,12 @@ class ReduceLROnPlateau final : public Scheduler {
  public:
   explicit ReduceLROnPlateau(Optimizer& optimizer, const PlateauOptions& options = {});
 
+  using Scheduler::step;  // without a metric: an error
   void step(double metric);
-  void step() override;  // an error: the metric is missing
 
  private:
   std::vector<double> get_lr() override { return present_lr(); }
+  void advance() override;
   void visit_state(const Visit& visit) override;
   bool is_better(double metric) const;
   void reduce();

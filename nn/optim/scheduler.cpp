@@ -15,11 +15,18 @@ void Scheduler::start() {
 void Scheduler::initial_step() {
   step_count_ = 0;
   is_initial_ = true;
-  step();
+  advance();
   is_initial_ = false;
 }
 
 void Scheduler::step() {
+  const StepCounts counts = optimizer_->step_counts();
+  if (counts.taken == seen_.taken && counts.skipped > seen_.skipped) return;
+  seen_ = counts;
+  advance();
+}
+
+void Scheduler::advance() {
   ++step_count_;
   update();
 }

@@ -1,6 +1,7 @@
 // Learning rates that change: torch.optim.lr_scheduler's schedules, digit for digit. A scheduler sets the options of
 // its optimizer's groups ("lr"; OneCycleLR also momentum) when it is made and at each step(), which follows the
-// optimizer's. To resume: make both as before, then load both states.
+// optimizer's: where that has only skipped its steps since (a loss scale overflowed), the scheduler waits too. To
+// resume: make both as before, then load both states.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ class Scheduler {
  public:
   virtual ~Scheduler() = default;
 
-  virtual void step();
+  void step();
   const std::vector<double>& get_last_lr() const { return last_lr_; }  // per group
   int64_t last_epoch() const { return last_epoch_; }
   Optimizer& optimizer() const { return *optimizer_; }
@@ -31,9 +32,10 @@ class Scheduler {
   // What a scheduler remembers: calls visit(name, numbers) with each; load gives them back in the same order.
   using Visit = std::function<void(const char* name, std::vector<double>& numbers)>;
 
-  explicit Scheduler(Optimizer& optimizer) : optimizer_(&optimizer) {}
+  explicit Scheduler(Optimizer& optimizer) : optimizer_(&optimizer), seen_(optimizer.step_counts()) {}
   // The rates of last_epoch(), per group: from the groups' present ones, so that schedulers can be chained ...
   virtual std::vector<double> get_lr() = 0;
+  virtual void advance();  // a step
   // ... and from the epoch alone.
   virtual std::vector<double> closed_form() { return get_lr(); }
   virtual void visit_state(const Visit&) {}
@@ -66,6 +68,7 @@ class Scheduler {
   bool is_initial_ = false;
 
  private:
+  StepCounts seen_;  // of the optimizer's, at the last advance
   void visit_all(const Visit& visit);
 };
 

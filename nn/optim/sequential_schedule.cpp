@@ -34,13 +34,13 @@ size_t SequentialLR::position() const {
                              milestones_.begin());
 }
 
-void SequentialLR::step() {
+void SequentialLR::advance() {
   ++last_epoch_;
   const size_t i = position();
   if (i > 0 && milestones_[i - 1] == last_epoch_)
     schedulers_[i]->restart();
   else
-    schedulers_[i]->step();
+    schedulers_[i]->advance();
   last_lr_ = schedulers_[i]->get_last_lr();
 }
 

@@ -14,11 +14,11 @@ class SequentialLR final : public Scheduler {
   SequentialLR(Optimizer& optimizer, std::vector<std::shared_ptr<Scheduler>> schedulers,
                std::vector<int64_t> milestones);
 
-  void step() override;
   State state_dict() const override;  // those of the parts: "schedulers.0.last_epoch"
 
  private:
   std::vector<double> get_lr() override { return present_lr(); }
+  void advance() override;
   void undo_initial_step() override;
   void visit_state(const Visit& visit) override;
   std::string mismatches(const State& values) const override;

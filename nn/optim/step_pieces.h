@@ -24,12 +24,15 @@ void step_pieces(const Items& items, const Fill& fill, const Run& run) {
     const Device device = items[begin].piece.value.device();
     pieces.clear();
     for (end = begin; end < items.size() && items[end].piece.value.device() == device; ++end) {
-      const auto& [piece, state] = items[end];
+      const auto& item = items[end];
       UpdatePiece& update = pieces.emplace_back();
-      update.numel = piece.value.numel();
-      update.value = dense(piece.value);
-      update.grad = dense(piece.grad);
-      fill(update, piece, *state);
+      update.numel = item.piece.value.numel();
+      update.value = dense(item.piece.value);
+      update.grad = dense(item.piece.grad);
+      if (item.master.defined()) update.master = dense(item.master);
+      if (item.factor.defined()) update.factor = dense(item.factor);
+      update.rounding = item.rounding;
+      fill(update, item.piece, *item.state);
     }
     run(accelerator(device), pieces);
   }

@@ -99,7 +99,7 @@ class Scaled final : public Precision {
  public:
   explicit Scaled(double scale = 1024) : scale(scale) {}
   std::string_view name() const override { return "scaled"; }
-  DType dtype() const override { return f32; }
+  std::optional<DType> dtype() const override { return f32; }
   Tensor convert_output(const Tensor& x) const override { return x.to(f64); }
   std::shared_ptr<void> forward_scope() const override {
     ++*inside;
@@ -109,14 +109,16 @@ class Scaled final : public Precision {
     unscaled_ = false;
     return loss * scale;
   }
-  void before_clip(OptimizerSync& optimizer) override {
-    if (std::exchange(unscaled_, true)) return;
-    bool bad = false;
+  bool before_clip(OptimizerSync& optimizer) override {
+    if (std::exchange(unscaled_, true)) return !skip_;
+    const Tensor found = zeros({}, f32);
     for (const Tensor& g : optimizer.gradients()) {
       g.mul_(1 / scale);
-      bad = bad || !std::isfinite(norm(g, 2).item<double>());
+      if (!std::isfinite(norm(g, 2).item<double>())) found.fill_(1.0);
     }
-    skip_ = optimizer.any_rank(bad);
+    optimizer.agree(found);
+    skip_ = found.item<float>() != 0;
+    return !skip_;
   }
   bool step(OptimizerSync& optimizer) override {
     before_clip(optimizer);

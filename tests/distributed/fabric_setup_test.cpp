@@ -87,7 +87,8 @@ TEST_CASE("unknown names are refused on every rank, with what there is") {
     CHECK(launch_error(ranks, {.strategy = "deepspeed"}) ==
           "unknown strategy 'deepspeed'; available: auto, single, ddp, ddp_find_unused_parameters_true");
     CHECK(launch_error(ranks, {.accelerator = "tpu"}) == "unknown accelerator 'tpu'; available: auto, cpu, cuda");
-    CHECK(launch_error(ranks, {.precision = "8-true"}) == "unknown precision '8-true'; available: 32-true, 64-true");
+    CHECK(launch_error(ranks, {.precision = "8-true"}) ==
+          "unknown precision '8-true'; available: 64-true, 32-true, 16-true, bf16-true, 16-mixed, bf16-mixed");
     if (ranks.size() > 1)
       CHECK(launch_error(ranks, {.strategy = "single"}) ==
             str("strategy 'single' runs on one rank, there are ", ranks.size(), "; use 'ddp' or 'auto'"));

@@ -25,7 +25,7 @@ std::pair<Tensor, Tensor> share(int64_t begin, int64_t n, int64_t r, DType dtype
 // Trains on the shares of this Fabric's ranks; the values after each 25 steps.
 template <class Optimizer>
 std::vector<std::vector<Tensor>> train(Fabric& fabric, const auto& make_optimizer, int steps) {
-  const DType dtype = fabric.precision().dtype();
+  const DType dtype = fabric.precision().dtype().value_or(f32);
   Net net = seeded();
   Optimizer own = make_optimizer(net);
   auto [model, optimizer] = fabric.setup(net, own);
