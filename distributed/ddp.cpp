@@ -68,6 +68,10 @@ DistributedDataParallel::DistributedDataParallel(Communicator& communicator, con
 
 DistributedDataParallel::~DistributedDataParallel() = default;
 
+void DistributedDataParallel::register_comm_hook(std::shared_ptr<CommHook> hook) {
+  reducer_->register_comm_hook(std::move(hook));
+}
+
 const DdpStatistics& DistributedDataParallel::statistics() const { return reducer_->statistics; }
 
 // Buffers are broadcast before a forward that follows a synchronised one: once in a step of several micro-batches.

@@ -68,6 +68,9 @@ class DistributedDataParallel {
   void set_requires_gradient_sync(bool sync) { sync_ = sync; }
   bool requires_gradient_sync() const { return sync_; }
 
+  // How gradients are averaged from now on, as DdpOptions::comm_hook: only one of both, once. Collective.
+  void register_comm_hook(std::shared_ptr<CommHook> hook);
+
   const DdpStatistics& statistics() const;
 
   // The two halves of forward(), for callers that cannot pass their forward as a function. all_found: whether `outputs`

@@ -4,11 +4,14 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 namespace loom {
+
+class CommHook;
 
 struct DdpOptions {
   std::optional<double> bucket_cap_mb = {};  // default: 1 MiB for the bucket that is ready first, 25 MiB for the others
@@ -17,6 +20,7 @@ struct DdpOptions {
   bool broadcast_buffers = true;             // rank 0's buffers, before a forward
   bool init_sync = true;                     // compare the models, then take rank 0's values
   bool gradient_as_bucket_view = true;       // gradients live in the buckets: saves their size in memory
+  std::shared_ptr<CommHook> comm_hook = {};  // how gradients are averaged (comm_hook.h); default: as they are
   std::function<void(const std::string&)> warn = {};  // default: rank 0 prints to the standard error
 };
 
@@ -28,6 +32,7 @@ struct DdpStatistics {
     Time launched, finished;
   };
 
+  std::string comm_hook;                         // its name
   int64_t first_bucket_cap = 0, bucket_cap = 0;  // bytes
   int parameters = 0;                            // trained ones
   int64_t parameter_bytes = 0;

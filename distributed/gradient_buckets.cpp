@@ -78,17 +78,20 @@ GradientBuckets::GradientBuckets(Communicator& communicator, std::span<const Nam
     : parameters_(parameters), views_(parameters.size()), place_of_(parameters.size()), as_views_(as_views) {
   FlatMemory memory(communicator, parameters, assignment);
   for (std::vector<int>& members : assignment) {
-    const Tensor flat = memory.take(members);
+    GradBucket content{static_cast<int>(buckets.size()), false, memory.take(members), {}, {}, {}};
     int64_t offset = 0;
     for (const int i : members) {
       const auto at = static_cast<size_t>(i);
       const Tensor& p = parameters[at].tensor;
-      views_[at] = raw::as_strided(flat, p.shape(), dense_strides(p), offset);
-      place_of_[at] = static_cast<int>(buckets.size());
+      views_[at] = raw::as_strided(content.buffer, p.shape(), dense_strides(p), offset);
+      place_of_[at] = content.index;
+      content.gradients.push_back(views_[at]);
+      content.parameters.push_back(parameters[at]);
       offset += p.numel();
     }
-    buckets.push_back({flat, std::move(members), 0, {}});
+    buckets.push_back({std::move(content), std::move(members), 0, {}});
   }
+  buckets.back().content.is_last = true;
   if (!as_views) return;
   for (size_t i = 0; i < parameters.size(); ++i) {
     const Tensor& p = parameters[i].tensor;
@@ -105,6 +108,30 @@ GradientBuckets::~GradientBuckets() {
     const Tensor& p = parameters_[i].tensor;
     if (p.requires_grad() && grad_buffer(p).defined() && grad_buffer(p).is_same(views_[i])) set_grad_buffer(p, {});
   }
+}
+
+void GradientBuckets::prepare(Communicator& communicator, CommHook& hook) {
+  std::vector<int64_t> bytes;
+  int64_t on_host = 0;
+  for (const ReducedBucket& b : buckets) {
+    bytes.push_back(aligned(hook.scratch_bytes(b.content)));
+    if (b.content.buffer.device().kind == Device::cpu) on_host += bytes.back();
+  }
+  const auto memory = on_host > 0 ? communicator.allocate(static_cast<size_t>(on_host)) : nullptr;
+  auto* next = static_cast<std::byte*>(memory.get());
+  std::vector<GradBucket> shown;
+  for (size_t i = 0; i < buckets.size(); ++i) {
+    GradBucket& content = buckets[i].content;
+    const Device device = content.buffer.device();
+    content.scratch = {};
+    if (bytes[i] > 0 && device.kind == Device::cpu)
+      content.scratch =
+          HookScratch(from_blob(std::exchange(next, next + bytes[i]), {bytes[i]}, DType::u8, device, [memory] {}));
+    else if (bytes[i] > 0)
+      content.scratch = HookScratch(empty({bytes[i]}, {DType::u8, device}));
+    shown.push_back(content);
+  }
+  hook.prepare(communicator, shown);
 }
 
 void GradientBuckets::fill(int parameter, bool used) const {
@@ -133,15 +160,15 @@ void GradientBuckets::publish(int parameter) const {
 std::vector<std::vector<int>> GradientBuckets::assignment() const {
   std::vector<std::vector<int>> out;
   out.reserve(buckets.size());
-  for (const GradientBucket& b : buckets) out.push_back(b.parameters);
+  for (const ReducedBucket& b : buckets) out.push_back(b.parameters);
   return out;
 }
 
 std::vector<int64_t> GradientBuckets::sizes() const {
   std::vector<int64_t> out;
   out.reserve(buckets.size());
-  for (const GradientBucket& b : buckets)
-    out.push_back(b.flat.numel() * static_cast<int64_t>(item_size(b.flat.dtype())));
+  for (const ReducedBucket& b : buckets)
+    out.push_back(b.content.buffer.numel() * static_cast<int64_t>(item_size(b.content.buffer.dtype())));
   return out;
 }
 

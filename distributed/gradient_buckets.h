@@ -6,15 +6,15 @@
 
 #include <loom/autograd/parameter.h>
 #include <loom/distributed/buckets.h>
-#include <loom/distributed/communicator.h>
+#include <loom/distributed/comm_hook.h>
 
 namespace loom {
 
-struct GradientBucket {
-  Tensor flat;                  // contents, one dtype, one device
+struct ReducedBucket {
+  GradBucket content;           // one dtype, one device
   std::vector<int> parameters;  // indices, as they lie in it
   int pending = 0;              // of these, not ready yet
-  Work work;                    // its reduction
+  Exchange exchange;            // its reduction
 };
 
 // With `as_views` a parameter's gradient is its place in the bucket: the engine writes there, nothing is copied.
@@ -29,17 +29,20 @@ class GradientBuckets {
   GradientBuckets(const GradientBuckets&) = delete;
   GradientBuckets& operator=(const GradientBuckets&) = delete;
 
+  // Gives the hook its scratch memory, and shows it the buckets. Collective.
+  void prepare(Communicator& communicator, CommHook& hook);
+
   // Puts what this rank contributes into the parameter's place: its gradient, or zeros where there is none. A gradient
   // that this backward did not touch (`used` false) is kept apart, for it stays what it is if no rank used it.
   void fill(int parameter, bool used) const;
   // Makes the place's contents the parameter's gradient.
   void publish(int parameter) const;
 
-  GradientBucket& of(int parameter) { return buckets[static_cast<size_t>(place_of_[static_cast<size_t>(parameter)])]; }
+  ReducedBucket& of(int parameter) { return buckets[static_cast<size_t>(place_of_[static_cast<size_t>(parameter)])]; }
   std::vector<std::vector<int>> assignment() const;
   std::vector<int64_t> sizes() const;  // bytes
 
-  std::vector<GradientBucket> buckets;
+  std::vector<ReducedBucket> buckets;
 
  private:
   std::span<const NamedTensor> parameters_;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include <loom/autograd/engine.h>
+#include <loom/distributed/default_hooks.h>
 #include <loom/distributed/work_keeper.h>
 
 namespace loom {
@@ -39,6 +40,24 @@ Reducer::Reducer(Communicator& communicator, std::vector<NamedTensor> parameters
   statistics.buckets = buckets_->assignment();
   statistics.bucket_sizes = buckets_->sizes();
   for (const int64_t bytes : statistics.bucket_sizes) statistics.parameter_bytes += bytes;
+  use_hook(options.comm_hook ? options.comm_hook : allreduce_hook());
+  hook_given_ = options.comm_hook != nullptr;
+}
+
+void Reducer::register_comm_hook(std::shared_ptr<CommHook> hook) {
+  check(!hook_given_, "register_comm_hook or register_builtin_comm_hook can only be called once.");
+  check(hook != nullptr, "register_comm_hook: no hook given");
+  check(run_.expired(), "register_comm_hook: called within a backward, whose buckets are on their way");
+  use_hook(std::move(hook));
+  hook_given_ = true;
+}
+
+void Reducer::use_hook(std::shared_ptr<CommHook> hook) {
+  auto claim = hook->claim();
+  buckets_->prepare(communicator_, *hook);
+  hook_ = std::move(hook);
+  hook_claim_ = std::move(claim);
+  statistics.comm_hook = hook_->name();
 }
 
 void Reducer::watch() {
@@ -59,7 +78,8 @@ Reducer::~Reducer() {
     remove_grad_ready_hook(parameters_[i].tensor, ready_hooks_[i]);
   }
   if (buckets_)
-    for (const GradientBucket& b : buckets_->buckets) keep_until_done(b.flat, b.work);
+    for (const ReducedBucket& b : buckets_->buckets)
+      keep_until_done(std::pair(b.content, b.exchange.then), b.exchange.work);
   keep_until_done(use_.flags(), use_.work());
 }
 
@@ -91,6 +111,7 @@ void Reducer::rebuild() {
   auto assignment = assign(limits, order);
   buckets_.reset();  // first: gradients that were set to none free the old buckets before the new ones are made
   buckets_.emplace(communicator_, parameters_, std::move(assignment), options_.gradient_as_bucket_view);
+  buckets_->prepare(communicator_, *hook_);
   rebuilds_ = false;
   statistics.has_rebuilt = true;
   statistics.buckets = buckets_->assignment();

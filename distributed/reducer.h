@@ -28,6 +28,8 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
   Reducer(const Reducer&) = delete;
   Reducer& operator=(const Reducer&) = delete;
   void watch();  // sets the hooks; once, right after construction
+  // How gradients are averaged from now on. Throws Error where a hook has been given already. Collective.
+  void register_comm_hook(std::shared_ptr<CommHook> hook);
 
   // Before a forward that will be synchronised: throws if the last reduction is incomplete; once, and only where a
   // collective may be issued, rebuilds the buckets in the order in which gradients became ready.
@@ -44,6 +46,7 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
 
   std::vector<std::vector<int>> assign(std::span<const int64_t> limits, std::span<const int> order) const;
   void rebuild();
+  void use_hook(std::shared_ptr<CommHook> hook);
   bool tracks_use() const { return options_.static_graph || options_.find_unused_parameters; }
   bool untracked_forward() const {  // nothing was reached, but the last forward wants to be synchronised
     return reached_.empty() && !reached_unsynced_ && last_ && last_->synced && !last_->differentiated;
@@ -64,6 +67,7 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
   void end_backward();
   void mark_missing();
   void finish();
+  void complete_exchanges();
   void complete_order();
   void abandon();  // what an exception in backward left behind
   void warn_if_all_used(const ForwardPass& forward);
@@ -77,7 +81,10 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
   const LeafFinder leaves_;
   std::vector<uint64_t> before_, ready_hooks_;  // hooks, by parameter
   std::optional<GradientBuckets> buckets_;
-  bool rebuilds_;  // still to do
+  std::shared_ptr<CommHook> hook_;
+  std::shared_ptr<void> hook_claim_;
+  bool hook_given_ = false;  // by the user
+  bool rebuilds_;            // still to do
   bool warned_ = false;
 
   std::weak_ptr<void> run_;  // alive while the followed backward runs

@@ -1,8 +1,10 @@
 // The reducer during one backward.
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include <loom/autograd/engine.h>
+#include <loom/autograd/grad_mode.h>
 #include <loom/distributed/reducer.h>
 
 namespace loom {
@@ -33,7 +35,7 @@ void Reducer::reach_output(const std::shared_ptr<ForwardPass>& forward) {
 
 // A parameter that gets a gradient again while its bucket is on its way, as it should not: nothing writes there now.
 void Reducer::before_gradient(int parameter) {
-  const Work& work = buckets_->of(parameter).work;
+  const Work& work = buckets_->of(parameter).exchange.work;
   if (!work.done()) work.wait();
 }
 
@@ -59,7 +61,7 @@ void Reducer::start_counting() {
   ready_.assign(parameters_.size(), false);
   ready_count_ = next_launch_ = 0;
   order_.clear();
-  for (GradientBucket& b : buckets_->buckets) b.pending = static_cast<int>(b.parameters.size());
+  for (ReducedBucket& b : buckets_->buckets) b.pending = static_cast<int>(b.parameters.size());
   if (!options_.static_graph) use_.clear();
   if (first_of_static()) {
     std::ranges::fill(firings_, 0);
@@ -118,9 +120,10 @@ void Reducer::mark_ready(int parameter, bool used) {
 }
 
 void Reducer::launch(int bucket) {
-  GradientBucket& b = buckets_->buckets[static_cast<size_t>(bucket)];
+  ReducedBucket& b = buckets_->buckets[static_cast<size_t>(bucket)];
   statistics.launches.push_back({bucket, DdpStatistics::now(), {}});
-  b.work = communicator_.all_reduce(b.flat, ReduceOp::mean);
+  const NoGrad off;
+  b.exchange = hook_->start(communicator_, b.content);
 }
 
 void Reducer::end_backward() {
@@ -149,13 +152,7 @@ void Reducer::mark_missing() {
 }
 
 void Reducer::finish() {
-  for (size_t i = 0; i < buckets_->buckets.size(); ++i) {
-    GradientBucket& b = buckets_->buckets[i];
-    b.work.wait();
-    b.work = Work();
-    b.flat.storage()->bump_version();
-    statistics.launches[i].finished = DdpStatistics::now();
-  }
+  complete_exchanges();
   use_.finish();
   for (size_t i = 0; i < parameters_.size(); ++i)
     if (const int p = static_cast<int>(i); !tracks_use() || use_.anywhere(p)) buckets_->publish(p);
@@ -165,6 +162,26 @@ void Reducer::finish() {
   ++statistics.iterations;
   statistics.ready_order = order_;
   statistics.unused_parameters = tracks_use() ? use_.unused_here() : 0;
+}
+
+// Leg by leg through all buckets: what one bucket has on its way, another uses for its computation.
+void Reducer::complete_exchanges() {
+  const NoGrad off;
+  std::vector<size_t> open(buckets_->buckets.size());
+  std::iota(open.begin(), open.end(), size_t{0});
+  const auto advance = [&](size_t i) {
+    ReducedBucket& b = buckets_->buckets[i];
+    b.exchange.work.wait();
+    if (const auto then = std::exchange(b.exchange.then, {})) {
+      b.exchange = then();
+      return false;
+    }
+    b.exchange = {};
+    b.content.buffer.storage()->bump_version();
+    statistics.launches[i].finished = DdpStatistics::now();
+    return true;
+  };
+  while (!open.empty()) std::erase_if(open, advance);
 }
 
 // Parameters without a gradient come last.
@@ -177,7 +194,7 @@ void Reducer::complete_order() {
 
 void Reducer::abandon() {
   state_ = State::idle;
-  for (GradientBucket& b : buckets_->buckets) std::exchange(b.work, Work()).wait();
+  for (ReducedBucket& b : buckets_->buckets) std::exchange(b.exchange, {}).work.wait();
   use_.finish();
 }
 

@@ -1,6 +1,7 @@
 #include <loom/distributed/work_keeper.h>
 
 #include <mutex>
+#include <utility>
 #include <vector>
 
 namespace loom {
@@ -8,7 +9,7 @@ namespace loom {
 namespace {
 
 struct Kept {
-  Tensor tensor;
+  std::any owner;
   Work work;
 };
 
@@ -24,11 +25,11 @@ Keeper& keeper() {
 
 }  // namespace
 
-void keep_until_done(const Tensor& tensor, const Work& work) {
-  if (!tensor.defined() || work.done()) return;
+void keep_until_done(std::any owner, const Work& work) {
+  if (work.done()) return;
   const std::lock_guard lock(keeper().mutex);
   std::erase_if(keeper().kept, [](const Kept& k) { return k.work.done(); });
-  keeper().kept.push_back({tensor, work});
+  keeper().kept.push_back({std::move(owner), work});
 }
 
 }  // namespace loom

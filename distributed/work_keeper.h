@@ -1,12 +1,14 @@
 // Memory of collectives whose owner goes before they are done.
 #pragma once
 
+#include <any>
+
 #include <loom/distributed/work.h>
-#include <loom/tensor/tensor.h>
 
 namespace loom {
 
-// Keeps the tensor alive until the work on it is done, without waiting for it. Nothing to keep where it is done.
-void keep_until_done(const Tensor& tensor, const Work& work);
+// Keeps what owns the memory (a tensor, say) alive until the work on it is done, without waiting for it. Nothing to
+// keep where it is done.
+void keep_until_done(std::any owner, const Work& work);
 
 }  // namespace loom
