@@ -13,6 +13,9 @@ namespace loom {
 
 namespace {
 
+// What a forward announces, added up.
+constexpr int forward_event = 1, rebuild_event = 2, buffers_event = 4;
+
 // Tied tensors once, under their first name.
 std::vector<NamedTensor> distinct(const std::vector<NamedTensor>& tensors) {
   std::vector<NamedTensor> out;
@@ -79,14 +82,44 @@ void DistributedDataParallel::before_forward(bool training) {
   if (!records()) return;
   training_ = training;
   if (sync_ && training) check_frozen();
-  if (sync_) reducer_->before_forward(training);
-  if (training && options_.broadcast_buffers && buffers_due_) broadcast_coalesced(communicator_, buffers_);
+  const bool rebuild = sync_ && reducer_->before_forward() && training;
+  const bool buffers = training && options_.broadcast_buffers && buffers_due_ && !buffers_.empty();
+  if (join_ && training && (rebuild || buffers || join_->announces_all()))
+    join_->announce(*this, forward_event | (rebuild ? rebuild_event : 0) | (buffers ? buffers_event : 0));
+  follow_forward(rebuild, buffers);
+}
+
+// The collectives before a forward. Ranks that have run out of data have no news.
+void DistributedDataParallel::follow_forward(bool rebuild, bool buffers) {
+  const int root = join_ ? join_->first_active() : 0;
+  if (rebuild) reducer_->rebuild(root);
+  if (buffers) broadcast_coalesced(communicator_, buffers_, root);
 }
 
 void DistributedDataParallel::after_forward(const std::vector<Tensor>& outputs, bool all_found) {
   if (!records()) return;
   reducer_->after_forward(outputs, all_found, sync_);
   if (training_) buffers_due_ = sync_;
+}
+
+void DistributedDataParallel::set_join(Join* join) {
+  join_ = join;
+  reducer_->set_join(join, this);
+}
+
+void DistributedDataParallel::shadow(int event) {
+  if (event == Reducer::backward_event)
+    reducer_->shadow_backward();
+  else
+    follow_forward((event & rebuild_event) != 0, (event & buffers_event) != 0);
+}
+
+void DistributedDataParallel::adopt(int rank) {
+  std::vector<Tensor> everything = buffers_;
+  for (const NamedTensor& p : reducer_->parameters()) everything.push_back(p.tensor);
+  for (const NamedTensor& p : frozen_) everything.push_back(p.tensor);
+  broadcast_coalesced(communicator_, everything, rank);
+  buffers_due_ = true;
 }
 
 // Which gradients are reduced is laid out at setup. The ranks freeze alike, or none gets further than here.

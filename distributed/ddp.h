@@ -19,17 +19,18 @@
 #include <loom/distributed/communicator.h>
 #include <loom/distributed/ddp_options.h>
 #include <loom/distributed/ddp_outputs.h>
+#include <loom/distributed/join.h>
 
 namespace loom {
 
 class Reducer;
 
-class DistributedDataParallel {
+class DistributedDataParallel final : public Joinable {
  public:
   // Collective. The communicator and the tensors outlive this object; frozen parameters are broadcast, not reduced.
   DistributedDataParallel(Communicator& communicator, const std::vector<NamedTensor>& parameters,
                           const std::vector<NamedTensor>& buffers = {}, DdpOptions options = {});
-  ~DistributedDataParallel();
+  ~DistributedDataParallel() override;
   DistributedDataParallel(const DistributedDataParallel&) = delete;
   DistributedDataParallel& operator=(const DistributedDataParallel&) = delete;
 
@@ -78,14 +79,23 @@ class DistributedDataParallel {
   void before_forward(bool training = true);
   void after_forward(const std::vector<Tensor>& outputs, bool all_found);
 
+  // Uneven inputs (join.h).
+  Communicator& join_communicator() const override { return communicator_; }
+  bool joined() const override { return join_ != nullptr; }
+  void set_join(Join* join) override;
+  void shadow(int event) override;
+  void adopt(int rank) override;
+
  private:
   void check_frozen() const;
+  void follow_forward(bool rebuild, bool buffers);
 
   Communicator& communicator_;
   const DdpOptions options_;
   std::vector<Tensor> buffers_;
   std::vector<NamedTensor> frozen_;  // parameters that are not reduced
   std::shared_ptr<Reducer> reducer_;
+  Join* join_ = nullptr;
   bool sync_ = true;
   bool training_ = true;     // in the forward that runs
   bool buffers_due_ = true;  // the last forward in training was synchronised

@@ -91,21 +91,20 @@ std::vector<std::vector<int>> Reducer::assign(std::span<const int64_t> limits, s
   return assign_buckets(entries, limits, order).buckets;
 }
 
-void Reducer::before_forward(bool collectives) {
+bool Reducer::before_forward() {
   statistics.forward_start = DdpStatistics::now();
-  if (!run_.expired()) return;  // within a backward: buckets are in use
+  if (!run_.expired()) return false;  // within a backward: buckets are in use
   if (state_ == State::counting) abandon();
   if (state_ == State::incomplete) fail(unfinished());
-  if (collectives && rebuilds_ && statistics.iterations > 0) rebuild();
+  return rebuilds_ && statistics.iterations > 0;
 }
 
-// Ranks may differ in the order of readiness: rank 0's counts.
-void Reducer::rebuild() {
+void Reducer::rebuild(int root) {
   std::vector<int> order = statistics.ready_order;
   const std::string own(reinterpret_cast<const char*>(order.data()), order.size() * sizeof(int));
-  const std::string common = communicator_.broadcast_bytes(own);
-  check(common.size() == own.size(), "DDP: rank 0 has ", common.size() / sizeof(int), " parameters, this rank ",
-        order.size());
+  const std::string common = communicator_.broadcast_bytes(own, root);
+  check(common.size() == own.size(), "DDP: rank ", root, " has ", common.size() / sizeof(int),
+        " parameters, this rank ", order.size());
   std::copy_n(common.data(), common.size(), reinterpret_cast<char*>(order.data()));
   const int64_t limits[] = {statistics.first_bucket_cap, statistics.bucket_cap};
   auto assignment = assign(limits, order);

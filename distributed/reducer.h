@@ -16,6 +16,7 @@
 #include <loom/distributed/communicator.h>
 #include <loom/distributed/ddp_options.h>
 #include <loom/distributed/gradient_buckets.h>
+#include <loom/distributed/join.h>
 #include <loom/distributed/unused_parameters.h>
 
 namespace loom {
@@ -31,11 +32,21 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
   // How gradients are averaged from now on. Throws Error where a hook has been given already. Collective.
   void register_comm_hook(std::shared_ptr<CommHook> hook);
 
-  // Before a forward that will be synchronised: throws if the last reduction is incomplete; once, and only where a
-  // collective may be issued, rebuilds the buckets in the order in which gradients became ready.
-  void before_forward(bool collectives);
+  // Before a forward that will be synchronised: throws if the last reduction is incomplete. Whether the buckets are due
+  // to be rebuilt in the order in which gradients became ready.
+  bool before_forward();
+  void rebuild(int root);  // its order counts. Once. Collective
   // After any forward that records. `all_found`: the outputs are all that its result holds.
   void after_forward(std::span<const Tensor> outputs, bool all_found, bool synced);
+
+  // A backward announces its reduction to the join (null: none).
+  static constexpr int backward_event = 8;
+  void set_join(Join* join, const Joinable* model) {
+    join_ = join;
+    joinable_ = model;
+  }
+  // The part of a rank without data in a backward of the others: zeros; .grad is the mean.
+  void shadow_backward();
 
   const std::vector<NamedTensor>& parameters() const { return parameters_; }
 
@@ -45,7 +56,6 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
   enum class State : uint8_t { idle, counting, incomplete };
 
   std::vector<std::vector<int>> assign(std::span<const int64_t> limits, std::span<const int> order) const;
-  void rebuild();
   void use_hook(std::shared_ptr<CommHook> hook);
   bool tracks_use() const { return options_.static_graph || options_.find_unused_parameters; }
   bool untracked_forward() const {  // nothing was reached, but the last forward wants to be synchronised
@@ -68,6 +78,7 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
   void mark_missing();
   void finish();
   void complete_exchanges();
+  void follow_join();
   void complete_order();
   void abandon();  // what an exception in backward left behind
   void warn_if_all_used(const ForwardPass& forward);
@@ -84,7 +95,9 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
   std::shared_ptr<CommHook> hook_;
   std::shared_ptr<void> hook_claim_;
   bool hook_given_ = false;  // by the user
-  bool rebuilds_;            // still to do
+  Join* join_ = nullptr;
+  const Joinable* joinable_ = nullptr;
+  bool rebuilds_;  // still to do
   bool warned_ = false;
 
   std::weak_ptr<void> run_;  // alive while the followed backward runs

@@ -6,6 +6,7 @@
 #include <loom/autograd/engine.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/distributed/reducer.h>
+#include <loom/tensor/raw.h>
 
 namespace loom {
 
@@ -49,6 +50,7 @@ void Reducer::gradient_ready(int parameter) {
 
 void Reducer::count_early() {
   if (reached_.empty() || early_.empty()) return;
+  if (join_ && state_ == State::idle) join_->announce(*joinable_, backward_event);
   start_counting();
   for (const int parameter : std::exchange(early_, {})) count(parameter);
 }
@@ -154,6 +156,7 @@ void Reducer::mark_missing() {
 void Reducer::finish() {
   complete_exchanges();
   use_.finish();
+  if (join_) follow_join();
   for (size_t i = 0; i < parameters_.size(); ++i)
     if (const int p = static_cast<int>(i); !tracks_use() || use_.anywhere(p)) buckets_->publish(p);
   if (rebuilds_) complete_order();
@@ -182,6 +185,31 @@ void Reducer::complete_exchanges() {
     return true;
   };
   while (!open.empty()) std::erase_if(open, advance);
+}
+
+// What is different where some ranks have run out of data: what the mean is divided by, and how such a rank knows of a
+// static graph.
+void Reducer::follow_join() {
+  if (const double scale = join_->scale(); scale != 1)
+    for (const ReducedBucket& b : buckets_->buckets) raw::binary_into(Binary::mul, b.content.buffer, scale);
+  if (!first_of_static() || join_->all_active()) return;
+  std::vector<int> firings = firings_;
+  communicator_
+      .broadcast(view_over(firings.data(), DType::i32, {static_cast<int64_t>(firings.size())}), join_->first_active())
+      .wait();
+  if (join_->ran_out()) firings_ = firings;
+}
+
+void Reducer::shadow_backward() {
+  if (state_ == State::counting) abandon();
+  if (state_ == State::incomplete) fail(unfinished());
+  early_.clear();
+  for (const NamedTensor& p : parameters_) p.tensor.set_grad({});
+  start_counting();
+  for (size_t i = 0; i < parameters_.size(); ++i)
+    if (!ready_[i]) mark_ready(static_cast<int>(i), false);
+  if (first_of_static()) use_.exchange(communicator_);
+  finish();
 }
 
 // Parameters without a gradient come last.
