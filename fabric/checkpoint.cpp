@@ -195,6 +195,12 @@ StateEntry random_state(int rank, std::vector<std::string> all) {
 
 }  // namespace
 
+StateEntry Fabric::precision_entry() const {
+  return {[this] { return precision_->state_dict(); },
+          [this](const StateDict& s, bool) { precision_->check_state_dict(s); },
+          [this](const StateDict& s, bool) { precision_->load_state_dict(s); }};
+}
+
 // Every rank's random state (equal in most programs, but not in all), the step and where the loaders are. Collective.
 State Fabric::with_own_state(State state) {
   const Generator& mine = context().generator;
@@ -203,10 +209,7 @@ State Fabric::with_own_state(State state) {
   state.emplace_back("loom.step", StateEntry(global_step_));
   std::erase_if(loaders_, [](const auto& noted) { return noted.first.expired(); });
   if (const StateDict kept = precision_->state_dict(); !kept.tensors.empty() || !kept.values.empty())
-    state.emplace_back("loom.precision",
-                       StateEntry([this] { return precision_->state_dict(); },
-                                  [this](const StateDict& s, bool) { precision_->check_state_dict(s); },
-                                  [this](const StateDict& s, bool) { precision_->load_state_dict(s); }));
+    state.emplace_back("loom.precision", precision_entry());
   for (size_t i = 0; i < loaders_.size(); ++i)
     state.emplace_back("loom.loader " + std::to_string(i), loaders_[i].second);
   return state;

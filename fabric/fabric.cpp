@@ -70,6 +70,7 @@ std::shared_ptr<OptimizerSync> Fabric::setup_sync(optim::Optimizer& optimizer) {
   require_launched("setup_optimizers");
   std::shared_ptr<OptimizerSync> sync = strategy_->setup_optimizer(*communicator_, optimizer);
   precision_->setup_optimizer(sync);
+  optimizers_.push_back(sync);
   return sync;
 }
 

@@ -28,6 +28,7 @@
 #include <loom/accelerators/device.h>
 #include <loom/distributed/communicator.h>
 #include <loom/fabric/callback.h>
+#include <loom/fabric/join.h>
 #include <loom/fabric/logger.h>
 #include <loom/fabric/options.h>
 #include <loom/fabric/precision.h>
@@ -147,6 +148,17 @@ class Fabric {
     return NoSync(module.sync(), enabled);
   }
 
+  // Runs the loop on ranks that may have different numbers of batches (join.h). Several models: std::tie(a, b).
+  template <nn::Module M>
+  Joined join(const FabricModule<M>& module, const std::function<void()>& loop, const FabricJoinOptions& options = {}) {
+    return join_modules({&module.sync()}, loop, options);
+  }
+  template <nn::Module... M>
+  Joined join(const std::tuple<FabricModule<M>&...>& modules, const std::function<void()>& loop,
+              const FabricJoinOptions& options = {}) {
+    return std::apply([&](const auto&... m) { return join_modules({&m.sync()...}, loop, options); }, modules);
+  }
+
   // Collectives over all ranks. all_reduce: "mean", "sum", "min", "max", "product"; the argument is left as it is.
   Tensor all_reduce(const Tensor& x, std::string_view reduce_op = "mean");
   double all_reduce(double x, std::string_view reduce_op = "mean");
@@ -220,6 +232,9 @@ class Fabric {
   Communicator& ranks(const char* what) const;  // for `what`, which needs a launched Fabric
   std::shared_ptr<ModuleSync> place(std::vector<NamedTensor> parameters, std::vector<NamedTensor> buffers, bool move);
   std::shared_ptr<OptimizerSync> setup_sync(optim::Optimizer& optimizer);
+  Joined join_modules(const std::vector<ModuleSync*>& modules, const std::function<void()>& loop,
+                      const FabricJoinOptions& options);
+  StateEntry precision_entry() const;
   bool step(OptimizerSync& optimizer);
   void zero_grad(OptimizerSync& optimizer, bool set_to_none);
   double clip(OptimizerSync& optimizer, const ClipOptions& options);
@@ -238,6 +253,7 @@ class Fabric {
   int local_rank_ = 0, node_rank_ = 0;
   int64_t global_step_ = 0;
   std::vector<std::pair<std::weak_ptr<void>, StateEntry>> loaders_;  // positions of those that are still in use
+  std::vector<std::weak_ptr<OptimizerSync>> optimizers_;             // that are still in use
   std::vector<std::shared_ptr<class DirectoryLock>> locks_;
 };
 

@@ -5,8 +5,10 @@
 
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/ops.h>
+#include <loom/fabric/state_broadcast.h>
 #include <loom/fabric/strategies/ddp.h>
 #include <loom/fabric/strategies/single.h>
+#include <loom/tensor/create.h>
 
 namespace loom {
 
@@ -56,7 +58,20 @@ std::vector<Tensor> OptimizerSync::gradients() const {
   return out;
 }
 
-void OptimizerSync::agree(const Tensor& found) const { world_->all_reduce(found, ReduceOp::max).wait(); }
+void OptimizerSync::agree(const Tensor& found) const {
+  if (join_) join_->announce(*this, 1);
+  world_->all_reduce(found, ReduceOp::max).wait();
+}
+
+void OptimizerSync::shadow(int) {
+  Device device;  // that of the finding
+  for (const optim::Group& group : optimizer_->param_groups())
+    if (!group.parameters.empty()) device = group.parameters.front().tensor.device();
+  const Tensor nothing = zeros({1}, {DType::f32, device});
+  world_->all_reduce(nothing, ReduceOp::max).wait();
+}
+
+void OptimizerSync::adopt(int rank) { broadcast_state(*world_, state_entry(StateEntry(*optimizer_)), rank); }
 
 // Summed in f64 whatever the dtype: the norm of many small parts loses nothing.
 double OptimizerSync::grad_norm(double p) const {

@@ -13,6 +13,7 @@
 
 #include <loom/autograd/parameter.h>
 #include <loom/distributed/communicator.h>
+#include <loom/distributed/join.h>
 #include <loom/fabric/state.h>
 #include <loom/nn/module.h>
 #include <loom/nn/optim/optimizer.h>
@@ -31,14 +32,17 @@ class ModuleSync {
   virtual bool set_sync([[maybe_unused]] bool enabled) { return true; }
   // How a checkpoint reads and writes the module. `held`: what this rank holds; the result speaks of whole tensors.
   virtual StateEntry state_entry(StateEntry held) { return held; }
+  // What takes part in fabric.join; null: ranks cannot run out of data, or there is but one.
+  virtual Joinable* joinable() { return nullptr; }
 };
 
-// What a strategy does for one optimizer. Collective where it says so: all ranks call in the same order.
-class OptimizerSync {
+// What a strategy does for one optimizer. Collective where it says so: all ranks call in the same order. In a join,
+// ranks without data follow agree, and take over the state at the end.
+class OptimizerSync : public Joinable {
  public:
   // Both outlive this.
   OptimizerSync(Communicator& world, optim::Optimizer& optimizer) : world_(&world), optimizer_(&optimizer) {}
-  virtual ~OptimizerSync() = default;
+  ~OptimizerSync() override = default;
   OptimizerSync(const OptimizerSync&) = delete;
   OptimizerSync& operator=(const OptimizerSync&) = delete;
 
@@ -55,12 +59,19 @@ class OptimizerSync {
   // How a checkpoint reads and writes the optimizer's state, as ModuleSync::state_entry.
   virtual StateEntry state_entry(StateEntry held) { return held; }
 
+  Communicator& join_communicator() const override { return *world_; }
+  bool joined() const override { return join_ != nullptr; }
+  void set_join(Join* join) override { join_ = join; }
+  void shadow(int event) override;
+  void adopt(int rank) override;
+
  protected:
   Communicator& world() const { return *world_; }
 
  private:
   Communicator* world_;
   optim::Optimizer* optimizer_;
+  Join* join_ = nullptr;
 };
 
 // This rank's part of the samples.

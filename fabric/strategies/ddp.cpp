@@ -20,6 +20,8 @@ class DdpSync final : public ModuleSync {
     return before;
   }
 
+  Joinable* joinable() override { return &ddp_; }
+
  private:
   DistributedDataParallel ddp_;
 };

@@ -1,0 +1,67 @@
+// fabric.join: uneven inputs.
+#include <optional>
+
+#include <loom/fabric/fabric.h>
+#include <loom/fabric/state_broadcast.h>
+#include <loom/tensor/context.h>
+
+namespace loom {
+
+namespace {
+
+// What issues no collectives in the loop, but has to be alike on all ranks after it.
+class KeptAlike final : public Joinable {
+ public:
+  KeptAlike(Communicator& ranks, StateEntry entry) : ranks_(ranks), entry_(std::move(entry)) {}
+  Communicator& join_communicator() const override { return ranks_; }
+  bool joined() const override { return false; }
+  void set_join(Join*) override {}
+  void shadow(int) override {}
+  void adopt(int rank) override { broadcast_state(ranks_, entry_, rank); }
+
+ private:
+  Communicator& ranks_;
+  StateEntry entry_;
+};
+
+// How far this rank's random numbers are: ranks that draw alike go on alike.
+StateEntry random_entry() {
+  return {[] {
+            const Generator& g = context().generator;
+            return StateDict({}, {{"seed", std::to_string(g.seed)}, {"offset", std::to_string(g.offset)}});
+          },
+          [](const StateDict& state, bool) {
+            context().generator = {text_to_unsigned(state.value("seed")), text_to_unsigned(state.value("offset"))};
+          }};
+}
+
+}  // namespace
+
+Joined Fabric::join_modules(const std::vector<ModuleSync*>& modules, const std::function<void()>& loop,
+                            const FabricJoinOptions& options) {
+  require_launched("join");
+  std::vector<Joinable*> all;
+  for (ModuleSync* m : modules) {
+    if (Joinable* const joinable = m->joinable())
+      all.push_back(joinable);
+    else
+      check(world_size() == 1, "join: under the strategy '", strategy_->name(), "' ranks cannot run out of data");
+  }
+  if (all.empty() || !options.enable) {
+    loop();
+    return {};
+  }
+  std::erase_if(optimizers_, [](const auto& o) { return o.expired(); });
+  std::vector<std::shared_ptr<OptimizerSync>> optimizers;
+  for (const auto& weak : optimizers_) all.push_back(optimizers.emplace_back(weak.lock()).get());
+  std::vector<StateEntry> entries{StateEntry(global_step_), precision_entry(), random_entry()};
+  for (const auto& named : options.state) entries.push_back(named.second);
+  std::vector<std::unique_ptr<KeptAlike>> kept;
+  for (const StateEntry& entry : entries)
+    all.push_back(kept.emplace_back(std::make_unique<KeptAlike>(*communicator_, entry)).get());
+  return loom::join(all, loop,
+                    {.divide_by_initial_world_size = options.divide_by_initial_world_size,
+                     .throw_on_early_termination = options.throw_on_early_termination});
+}
+
+}  // namespace loom

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+// Uneven inputs and compressed gradients through Fabric.
+#include <loom/distributed/default_hooks.h>
+#include <loom/distributed/power_sgd.h>
+#include <loom/fabric/strategies/ddp.h>
+#include <loom/nn/optim/decay.h>
+#include <loom/tensor/context.h>
+
+#include "fabric_worlds.h"
+
+using namespace fabric_test;
+
+namespace {
+
+// Bit for bit. Collective.
+bool alike(Fabric& fabric, const std::vector<Tensor>& tensors) {
+  bool same = true;
+  for (const Tensor& t : tensors) {
+    const Tensor all = fabric.all_gather(t);
+    for (int64_t r = 1; r < fabric.world_size(); ++r) same = same && equal(all[r], all[0]);
+  }
+  return same;
+}
+
+Tensor loss_of(const FabricModule<Net>& model, int64_t begin) {
+  return mse_loss(model(rows(begin, 4, 6)), rows(begin + 9, 4, 3));
+}
+
+// Asks all ranks before each step, as loss scaling does, and remembers how many there were.
+class Asking final : public Precision {
+ public:
+  std::string_view name() const override { return "asking"; }
+  bool step(OptimizerSync& optimizer) override {
+    ++asked;
+    const Tensor found = zeros({});
+    optimizer.agree(found);
+    return found.item<float>() == 0 && Precision::step(optimizer);
+  }
+  StateDict state_dict() const override { return {{}, {{"asked", std::to_string(asked)}}}; }
+  void load_state_dict(const StateDict& saved) override { asked = text_to_integer<int>(saved.value("asked")); }
+  int asked = 0;
+};
+
+class Alone final : public Strategy {
+ public:
+  std::string_view name() const override { return "alone"; }
+  std::unique_ptr<ModuleSync> setup_module(Communicator&, std::vector<NamedTensor>, std::vector<NamedTensor>) override {
+    return std::make_unique<ModuleSync>();
+  }
+};
+
+FabricOptions under_ddp(Communicator& ranks, std::shared_ptr<CommHook> hook) {
+  FabricOptions options = over(ranks);
+  options.plugins.strategy = std::make_shared<DdpStrategy>(DdpOptions{.comm_hook = std::move(hook)});
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("join: afterwards ranks hold the same model, optimizer, scheduler, step and random numbers") {
+  for_each_world([](Communicator& ranks) {
+    const auto precision = std::make_shared<Asking>();
+    FabricOptions options = over(ranks);
+    options.plugins.precision = precision;
+    Fabric fabric(options);
+    fabric.launch([&] {
+      Net net = seeded();
+      optim::AdamW adamw(nn::parameters(net), {.lr = 0.01});
+      optim::StepLR scheduler(adamw, 2, 0.5);
+      auto [model, optimizer] = fabric.setup(net, adamw);
+      const auto step = [&, &model = model, &optimizer = optimizer](int i) {
+        optimizer.zero_grad();
+        const Tensor loss = loss_of(model, 50 * i + 4 * fabric.global_rank());
+        fabric.backward(loss + rand({1}).sum() * 0.0);
+        fabric.clip_gradients(model, optimizer, {.max_norm = 1});
+        CHECK(optimizer.step());
+        scheduler.step();
+      };
+      const int last = 1 + 2 * (fabric.world_size() - 1);
+      for (int epoch = 0; epoch < 2; ++epoch) {
+        const int batches =
+            1 + 2 * (epoch == 0 ? fabric.global_rank() : fabric.world_size() - 1 - fabric.global_rank());
+        const Joined joined = fabric.join(model,
+                                          [&] {
+                                            for (int i = 0; i < batches; ++i) step(i);
+                                          },
+                                          {.state = {{"scheduler", scheduler}}});
+        CHECK(joined.uneven == (fabric.world_size() > 1));
+        CHECK(alike(fabric, values(net)));
+        CHECK(alike(fabric, values(adamw.state_dict())));
+        CHECK(alike(fabric, values(scheduler.state_dict())));
+        CHECK(fabric.global_step() == last * (epoch + 1));
+        CHECK(precision->asked == last * (epoch + 1));
+        CHECK(alike(fabric, {full({}, static_cast<double>(context().generator.offset), i64)}));
+      }
+      for (int i = 0; i < 3; ++i) step(i);  // without join: nobody has missed anything
+      CHECK(alike(fabric, values(net)));
+    });
+  });
+}
+
+TEST_CASE("join: loss scaling; an overflow on a rank with data is skipped by those that have some") {
+  for_each_world([](Communicator& ranks) {
+    FabricOptions options = over(ranks);
+    options.precision = "16-mixed";
+    Fabric fabric(options);
+    fabric.launch([&] {
+      Net net = seeded();
+      optim::AdamW adamw(nn::parameters(net), {.lr = 0.01});
+      auto [model, optimizer] = fabric.setup(net, adamw);
+      int taken = 0;
+      for (int epoch = 0; epoch < 2; ++epoch) {
+        const int batches = fabric.global_rank() == 0 ? 2 : 5;
+        fabric.join(model, [&, &model = model, &optimizer = optimizer] {
+          for (int i = 0; i < batches; ++i) {
+            optimizer.zero_grad();
+            const bool overflows = i == batches - 1 && fabric.global_rank() == fabric.world_size() - 1;
+            fabric.backward(loss_of(model, 4 * i) * (overflows ? 1e30 : 1.0));
+            taken += optimizer.step() ? 1 : 0;
+            CHECK(fabric.global_step() == taken);
+          }
+        });
+        taken = (epoch + 1) * (fabric.world_size() == 1 ? 1 : 4);
+        CHECK(fabric.global_step() == taken);
+        CHECK(dynamic_cast<ScaledPrecision&>(fabric.precision()).scaler()->get_scale() == 65536 / (epoch == 0 ? 2 : 4));
+        CHECK(alike(fabric, values(net)));
+        CHECK(alike(fabric, values(adamw.state_dict())));
+      }
+    });
+  });
+}
+
+TEST_CASE("join: one rank runs the loop as it is; options; several models") {
+  for_each_world([](Communicator& ranks) {
+    Fabric fabric(over(ranks));
+    CHECK(contains(error_text([&] {
+                     Net net = seeded();
+                     const auto self = self_communicator();
+                     Fabric other(over(*self));
+                     other.launch([&] {
+                       auto model = other.setup(net);
+                       fabric.join(model, [] {});
+                     });
+                   }),
+                   "join: call fabric.launch(...) first"));
+    fabric.launch([&] {
+      Net a = seeded(), b = seeded(5);
+      optim::SGD sgd_a(nn::parameters(a), {.lr = 0.1}), sgd_b(nn::parameters(b), {.lr = 0.1});
+      auto [one, optimizer_a] = fabric.setup(a, sgd_a);
+      auto [two, optimizer_b] = fabric.setup(b, sgd_b);
+      int inside = 0;
+      CHECK(!fabric.join(one, [&] { ++inside; }, {.enable = false}).uneven);
+      CHECK(!fabric.join(one, [&] { ++inside; }).uneven);
+      CHECK(inside == 2);
+      fabric.join(std::tie(one, two),
+                  [&, &one = one, &two = two, &optimizer_a = optimizer_a, &optimizer_b = optimizer_b] {
+                    for (int i = 0; i < 1 + fabric.global_rank(); ++i) {
+                      optimizer_a.zero_grad();
+                      fabric.backward(loss_of(one, 4 * i));
+                      optimizer_a.step();
+                      optimizer_b.zero_grad();
+                      fabric.backward(loss_of(two, 4 * i));
+                      optimizer_b.step();
+                    }
+                  });
+      CHECK(alike(fabric, values(a)));
+      CHECK(alike(fabric, values(b)));
+      CHECK(fabric.global_step() == 2 * fabric.world_size());
+
+      const std::string text = error_text([&, &one = one] {
+        fabric.join(one,
+                    [&] {
+                      for (int i = 0; i < (fabric.global_rank() == 0 ? 1 : 2); ++i) fabric.backward(loss_of(one, 0));
+                    },
+                    {.throw_on_early_termination = true});
+      });
+      if (fabric.world_size() > 1)
+        CHECK(contains(text, fabric.global_rank() == 0 ? "exhausted all inputs" : "Throwing across all ranks"));
+    });
+    FabricOptions options = over(ranks);
+    options.plugins.strategy = std::make_shared<Alone>();
+    Fabric alone(options);
+    alone.launch([&] {
+      Net net = seeded();
+      auto model = alone.setup(net);
+      const std::string text = error_text([&] { alone.join(model, [] {}); });
+      CHECK(text == (alone.world_size() == 1 ? "" : "join: under the strategy 'alone' ranks cannot run out of data"));
+    });
+  });
+}
+
+TEST_CASE("a strategy with compressed gradients; the hook's state in a checkpoint") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    const auto hook = [] { return std::make_shared<PowerSgdHook>(PowerSgdOptions{.start_powerSGD_iter = 1}); };
+    const auto steps = [](Fabric& fabric, const FabricModule<Net>& model, auto& optimizer, int from, int to) {
+      for (int i = from; i < to; ++i) {
+        optimizer.zero_grad();
+        fabric.backward(loss_of(model, 50 * i + 4 * fabric.global_rank()));
+        optimizer.step();
+      }
+    };
+    std::vector<Tensor> expected;
+    for (const bool resumed : {false, true}) {
+      const auto power = hook();
+      Fabric fabric(under_ddp(ranks, power));
+      fabric.launch([&] {
+        Net net = seeded(resumed ? 9 : 3);
+        optim::AdamW adamw(nn::parameters(net), {.lr = 0.01});
+        auto [model, optimizer] = fabric.setup(net, adamw);
+        const State state{{"model", model}, {"optimizer", optimizer}, {"comm_hook", *power}};
+        if (resumed) {
+          fabric.load(folder / "power.ckpt", state);
+        } else {
+          steps(fabric, model, optimizer, 0, 4);
+          fabric.save(folder / "power.ckpt", state);
+        }
+        CHECK(power->iter() == 4);
+        steps(fabric, model, optimizer, 4, 8);
+        if (resumed)
+          CHECK(equal_all(values(net), expected));
+        else
+          expected = values(net);
+      });
+    }
+    std::vector<std::vector<Tensor>> found;
+    for (const auto& h : {allreduce_hook(), bf16_compress_hook()}) {
+      Fabric fabric(under_ddp(ranks, h));
+      fabric.launch([&] {
+        Net net = seeded();
+        optim::SGD sgd(nn::parameters(net), {.lr = 0.1});
+        auto [model, optimizer] = fabric.setup(net, sgd);
+        steps(fabric, model, optimizer, 0, 4);
+        CHECK(alike(fabric, values(net)));
+        found.push_back(values(net));
+      });
+    }
+    CHECK(!equal_all(found[0], found[1]));
+    CHECK(difference(found[0], found[1]) < 1e-3);
+  });
+}
