@@ -142,7 +142,7 @@ void Cpu::cross_entropy_grad(const View& dlogits, const View& g, const View& lse
     };
     const auto ignored = [&](int64_t n) { return t.data()[n] == options.ignore_index; };
     const auto each_row = [&](int64_t begin, int64_t end) {
-      RowTarget<T> target(rows, classes);
+      RowTarget<T> target(rows * classes, classes);
       for (int64_t n = begin; n < end; ++n) {
         T* const dx = target.begin(out.data() + n * classes);
         if (ignored(n))

@@ -87,7 +87,7 @@ void Cpu::layer_norm(const View& y, const View& mean, const View& rstd, const Vi
     const DenseInput<T> in(x), weight(w), bias(b);
     const DenseOutput<T> out(y), mean_out(rms ? View() : mean), rstd_out(rstd);
     parallel_for(rows, grain_of(n * 4), [&](int64_t begin, int64_t end) {
-      RowTarget<T> target(rows, n);
+      RowTarget<T> target(rows * n, n);
       for (int64_t r = begin; r < end; ++r) {
         layer_norm_row(target.begin(out.data() + r * n), rms ? nullptr : mean_out.data() + r, rstd_out.data() + r,
                        in.data() + r * n, weight.data(), bias.data(), n, eps);
@@ -110,7 +110,7 @@ void Cpu::layer_norm_grad(const View& dx, const View& dw, const View& db, const 
     const Scratch<T> dw_parts(dw.data != nullptr ? parts * n : 0), db_parts(db.data != nullptr ? parts * n : 0);
     const LayerNormGrad<T> grad{n, weight.data()};
     parallel_for(parts, grain_of(rows / parts * n * 4), [&](int64_t begin, int64_t end) {
-      RowTarget<T> target(rows, n);
+      RowTarget<T> target(rows * n, n);
       for (int64_t p = begin; p < end; ++p) {
         T* const dw_part = dw.data != nullptr ? dw_parts.data() + p * n : nullptr;
         T* const db_part = db.data != nullptr ? db_parts.data() + p * n : nullptr;

@@ -51,6 +51,14 @@ class Loop {
   // Inner elements follow each other in operand k.
   bool dense(size_t k, size_t item) const { return inner_stride(k) == static_cast<int64_t>(item) || numel_ == 1; }
 
+  // A walk goes through operand k's memory from one end to the other.
+  bool contiguous(size_t k, size_t item) const {
+    auto step = static_cast<int64_t>(item);
+    for (int i = rank_ - 1; i >= 0; step *= dims_[i--].extent)
+      if (dims_[i].strides[k] != step) return false;
+    return true;
+  }
+
   // Addresses of element `index` of the walk.
   Pointers at(int64_t index) const {
     Pointers p = data_;

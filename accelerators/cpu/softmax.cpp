@@ -26,7 +26,7 @@ struct Extents {
 template <class T, class F>
 void for_each_row(T* y, const Extents& e, const F& f) {
   parallel_for(e.outer, grain_of(e.n * 4), [&](int64_t begin, int64_t end) {
-    RowTarget<T> target(e.outer, e.n);
+    RowTarget<T> target(e.outer * e.n, e.n);
     for (int64_t r = begin; r < end; ++r) {
       f(target.begin(y + r * e.n), r * e.n);
       target.end(y + r * e.n, e.n);
