@@ -33,9 +33,9 @@ class Cpu final : public CpuMemory {
   void cross_entropy_grad(const View& dlogits, const View& g, const View& lse, const View& logits, const View& target,
                           const CrossEntropy& options) override;
   void layer_norm(const View& y, const View& mean, const View& rstd, const View& x, const View& w, const View& b,
-                  double eps, bool rms) override;
+                  double eps, bool rms, int64_t spread) override;
   void layer_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x, const View& w,
-                       const View& mean, const View& rstd, bool rms) override;
+                       const View& mean, const View& rstd, bool rms, int64_t spread) override;
   void batch_statistics(const View& mean, const View& var, const View& x) override;
   void batch_norm(const View& y, const View& x, const View& mean, const View& var, const View& w, const View& b,
                   double eps) override;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 
+#include <loom/accelerators/cpu/sums.h>
 #include <loom/accelerators/cpu/vector_math.h>
 
 namespace loom::cpu {
@@ -100,24 +101,25 @@ struct Moments {
   double mean, variance;
 };
 
-// Mean and biased variance over `runs` stretches of n elements, `step` apart. The second pass is taken around the first
-// one's mean and corrected by what that mean was off, so an offset far above the deviation does no harm.
+// Mean and biased variance of n elements, in one pass of sums around the first of them; where that lies so far from the
+// mean that the variance would lose digits, in a second one around the mean.
 template <class T>
-Moments moments(const T* x, int64_t runs, int64_t n, int64_t step) {
-  const auto count = static_cast<double>(runs * n);
-  double sum = 0, off = 0, squares = 0;
-  for (int64_t r = 0; r < runs; ++r) sum += blocked_sum<T>(n, [row = x + r * step](int64_t i) { return row[i]; });
-  const T around = static_cast<T>(sum / count);
-  for (int64_t r = 0; r < runs; ++r) {
-    const T* row = x + r * step;
-    const auto sums = blocked_sums<T>(
-        n, [=](int64_t i) { return row[i] - around; },
-        [=](int64_t i) { return (row[i] - around) * (row[i] - around); });
-    off += sums[0];
-    squares += sums[1];
+Moments moments(const T* x, int64_t n) {
+  const auto count = static_cast<double>(n);
+  T around = x[0];
+  for (bool again = false;; again = true) {
+    const auto sums = sums_of<T, 2>(
+        n,
+        [middle = broadcast(around)](Vec<T> v) {
+          const Vec<T> d = v - middle;
+          return std::array{d, d * d};
+        },
+        x);
+    const double off = sums[0] / count, variance = std::max(0.0, sums[1] / count - off * off);
+    const double mean = static_cast<double>(around) + off;
+    if (again || !(off * off > 16 * variance)) return {mean, variance};
+    around = static_cast<T>(mean);
   }
-  off /= count;
-  return {static_cast<double>(around) + off, std::max(0.0, squares / count - off * off)};
 }
 
 template <class T>
