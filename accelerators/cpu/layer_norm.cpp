@@ -13,8 +13,7 @@ using namespace cpu;
 
 namespace {
 
-constexpr int64_t piece = 2048;         // of a row, when it is walked to be written
-constexpr int64_t ahead_bytes = 16384;  // of the next row, asked for while this one is worked on
+constexpr int64_t piece = 2048;  // of a row, when it is walked to be written
 
 // How weights lie along rows of n elements: element e of all takes number e / spread % count.
 struct Weights {
@@ -151,11 +150,6 @@ void sum_parts(T* total, const T* parts, int64_t count, int64_t n) {
   }
 }
 
-template <class S>
-void ask_for_row(const S* x, int64_t n) {
-  prefetch_run(x, std::min(n * static_cast<int64_t>(sizeof(S)), ahead_bytes));
-}
-
 }  // namespace
 
 void Cpu::layer_norm(const View& y, const View& mean, const View& rstd, const View& x, const View& w, const View& b,
@@ -174,7 +168,7 @@ void Cpu::layer_norm(const View& y, const View& mean, const View& rstd, const Vi
       RowTarget<S> target(rows * n, std::min(n, piece));
       for (int64_t r = begin; r < end; ++r) {
         if (r + 1 < end) ask_for_row(in.data() + (r + 1) * n, n);
-        const T* const row = source(in.data() + r * n);
+        const T* const row = source(in.data() + r * n, n);
         const Statistics<T> s = statistics_of(row, n, eps, rms);
         if (!rms) mean_out.data()[r] = s.mean;
         rstd_out.data()[r] = s.rstd;
@@ -228,8 +222,8 @@ void Cpu::layer_norm_grad(const View& dx, const View& dw, const View& db, const 
           if (r + 1 < last) ask_for_row(g.data() + (r + 1) * n, n);
           if (r + 1 < last) ask_for_row(in.data() + (r + 1) * n, n);
           const int64_t first = weights.first(r);
-          RowGrad<T> grad{source_g(g.data() + r * n),
-                          source_x(in.data() + r * n),
+          RowGrad<T> grad{source_g(g.data() + r * n, n),
+                          source_x(in.data() + r * n, n),
                           w.data != nullptr ? weight.data() + first : nullptr,
                           dw_part != nullptr ? dw_part + first : nullptr,
                           db_part != nullptr ? db_part + first : nullptr,

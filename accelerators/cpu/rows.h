@@ -53,17 +53,17 @@ double blocked_sum(int64_t n, const F& f) {
 // The largest of x[0 .. n), -infinity for n = 0. NaNs may be passed over: what follows (exp) meets them again.
 template <class T>
 T largest(const T* x, int64_t n) {
-  constexpr int64_t lanes =
-      32;  // written out: clang does not vectorise a maximum that must respect NaN (g++ unrolls 16)
-  T best[lanes];
-  for (T& b : best) b = -std::numeric_limits<T>::infinity();
+  constexpr int64_t width = lanes<T>, ways = 4;
+  const auto larger = [](auto a, auto b) { return b > a ? b : a; };
+  const Vec<T> none = broadcast(-std::numeric_limits<T>::infinity());
+  Vec<T> best[ways] = {none, none, none, none};
   int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (int64_t l = 0; l < lanes; ++l) best[l] = x[i + l] > best[l] ? x[i + l] : best[l];
-  for (int64_t l = 0; i < n; ++i, ++l) best[l] = x[i] > best[l] ? x[i] : best[l];
-  for (int64_t half = lanes / 2; half > 0; half /= 2)
-    for (int64_t l = 0; l < half; ++l) best[l] = best[l + half] > best[l] ? best[l + half] : best[l];
-  return best[0];
+  for (; i + ways * width <= n; i += ways * width)
+#pragma GCC unroll 4
+    for (int64_t w = 0; w < ways; ++w) best[w] = larger(best[w], load(x + i + w * width));
+  for (; i + width <= n; i += width) best[0] = larger(best[0], load(x + i));
+  if (i < n) best[1] = larger(best[1], first_or(load_first(x + i, n - i), none, n - i));
+  return across(larger(larger(best[0], best[1]), larger(best[2], best[3])), larger);
 }
 
 // y[i] = exp(x[i] - top) with top >= x[i], and their sum. y may be null: the sum alone is wanted.
@@ -77,7 +77,8 @@ double sum_of_exp(T* y, const T* x, int64_t n, T top) {
     T* __restrict const to = y != nullptr ? y + begin : powers;
     const T* __restrict const from = x + begin;
     for (int64_t i = 0; i < count; ++i) to[i] = vector_math::exp_below(from[i] - top);
-    total += blocked_sum<T>(count, [=](int64_t i) { return to[i]; });
+    total += sums_of<T, 1>(
+        count, [](Vec<T> v) { return std::array{v}; }, to)[0];
   }
   return total;
 }

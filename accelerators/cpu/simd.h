@@ -138,6 +138,19 @@ inline constexpr bool may_have_pair_products = false;
 inline bool has_pair_products() { return false; }
 #endif
 
+// Products of the low 32 bits of each lane, in 64.
+[[gnu::always_inline]] inline Vec<uint64_t> low_products(Vec<uint64_t> a, Vec<uint64_t> b) {
+#if defined(__AVX512F__)
+  return (Vec<uint64_t>)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (Vec<uint64_t>)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+  return (Vec<uint64_t>)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+  return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
+}
+
 // The scalar twin of fma, for loops that the compiler turns into vectors: body and tail round alike.
 template <class T>
 [[gnu::always_inline]] inline T multiply_add(T a, T b, T c) {

@@ -1,6 +1,7 @@
 // Writing large outputs past the caches, which saves reading their lines first.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -52,6 +53,13 @@ class LineWriter {
   alignas(64) char buffer_[capacity + 2 * line];
 };
 
+// A row that will be read after this one: memory gets to work while this one is worked on.
+template <class S>
+void ask_for_row(const S* x, int64_t n) {
+  constexpr int64_t most = 16384;  // bytes; what comes later is asked for by the processor itself
+  prefetch_run(x, std::min(n * static_cast<int64_t>(sizeof(S)), most));
+}
+
 template <class To, class From>
 void convert_row(To* __restrict y, const From* __restrict x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = static_cast<To>(static_cast<compute_type<To>>(x[i]));
@@ -62,20 +70,19 @@ template <class S>
 class RowSource {
  public:
   using T = compute_type<S>;
-  explicit RowSource(int64_t n) : n_(n) {
-    if constexpr (!std::is_same_v<S, T>) row_ = Scratch<T>(n);
+  explicit RowSource(int64_t longest) {
+    if constexpr (!std::is_same_v<S, T>) row_ = Scratch<T>(longest);
   }
-  const T* operator()(const S* x) {
+  const T* operator()(const S* x, int64_t n) {
     if constexpr (std::is_same_v<S, T>)
       return x;
     else {
-      convert_row(row_.data(), x, n_);
+      convert_row(row_.data(), x, n);
       return row_.data();
     }
   }
 
  private:
-  int64_t n_;
   Scratch<T> row_;
 };
 

@@ -32,27 +32,32 @@ template <class V, class F>
   }
 }
 
-// Lanes added pairwise in double; a vector of double stays what it is.
-[[gnu::always_inline]] inline Vec<double> widened(Vec<double> v) { return v; }
-[[gnu::always_inline]] inline Vec<double> widened(Vec<float> v) {
+// The halves of v in double, put together; a vector of double stays what it is.
+template <class F>
+[[gnu::always_inline]] inline Vec<double> widened(Vec<double> v, const F&) {
+  return v;
+}
+template <class F>
+[[gnu::always_inline]] inline Vec<double> widened(Vec<float> v, const F& f) {
   using Half = std::make_integer_sequence<int, lanes<double>>;
-  return __builtin_convertvector(lanes_from(v, 0, Half()), Vec<double>) +
-         __builtin_convertvector(lanes_from(v, lanes<double>, Half()), Vec<double>);
+  return f(__builtin_convertvector(lanes_from(v, 0, Half()), Vec<double>),
+           __builtin_convertvector(lanes_from(v, lanes<double>, Half()), Vec<double>));
 }
 
-// Zero in all but the first n lanes, whatever is there.
-template <class T>
-[[gnu::always_inline]] inline Vec<T> first_only(Vec<T> v, int64_t n) {
-  using Lane = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+// v in the first n lanes, `other` in the rest.
+template <class V>
+[[gnu::always_inline]] inline V first_or(V v, V other, int64_t n) {
+  using Lane = std::conditional_t<sizeof(v[0]) == 4, int32_t, int64_t>;
   Vec<Lane> index;
-  for (int i = 0; i < lanes<T>; ++i) index[i] = i;
-  return (Vec<T>)((Vec<Lane>)v & (Vec<Lane>)(index < broadcast(static_cast<Lane>(n))));
+  for (int i = 0; i < lanes<Lane>; ++i) index[i] = i;
+  return index < broadcast(static_cast<Lane>(n)) ? v : other;
 }
 
 // f(vectors of each x) gives `count` vectors of terms; the sums of all terms over n elements.
 template <class T, size_t count, class F, class... S>
 [[gnu::always_inline]] inline std::array<double, count> sums_of(int64_t n, const F& f, const S*... x) {
   constexpr int64_t width = lanes<T>, ways = 4, piece = 2048;
+  const auto add = [](auto a, auto b) { return a + b; };
   Vec<double> total[count] = {};
   for (int64_t begin = 0; begin < n; begin += piece) {
     const int64_t end = std::min(n, begin + piece);
@@ -71,12 +76,12 @@ template <class T, size_t count, class F, class... S>
     }
     if (i < end) {
       const std::array<Vec<T>, count> terms = f(load_first(x + i, end - i)...);
-      for (size_t k = 0; k < count; ++k) sum[1][k] += first_only<T>(terms[k], end - i);
+      for (size_t k = 0; k < count; ++k) sum[1][k] += first_or(terms[k], Vec<T>{}, end - i);
     }
-    for (size_t k = 0; k < count; ++k) total[k] += widened((sum[0][k] + sum[1][k]) + (sum[2][k] + sum[3][k]));
+    for (size_t k = 0; k < count; ++k) total[k] += widened((sum[0][k] + sum[1][k]) + (sum[2][k] + sum[3][k]), add);
   }
   std::array<double, count> result;
-  for (size_t k = 0; k < count; ++k) result[k] = across(total[k], [](auto a, auto b) { return a + b; });
+  for (size_t k = 0; k < count; ++k) result[k] = across(total[k], add);
   return result;
 }
 
