@@ -32,32 +32,39 @@ void for_pieces(const View& y, const View& x, Mask* mask, const F& f) {
   out.store();
 }
 
+// The first n numbers of a draw that are below `below`, as 1, and the others, as 0.
+void compare(uint8_t* __restrict kept, const uint32_t* __restrict w, uint32_t below, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) kept[i] = (w[i] >> 8) < below ? 1 : 0;
+}
+
+// By multiplication: g++ makes no vectors of a choice between two numbers here.
+template <class T>
+void scale(T* __restrict y, const T* __restrict x, const uint8_t* __restrict kept, T factor, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * (static_cast<T>(kept[i]) * factor);
+}
+
 }  // namespace
 
-void Cpu::dropout(const View& y, const View& mask, const View& x, double keep, double scale, const Philox& state) {
+void Cpu::dropout(const View& y, const View& mask, const View& x, double keep, double factor, const Philox& state) {
   with_floating("dropout", x.dtype, [&]<class S> {
     using T = compute_type<S>;
-    const auto below = static_cast<uint32_t>(std::ceil(keep * 0x1p24));  // of the 24 bits that make a number in [0, 1)
-    const T factor = static_cast<T>(scale);
-    for_pieces<S>(y, x, mask.as<uint8_t>(),
-                  [&](T* __restrict to, const T* __restrict from, uint8_t* __restrict kept, int64_t first, int64_t n) {
-                    alignas(64) Words w;
-                    draw_words(w, state, first / 4);
-                    for (int64_t i = 0; i < n; ++i) kept[i] = (w[static_cast<size_t>(i)] >> 8) < below;
-                    for (int64_t i = 0; i < n; ++i)
-                      to[i] = from[i] * ((w[static_cast<size_t>(i)] >> 8) < below ? factor : T(0));
-                  });
+    // Of the 24 bits that make a number in [0, 1); as a float, for the same mask as a draw of Random::bernoulli.
+    const auto below = static_cast<uint32_t>(std::ceil(static_cast<double>(static_cast<float>(keep)) * 0x1p24));
+    for_pieces<S>(y, x, mask.as<uint8_t>(), [&](T* to, const T* from, uint8_t* kept, int64_t first, int64_t n) {
+      alignas(64) Words w;
+      draw_words(w, state, first / 4);
+      compare(kept, w.data(), below, n);
+      scale(to, from, kept, static_cast<T>(factor), n);
+    });
   });
 }
 
-void Cpu::dropout_grad(const View& dx, const View& g, const View& mask, double scale) {
+void Cpu::dropout_grad(const View& dx, const View& g, const View& mask, double factor) {
   with_floating("dropout", g.dtype, [&]<class S> {
     using T = compute_type<S>;
-    const T factor = static_cast<T>(scale);
-    for_pieces<S>(dx, g, mask.as<const uint8_t>(),
-                  [=](T* __restrict to, const T* __restrict from, const uint8_t* __restrict kept, int64_t, int64_t n) {
-                    for (int64_t i = 0; i < n; ++i) to[i] = from[i] * (kept[i] != 0 ? factor : T(0));
-                  });
+    for_pieces<S>(dx, g, mask.as<const uint8_t>(), [&](T* to, const T* from, const uint8_t* kept, int64_t, int64_t n) {
+      scale(to, from, kept, static_cast<T>(factor), n);
+    });
   });
 }
 

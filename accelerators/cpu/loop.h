@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
+#include <type_traits>
 
 #include <loom/accelerators/threads.h>
 #include <loom/accelerators/view.h>
@@ -59,6 +60,14 @@ class Loop {
     return true;
   }
 
+  // No operand is walked from high addresses to low ones along any dimension.
+  bool forward() const {
+    for (int i = 0; i < rank_; ++i)
+      for (size_t k = 0; k < N; ++k)
+        if (dims_[i].strides[k] < 0) return false;
+    return true;
+  }
+
   // Addresses of element `index` of the walk.
   Pointers at(int64_t index) const {
     Pointers p = data_;
@@ -70,7 +79,7 @@ class Loop {
     return p;
   }
 
-  // Calls f(pointers, n) for the runs of elements [begin, end).
+  // Calls f(pointers, n), or f(pointers, n, pointers of the next run), for the runs of elements [begin, end).
   template <class F>
   void walk(int64_t begin, int64_t end, const F& f) const {
     if (begin >= end) return;
@@ -84,10 +93,15 @@ class Loop {
     }
     while (true) {
       const int64_t n = std::min(inner_extent() - position[rank_ - 1], end - begin);
-      f(static_cast<const Pointers&>(p), n);
       begin += n;
+      Pointers next = p;
+      if (begin < end) advance(next, position, n);
+      if constexpr (std::is_invocable_v<F, const Pointers&, int64_t, const Pointers&>)
+        f(static_cast<const Pointers&>(p), n, static_cast<const Pointers&>(next));
+      else
+        f(static_cast<const Pointers&>(p), n);
       if (begin >= end) return;
-      advance(p, position, n);
+      p = next;
     }
   }
 

@@ -79,18 +79,39 @@ class Reduction {
     return total;
   }
 
+  // The same of all reduced dimensions where these are runs of elements that lie ready, `stride` bytes apart.
+  A total_of_runs(const char* x) const {
+    constexpr int64_t most = 64;
+    const int64_t runs = gone_.extent(0), stride = gone_.stride(0, 0);
+    A total = k_.total, part[most];
+    for (int64_t first = 0; first < runs; first += most) {
+      const int64_t count = std::min(most, runs - first);
+      k_.rows(part, reinterpret_cast<const S*>(x + first * stride), stride / static_cast<int64_t>(sizeof(S)), count,
+              gone_.inner_extent());
+      for (int64_t i = 0; i < count; ++i) k_.merge(&total, part + i, 1);
+    }
+    return total;
+  }
+
   void reduce_rows() const {
+    constexpr auto item = static_cast<int64_t>(sizeof(S));
     const int64_t length = gone_.numel();
     const int64_t along = length == 0 ? 0 : kept_.inner_stride(0);  // nothing to walk over: x may be null
     parallel_for(kept_.numel(), std::max<int64_t>(1, grain / std::max<int64_t>(length, 1)),
                  [&](int64_t begin, int64_t end) {
                    cpu::Reader read = reader();
+                   const bool ready = length > 0 && read.direct(gone_.inner_stride(0));
                    A totals[block];
                    kept_.walk(begin, end, [&](const auto& p, int64_t n) {
                      for (int64_t first = 0; first < n; first += block) {
                        const int64_t count = std::min(block, n - first);
-                       for (int64_t i = 0; i < count; ++i)
-                         totals[i] = total_of(read, p[0] + (first + i) * along, 0, length);
+                       const char* const x = p[0] + first * along;
+                       if (ready && gone_.rank() == 1)
+                         k_.rows(totals, reinterpret_cast<const S*>(x), along / item, count, length);
+                       else
+                         for (int64_t i = 0; i < count; ++i)
+                           totals[i] = ready && gone_.rank() == 2 ? total_of_runs(x + i * along)
+                                                                  : total_of(read, x + i * along, 0, length);
                        store_strip(p[1] + first * kept_.inner_stride(1), totals, count);
                      }
                    });

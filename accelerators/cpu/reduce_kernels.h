@@ -22,6 +22,8 @@ struct Kernels {
   using T = compute_type<S>;
   // total = combine(total, all of x).
   void (*row)(Total<T>& total, const S* x, int64_t n);
+  // totals[i] = all of row i, for `count` rows.
+  void (*rows)(Total<T>* totals, const S* x, int64_t stride, int64_t count, int64_t n);
   // lanes[j] = combine(lanes[j], x[j], x[j + stride], ...) for `rows` rows.
   void (*columns)(T* lanes, const S* x, int64_t stride, int64_t rows, int64_t n);
   // totals[j] = combine(totals[j], lanes[j]), and the lanes start anew.
@@ -33,6 +35,7 @@ struct Kernels {
 
 // Vectors side by side hide the latency of addition; a piece of them is summed in T, the pieces in double.
 template <Reduce op, class S>
+requires std::is_floating_point_v<compute_type<S>>
 double reduce_row(const S* x, int64_t n) {
   using T = compute_type<S>;
   constexpr int64_t width = lanes<T>, ways = vector_registers >= 32 ? 8 : 4, piece = 8 * ways * width;
@@ -59,16 +62,20 @@ double reduce_row(const S* x, int64_t n) {
 }
 
 template <Reduce op, class S>
+int64_t reduce_row(const S* x, int64_t n) {
+  int64_t total = neutral<op, int64_t>();
+  for (int64_t i = 0; i < n; i += block)
+    total = combine<op, int64_t>(total, static_cast<int64_t>(reduce_block<op, S>(x + i, std::min(block, n - i))));
+  return total;
+}
+
+template <Reduce op, class S>
 constexpr Kernels<S> kernels() {
   using T = compute_type<S>;
   using A = Total<T>;
-  return {[](A& total, const S* x, int64_t n) {
-            if constexpr (std::is_floating_point_v<T>) {
-              total = combine<op, A>(total, reduce_row<op, S>(x, n));
-            } else {
-              for (int64_t i = 0; i < n; i += block)
-                total = combine<op, A>(total, static_cast<A>(reduce_block<op, T>(x + i, std::min(block, n - i))));
-            }
+  return {[](A& total, const S* x, int64_t n) { total = combine<op, A>(total, reduce_row<op, S>(x, n)); },
+          [](A* totals, const S* x, int64_t stride, int64_t count, int64_t n) {
+            for (int64_t i = 0; i < count; ++i) totals[i] = reduce_row<op, S>(x + i * stride, n);
           },
           [](T* __restrict lanes, const S* __restrict x, int64_t stride, int64_t rows, int64_t n) {
             const auto at = [=](int64_t r, int64_t j) { return lift<op, T>(static_cast<T>(x[r * stride + j])); };

@@ -27,7 +27,9 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
     return ((loop.data()[0] == loop.data()[k + 1]) || ...);
   }
   (std::make_index_sequence<N - 1>());
-  const bool past = loop.numel() * item >= stream_bytes && loop.contiguous(0, static_cast<size_t>(item)) && !in_place;
+  // Past the caches, unless the output is an input, or one is walked backwards: that is slower so.
+  const bool past = loop.numel() * item >= stream_bytes && loop.contiguous(0, static_cast<size_t>(item)) && !in_place &&
+                    loop.forward();
   parallel_for(loop.numel(), grain, [&](int64_t begin, int64_t end) {
     Writer writer(views[0]->dtype, compute[0]);
     LineWriter<block * 8> lines;
@@ -36,14 +38,18 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
       std::array<Reader, N - 1> readers = {Reader(views[k + 1]->dtype, compute[k + 1])...};
       const bool direct = writer.direct(loop.inner_stride(0)) && (readers[k].direct(loop.inner_stride(k + 1)) && ...);
       const int64_t step = direct && !past ? stretch : block, y_stride = loop.inner_stride(0);
-      loop.walk(begin, end, [&](const auto& p, int64_t length) {
+      loop.walk(begin, end, [&](const auto& p, int64_t length, const auto& next) {
         for (int64_t i = 0; i < length; i += step) {
           const int64_t n = std::min(step, length - i);
           char* const y = past ? lines.room() : p[0] + i * y_stride;
           const std::array<const void*, N - 1> inputs = {
               readers[k](p[k + 1] + i * loop.inner_stride(k + 1), loop.inner_stride(k + 1), n)...};
-          if (past)
-            (readers[k].expect(p[k + 1] + (i + n) * loop.inner_stride(k + 1), loop.inner_stride(k + 1), n), ...);
+          if (past) {
+            const bool last = i + n == length;
+            (readers[k].expect(last ? next[k + 1] : p[k + 1] + (i + n) * loop.inner_stride(k + 1),
+                               loop.inner_stride(k + 1), n),
+             ...);
+          }
           kernel(writer.target(y, y_stride), inputs, n);
           writer.commit(y, y_stride, n);
           if (past) lines.commit(n * item);
