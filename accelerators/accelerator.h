@@ -178,13 +178,14 @@ class Accelerator {
                                   const View& target, const CrossEntropy& options) = 0;
 
   // Normalises each row of x [R, C] (dense): y = (x - mean) * rstd * w + b, rstd = 1 / sqrt(var + eps), biased
-  // variance. w, b [C] or null data. mean, rstd [R] in f32 (f64 for f64). rms: no mean (mean null), var = mean of
-  // squares.
+  // variance. w, b [P] or null data: element e of x takes weight e / spread % P, where P = C and spread = 1 but for
+  // group norm, whose rows are groups of channels. mean, rstd [R] in f32 (f64 for f64). rms: no mean (mean null), var =
+  // mean of squares.
   virtual void layer_norm(const View& y, const View& mean, const View& rstd, const View& x, const View& w,
-                          const View& b, double eps, bool rms) = 0;
+                          const View& b, double eps, bool rms, int64_t spread = 1) = 0;
   // dw, db may have null data; dx too.
   virtual void layer_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x,
-                               const View& w, const View& mean, const View& rstd, bool rms) = 0;
+                               const View& w, const View& mean, const View& rstd, bool rms, int64_t spread = 1) = 0;
 
   // x [N, C, L] (L = product of the spatial dims), statistics [C] in f32 (f64 for f64). Writes mean and the biased var.
   virtual void batch_statistics(const View& mean, const View& var, const View& x) = 0;
@@ -209,6 +210,12 @@ class Accelerator {
   // Element i (row-major) takes word i % 4 of block i / 4 (f64: words of block i / 2; integers: i64 from two words of
   // block i / 2; normal: Box-Muller on word pairs). Defined once in philox.h's terms, the same on every device.
   virtual void random(Random kind, const View& y, double a, double b, const Philox& state) = 0;
+  // Element i is kept where the number in [0, 1) made of 24 bits of the draw's word i is below `keep`: mask (boolean)
+  // is that, y = x * scale there and x * 0 elsewhere. y and mask dense, of x's shape.
+  virtual void dropout(const View& y, const View& mask, const View& x, double keep, double scale,
+                       const Philox& state) = 0;
+  // dx = g * scale where the dense mask is true, g * 0 elsewhere.
+  virtual void dropout_grad(const View& dx, const View& g, const View& mask, double scale) = 0;
 
   // lse [.., T] (dense; f32, f64 for f64 operands): logsumexp of each row of scores, +infinity where nothing may be
   // attended to, for which y [.., T, V] is 0. No array of T x S elements is kept.

@@ -61,6 +61,12 @@ constexpr std::array<Row, dtype_count> converters = {
 template <size_t item>
 void gather_items(char* y, const char* x, int64_t stride, int64_t n) {
   constexpr auto step = static_cast<int64_t>(item);
+  if (stride == 0) {  // one element again and again, in vectors
+    std::array<char, item> element;
+    std::memcpy(element.data(), x, item);
+    for (int64_t i = 0; i < n; ++i) std::memcpy(y + i * step, element.data(), item);
+    return;
+  }
   if (stride == -step)  // backwards, in vectors
     for (int64_t i = 0; i < n; ++i) std::memcpy(y + i * step, x - i * step, item);
   else

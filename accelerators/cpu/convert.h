@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include <loom/accelerators/cpu/loop.h>
+#include <loom/accelerators/cpu/simd.h>
 #include <loom/accelerators/dtype.h>
 
 namespace loom::cpu {
@@ -28,6 +29,11 @@ class Reader {
 
   // True when runs of this stride are read where they lie, whatever their length.
   bool direct(int64_t stride) const { return convert_ == nullptr && stride == static_cast<int64_t>(item_); }
+
+  // That n elements from x on will be read next: memory gets to work while a kernel computes.
+  void expect(const char* x, int64_t stride, int64_t n) const {
+    if (stride == static_cast<int64_t>(item_)) prefetch_run(x, n * stride);
+  }
 
   // Elements x[0], x[stride], ... as a contiguous run of the compute dtype; n <= block unless direct(stride).
   const void* operator()(const char* x, int64_t stride, int64_t n) {

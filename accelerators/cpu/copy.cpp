@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/cpu.h>
@@ -121,6 +123,39 @@ void copy_transposed(const cpu::Loop<2>& loop, int across, const View& y, const 
   });
 }
 
+// Runs of a few words, `x_stride` and `y_stride` bytes apart: each is a move or two.
+using MoveRuns = void (*)(char*, int64_t, const char*, int64_t, int64_t);
+template <size_t bytes>
+void move_runs(char* y, int64_t y_stride, const char* x, int64_t x_stride, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) std::memcpy(y + i * y_stride, x + i * x_stride, bytes);
+}
+constexpr int64_t word = 4, longest_move = 64;
+template <size_t... k>
+constexpr std::array<MoveRuns, sizeof...(k)> movers_of(std::index_sequence<k...>) {
+  return {move_runs<(k + 1) * word>...};
+}
+constexpr auto movers = movers_of(std::make_index_sequence<longest_move / word>());
+
+bool has_short_runs(const cpu::Loop<2>& loop, int64_t item) {
+  const int64_t bytes = loop.inner_extent() * item;
+  return loop.rank() >= 2 && loop.dense(0, static_cast<size_t>(item)) && loop.dense(1, static_cast<size_t>(item)) &&
+         bytes <= longest_move && bytes % word == 0;
+}
+
+void copy_short_runs(const cpu::Loop<2>& loop, int64_t item) {
+  const int64_t inner = loop.inner_extent(), runs = loop.numel() / inner;
+  const int outside = loop.rank() - 2;
+  const MoveRuns move = movers[static_cast<size_t>(inner * item / word - 1)];
+  parallel_for(runs, std::max<int64_t>(1, grain / inner), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end;) {
+      const int64_t n = std::min(loop.extent(outside) - i % loop.extent(outside), end - i);
+      const auto at = loop.at(i * inner);
+      move(at[0], loop.stride(0, outside), at[1], loop.stride(1, outside), n);
+      i += n;
+    }
+  });
+}
+
 void copy_dense(void* y, const void* x, int64_t n, size_t item) {
   parallel_for(n, 4 * grain, [&](int64_t begin, int64_t end) {
     std::memcpy(static_cast<char*>(y) + static_cast<size_t>(begin) * item,
@@ -164,6 +199,8 @@ void Cpu::copy(const View& y, const View& x) {
     return copy_dense(loop.data()[0], loop.data()[1], loop.numel(), y_item);
   if (const int across = transposed_dimension(loop, y_item, x_item); across >= 0)
     return copy_transposed(loop, across, y, x);
+  if (y.dtype == x.dtype && has_short_runs(loop, static_cast<int64_t>(y_item)))
+    return copy_short_runs(loop, static_cast<int64_t>(y_item));
   cpu::staged<2>({&y, &x}, {y.dtype, y.dtype}, grain, [&](void* out, const auto& in, int64_t n) {
     std::memcpy(out, in[0], static_cast<size_t>(n) * y_item);
   });

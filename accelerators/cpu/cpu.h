@@ -33,9 +33,9 @@ class Cpu final : public CpuMemory {
   void cross_entropy_grad(const View& dlogits, const View& g, const View& lse, const View& logits, const View& target,
                           const CrossEntropy& options) override;
   void layer_norm(const View& y, const View& mean, const View& rstd, const View& x, const View& w, const View& b,
-                  double eps, bool rms) override;
+                  double eps, bool rms, int64_t spread) override;
   void layer_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x, const View& w,
-                       const View& mean, const View& rstd, bool rms) override;
+                       const View& mean, const View& rstd, bool rms, int64_t spread) override;
   void batch_statistics(const View& mean, const View& var, const View& x) override;
   void batch_norm(const View& y, const View& x, const View& mean, const View& var, const View& w, const View& b,
                   double eps) override;
@@ -46,6 +46,8 @@ class Cpu final : public CpuMemory {
   void gather(const View& y, const View& x, const View& index, int dim) override;
   void scatter(Scatter mode, const View& y, const View& x, const View& index, int dim) override;
   void random(Random kind, const View& y, double a, double b, const Philox& state) override;
+  void dropout(const View& y, const View& mask, const View& x, double keep, double scale, const Philox& state) override;
+  void dropout_grad(const View& dx, const View& g, const View& mask, double scale) override;
   void attention(const View& y, const View& lse, const Attention& a) override;
   void attention_grad(const View& dq, const View& dk, const View& dv, const View& dy, const View& y, const View& lse,
                       const Attention& a) override;

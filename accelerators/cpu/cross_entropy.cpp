@@ -107,13 +107,17 @@ void Cpu::cross_entropy(const View& loss, const View& lse, const View& logits, c
     const int64_t rows = logits.shape[0], classes = logits.shape[1];
     const DenseInput<int64_t> t(target);
     check_targets(t.data(), rows, classes, options.ignore_index);
-    const DenseInput<T> x(logits), weight(options.weight);
+    const DenseInput<S> x(logits);
+    const DenseInput<T> weight(options.weight);
     const DenseOutput<T> loss_out(loss), lse_out(lse);
+    const bool turned = classes <= short_row;
+    const DenseInput<T> short_x(turned ? logits : View());
     parallel_for(rows, grain_of(classes * 4), [&](int64_t begin, int64_t end) {
-      const bool turned = classes <= short_row;
-      if (turned) short_lse(lse_out.data() + begin, x.data() + begin * classes, end - begin, classes);
+      RowSource<S> source(classes);
+      if (turned) short_lse(lse_out.data() + begin, short_x.data() + begin * classes, end - begin, classes);
       for (int64_t n = begin; n < end; ++n) {
-        const Row<T> row{x.data() + n * classes, classes, t.data()[n], weight.data(),
+        if (n + 1 < end) ask_for_row(x.data() + (n + 1) * classes, classes);
+        const Row<T> row{source(x.data() + n * classes, classes), classes, t.data()[n], weight.data(),
                          static_cast<T>(options.label_smoothing)};
         const T value = turned ? lse_out.data()[n] : row.lse();
         lse_out.data()[n] = value;
@@ -132,24 +136,30 @@ void Cpu::cross_entropy_grad(const View& dlogits, const View& g, const View& lse
     const int64_t rows = logits.shape[0], classes = logits.shape[1];
     const DenseInput<int64_t> t(target);
     check_targets(t.data(), rows, classes, options.ignore_index);
-    const DenseInput<T> x(logits), weight(options.weight), g_in(g), lse_in(lse);
-    const DenseOutput<T> out(dlogits);
+    const bool turned = classes <= short_row;
+    const DenseInput<S> long_x(turned ? View() : logits);
+    const DenseInput<T> x(turned ? logits : View()), weight(options.weight), g_in(g), lse_in(lse);
+    const DenseOutput<S> long_out(turned ? View() : dlogits);
+    const DenseOutput<T> out(turned ? dlogits : View());
     const T* w = weight.data();
     const auto weight_sum = w == nullptr ? static_cast<T>(classes)
                                          : static_cast<T>(blocked_sum<T>(classes, [=](int64_t c) { return w[c]; }));
-    const auto row_of = [&](int64_t n) {
-      return Row<T>{x.data() + n * classes, classes, t.data()[n], w, static_cast<T>(options.label_smoothing)};
+    const auto row_of = [&](const T* row, int64_t n) {
+      return Row<T>{row, classes, t.data()[n], w, static_cast<T>(options.label_smoothing)};
     };
     const auto ignored = [&](int64_t n) { return t.data()[n] == options.ignore_index; };
     const auto each_row = [&](int64_t begin, int64_t end) {
-      RowTarget<T> target(rows, classes);
+      RowSource<S> source(classes);
+      RowTarget<S> target(rows * classes, classes);
       for (int64_t n = begin; n < end; ++n) {
-        T* const dx = target.begin(out.data() + n * classes);
+        if (n + 1 < end) ask_for_row(long_x.data() + (n + 1) * classes, classes);
+        T* const dx = target.begin(long_out.data() + n * classes);
         if (ignored(n))
           std::fill_n(dx, classes, T(0));
         else
-          row_of(n).gradient(dx, g_in.data()[n], lse_in.data()[n], weight_sum);
-        target.end(out.data() + n * classes, classes);
+          row_of(source(long_x.data() + n * classes, classes), n)
+              .gradient(dx, g_in.data()[n], lse_in.data()[n], weight_sum);
+        target.end(long_out.data() + n * classes, classes);
       }
     };
     const auto each_tile = [&](int64_t begin, int64_t end) {
@@ -158,7 +168,7 @@ void Cpu::cross_entropy_grad(const View& dlogits, const View& g, const View& lse
       for (int64_t first = begin; first < end; first += tile_rows) {
         const int64_t width = std::min(tile_rows, end - first);
         for (int64_t r = 0; r < width; ++r) {
-          tile[r] = row_of(first + r);
+          tile[r] = row_of(x.data() + (first + r) * classes, first + r);
           factors[r] =
               ignored(first + r) ? typename Row<T>::Factors{} : tile[r].factors(g_in.data()[first + r], weight_sum);
         }
@@ -172,11 +182,12 @@ void Cpu::cross_entropy_grad(const View& dlogits, const View& g, const View& lse
         }
       }
     };
-    if (classes <= short_row)
+    if (turned)
       parallel_for(rows, grain_of(classes * 4), each_tile);
     else
       parallel_for(rows, grain_of(classes * 4), each_row);
     out.store();
+    long_out.store();
   });
 }
 

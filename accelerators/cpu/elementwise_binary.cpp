@@ -136,6 +136,17 @@ template <Binary op, class T>
     y[i] = ordinary<op, T>(a[i], b[i]) ? apply<op, T>(a[i], b[i]) : elementwise::BinaryFunction<op>{}(a[i], b[i]);
 }
 
+// relu_backward: a where b is above zero.
+template <class T>
+void keep_above_zero(T* y, const T* a, const T* b, int64_t n) {
+  int64_t i = 0;
+  for (; i + cpu::lanes<T> <= n; i += cpu::lanes<T>) {
+    const cpu::Vec<T> v = cpu::loaded(cpu::load(a + i));
+    cpu::store(y + i, cpu::load(b + i) > T(0) ? v : cpu::Vec<T>{});
+  }
+  for (; i < n; ++i) y[i] = apply<Binary::relu_backward, T>(a[i], b[i]);
+}
+
 // The output may be an input in spite of __restrict: a loop that reads and writes element i only cannot tell.
 template <Binary op, class T>
 void map(void* __restrict y_data, const void* __restrict a_data, const void* __restrict b_data, int64_t n) {
@@ -143,6 +154,7 @@ void map(void* __restrict y_data, const void* __restrict a_data, const void* __r
   const T* const a = static_cast<const T*>(a_data);
   const T* const b = static_cast<const T*>(b_data);
   if constexpr (std::is_floating_point_v<T>) {
+    if constexpr (op == Binary::relu_backward) return keep_above_zero(y, a, b, n);
     vm::Bits<T> odd = 0;  // as wide as T: the loop is one of vectors
     for (int64_t i = 0; i < n; ++i) odd |= ordinary<op, T>(a[i], b[i]) ? 0 : 1;
     if (odd != 0) return map_odd<op, T>(y, a, b, n);
@@ -208,7 +220,8 @@ Kernel find_kernel(Binary op, DType compute) {
   }
 }
 
-// Only the size of an element matters.
+// Only the size of an element matters. Both values are read: `?:` would load one under a mask, after the other and the
+// condition.
 template <class Bits>
 void select(void* __restrict y_data, const void* __restrict condition, const void* __restrict a_data,
             const void* __restrict b_data, int64_t n) {
@@ -216,7 +229,10 @@ void select(void* __restrict y_data, const void* __restrict condition, const voi
   const uint8_t* const c = static_cast<const uint8_t*>(condition);
   const Bits* const a = static_cast<const Bits*>(a_data);
   const Bits* const b = static_cast<const Bits*>(b_data);
-  for (int64_t i = 0; i < n; ++i) y[i] = c[i] != 0 ? a[i] : b[i];
+  for (int64_t i = 0; i < n; ++i) {
+    const Bits mask = static_cast<Bits>(Bits{0} - static_cast<Bits>(c[i] != 0));
+    y[i] = static_cast<Bits>(((a[i] ^ b[i]) & mask) ^ b[i]);
+  }
 }
 
 }  // namespace

@@ -2,8 +2,10 @@
 // scatter whose index repeats (stride 0) over every dim but one.
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include <loom/accelerators/cpu/scratch.h>
+#include <loom/accelerators/cpu/simd.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -148,8 +150,31 @@ void with_bits(DType t, const F& f) {
   }
 }
 
+// Whole dense rows, an index each: as bytes, row after row, the next ones asked for while one is copied.
+void copy_rows(const Plan& p, char* list, const char* table, const int64_t* index, int64_t item) {
+  constexpr int64_t ahead_bytes = 4096;
+  const int64_t rows = p.shape[0], bytes = p.shape[1] * item, ahead = std::max<int64_t>(1, ahead_bytes / bytes);
+  const auto row_at = [&](int64_t i) {
+    return table + index[i * p.strides[in_index][0]] * p.strides[in_table][0] * item;
+  };
+  parallel_for(rows, grain_of(bytes / 4), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (i + ahead < end) prefetch_run(row_at(i + ahead), std::min(bytes, ahead_bytes));
+      std::memcpy(list + i * p.strides[in_list][0] * item, row_at(i), static_cast<size_t>(bytes));
+    }
+  });
+}
+
+bool takes_rows(const Plan& p) {
+  return p.dim == 0 && p.shape.size() == 2 && p.strides[in_index][1] == 0 && p.strides[in_table][1] == 1 &&
+         p.strides[in_list][1] == 1;
+}
+
 void take(const View& y, const View& x, const View& index, int dim) {
   const Plan p = plan(x, y, index, dim);
+  if (y.numel() > 0 && takes_rows(p))
+    return copy_rows(p, y.as<char>(), x.as<const char>(), index.as<const int64_t>(),
+                     static_cast<int64_t>(item_size(x.dtype)));
   with_bits(x.dtype, [&]<class T> {
     for_each_pair(p, x.as<T>(), y.as<T>(), index.as<const int64_t>(), [](const T& table, T& list) { list = table; });
   });

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
+#include <type_traits>
 
 #include <loom/accelerators/threads.h>
 #include <loom/accelerators/view.h>
@@ -51,6 +52,22 @@ class Loop {
   // Inner elements follow each other in operand k.
   bool dense(size_t k, size_t item) const { return inner_stride(k) == static_cast<int64_t>(item) || numel_ == 1; }
 
+  // A walk goes through operand k's memory from one end to the other.
+  bool contiguous(size_t k, size_t item) const {
+    auto step = static_cast<int64_t>(item);
+    for (int i = rank_ - 1; i >= 0; step *= dims_[i--].extent)
+      if (dims_[i].strides[k] != step) return false;
+    return true;
+  }
+
+  // No operand is walked from high addresses to low ones along any dimension.
+  bool forward() const {
+    for (int i = 0; i < rank_; ++i)
+      for (size_t k = 0; k < N; ++k)
+        if (dims_[i].strides[k] < 0) return false;
+    return true;
+  }
+
   // Addresses of element `index` of the walk.
   Pointers at(int64_t index) const {
     Pointers p = data_;
@@ -62,7 +79,7 @@ class Loop {
     return p;
   }
 
-  // Calls f(pointers, n) for the runs of elements [begin, end).
+  // Calls f(pointers, n), or f(pointers, n, pointers of the next run), for the runs of elements [begin, end).
   template <class F>
   void walk(int64_t begin, int64_t end, const F& f) const {
     if (begin >= end) return;
@@ -76,10 +93,15 @@ class Loop {
     }
     while (true) {
       const int64_t n = std::min(inner_extent() - position[rank_ - 1], end - begin);
-      f(static_cast<const Pointers&>(p), n);
       begin += n;
+      Pointers next = p;
+      if (begin < end) advance(next, position, n);
+      if constexpr (std::is_invocable_v<F, const Pointers&, int64_t, const Pointers&>)
+        f(static_cast<const Pointers&>(p), n, static_cast<const Pointers&>(next));
+      else
+        f(static_cast<const Pointers&>(p), n);
       if (begin >= end) return;
-      advance(p, position, n);
+      p = next;
     }
   }
 

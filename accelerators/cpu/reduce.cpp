@@ -1,92 +1,33 @@
 // Reductions. Elements are combined in a tree that depends on shapes and strides only, never on the number of threads:
-// lanes within a block, blocks within a chunk (in f64 for floating dtypes), chunks in order.
-#include <loom/accelerators/cpu/reduce.h>
+// lanes within a piece, pieces within a chunk (in f64 for floating dtypes), chunks in order.
+#include <loom/accelerators/cpu/reduce_kernels.h>
 
 #include <algorithm>
-#include <vector>
 
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/cpu.h>
+#include <loom/accelerators/cpu/scratch.h>
 
 namespace loom {
 
 namespace {
 
 using cpu::block;
-using cpu::combine;
 using cpu::grain;
-using cpu::lift;
-using cpu::neutral;
+using cpu::Kernels;
+using cpu::kernels_of;
 using cpu::part_of;
-using cpu::reduce_block;
+using cpu::Total;
 
 constexpr int64_t rows_per_fold = 64;  // rows summed in the compute type before they go to the totals
 constexpr int64_t split_target = 64;   // pieces that a reduction over rows is cut into for the sake of threads
+constexpr int64_t strip_width = 2048;  // neighbouring outputs of a reduction over rows that are worked on together
+constexpr int64_t narrow = 64;         // rows shorter than this are taken several at a time, if they adjoin
 
-template <class T>
-using Total = std::conditional_t<std::is_floating_point_v<T>, double, int64_t>;
-
-template <class T>
-struct Kernels {
-  // total = combine(total, all of x).
-  void (*row)(Total<T>& total, const T* x, int64_t n);
-  // lanes[j] = combine(lanes[j], x[j]).
-  void (*column)(T* lanes, const T* x, int64_t n);
-  // totals[j] = combine(totals[j], lanes[j]), and the lanes start anew.
-  void (*fold)(Total<T>* totals, T* lanes, int64_t n);
-  void (*merge)(Total<T>* totals, const Total<T>* others, int64_t n);
-  Total<T> total;
-  T lane;
-};
-
-template <Reduce op, class T>
-constexpr Kernels<T> kernels() {
-  using A = Total<T>;
-  return {[](A& total, const T* x, int64_t n) {
-            constexpr int64_t piece = op == Reduce::sum || op == Reduce::prod ? block : 8 * block;
-            for (int64_t i = 0; i < n; i += piece)
-              total = combine<op, A>(total, static_cast<A>(reduce_block<op, T>(x + i, std::min(piece, n - i))));
-          },
-          [](T* __restrict lanes, const T* __restrict x, int64_t n) {
-            for (int64_t j = 0; j < n; ++j) lanes[j] = combine<op, T>(lanes[j], lift<op, T>(x[j]));
-          },
-          [](A* totals, T* lanes, int64_t n) {
-            for (int64_t j = 0; j < n; ++j) {
-              totals[j] = combine<op, A>(totals[j], static_cast<A>(lanes[j]));
-              lanes[j] = neutral<op, T>();
-            }
-          },
-          [](A* totals, const A* others, int64_t n) {
-            for (int64_t j = 0; j < n; ++j) totals[j] = combine<op, A>(totals[j], others[j]);
-          },
-          neutral<op, A>(),
-          neutral<op, T>()};
-}
-
-template <class T>
-Kernels<T> kernels_of(Reduce op) {
-  if constexpr (std::is_same_v<T, bool>) {
-    return op == Reduce::all ? kernels<Reduce::all, T>() : kernels<Reduce::any, T>();
-  } else {
-    switch (op) {
-      case Reduce::prod:
-        return kernels<Reduce::prod, T>();
-      case Reduce::max:
-        return kernels<Reduce::max, T>();
-      case Reduce::min:
-        return kernels<Reduce::min, T>();
-      case Reduce::sum_of_squares:
-        return kernels<Reduce::sum_of_squares, T>();
-      default:
-        return kernels<Reduce::sum, T>();
-    }
-  }
-}
-
-template <class T>
+template <class S>
 class Reduction {
  public:
-  Reduction(const Kernels<T>& kernels, const View& y, const View& x, bool mean)
+  Reduction(const Kernels<S>& kernels, const View& y, const View& x, bool mean)
       : k_(kernels),
         y_(y),
         x_(x),
@@ -110,6 +51,7 @@ class Reduction {
   }
 
  private:
+  using T = compute_type<S>;
   using A = Total<T>;
 
   A finish(A total) const {
@@ -117,112 +59,153 @@ class Reduction {
     return total;
   }
 
-  void store(char* y, A total) const {
-    const A result = finish(total);
-    cpu::store_as(y_.dtype, y, dtype_of<A>(), &result);
-  }
-
-  cpu::Reader reader() const { return {x_.dtype, dtype_of<T>()}; }
+  cpu::Reader reader() const { return {x_.dtype, dtype_of<S>()}; }
 
   // Elements [begin, end) of the reduced dimensions for the output whose first element lies at x.
   A total_of(cpu::Reader& read, const char* x, int64_t begin, int64_t end) const {
     A total = k_.total;
     const int64_t stride = gone_.inner_stride(0), shift = x - gone_.data()[0];
-    gone_.walk(begin, end, [&](const auto& p, int64_t length) {
+    const auto add_run = [&](const char* run, int64_t length) {
       const int64_t step = read.direct(stride) ? length : block;
       for (int64_t i = 0; i < length; i += step) {
         const int64_t n = std::min(step, length - i);
-        k_.row(total, static_cast<const T*>(read(p[0] + shift + i * stride, stride, n)), n);
+        k_.row(total, static_cast<const S*>(read(run + i * stride, stride, n)), n);
       }
-    });
+    };
+    if (gone_.rank() == 1 && begin == 0)
+      add_run(x, end);
+    else
+      gone_.walk(begin, end, [&](const auto& p, int64_t length) { add_run(p[0] + shift, length); });
+    return total;
+  }
+
+  // The same of all reduced dimensions where these are runs of elements that lie ready, `stride` bytes apart.
+  A total_of_runs(const char* x) const {
+    constexpr int64_t most = 64;
+    const int64_t runs = gone_.extent(0), stride = gone_.stride(0, 0);
+    A total = k_.total, part[most];
+    for (int64_t first = 0; first < runs; first += most) {
+      const int64_t count = std::min(most, runs - first);
+      k_.rows(part, reinterpret_cast<const S*>(x + first * stride), stride / static_cast<int64_t>(sizeof(S)), count,
+              gone_.inner_extent());
+      for (int64_t i = 0; i < count; ++i) k_.merge(&total, part + i, 1);
+    }
     return total;
   }
 
   void reduce_rows() const {
+    constexpr auto item = static_cast<int64_t>(sizeof(S));
     const int64_t length = gone_.numel();
     const int64_t along = length == 0 ? 0 : kept_.inner_stride(0);  // nothing to walk over: x may be null
     parallel_for(kept_.numel(), std::max<int64_t>(1, grain / std::max<int64_t>(length, 1)),
                  [&](int64_t begin, int64_t end) {
                    cpu::Reader read = reader();
+                   const bool ready = length > 0 && read.direct(gone_.inner_stride(0));
+                   A totals[block];
                    kept_.walk(begin, end, [&](const auto& p, int64_t n) {
-                     for (int64_t i = 0; i < n; ++i)
-                       store(p[1] + i * kept_.inner_stride(1), total_of(read, p[0] + i * along, 0, length));
+                     for (int64_t first = 0; first < n; first += block) {
+                       const int64_t count = std::min(block, n - first);
+                       const char* const x = p[0] + first * along;
+                       if (ready && gone_.rank() == 1)
+                         k_.rows(totals, reinterpret_cast<const S*>(x), along / item, count, length);
+                       else
+                         for (int64_t i = 0; i < count; ++i)
+                           totals[i] = ready && gone_.rank() == 2 ? total_of_runs(x + i * along)
+                                                                  : total_of(read, x + i * along, 0, length);
+                       store_strip(p[1] + first * kept_.inner_stride(1), totals, count);
+                     }
                    });
                  });
   }
 
   void reduce_long_rows() const {
     const int64_t length = gone_.numel(), chunks = (length + grain - 1) / grain;
-    std::vector<A> partial(static_cast<size_t>(kept_.numel() * chunks));
+    const cpu::Scratch<A> partial(kept_.numel() * chunks);
     parallel_for(kept_.numel() * chunks, 1, [&](int64_t begin, int64_t end) {
       cpu::Reader read = reader();
       for (int64_t i = begin; i < end; ++i) {
         const int64_t first = i % chunks * grain;
-        partial[static_cast<size_t>(i)] =
-            total_of(read, kept_.at(i / chunks)[0], first, std::min(first + grain, length));
+        partial.data()[i] = total_of(read, kept_.at(i / chunks)[0], first, std::min(first + grain, length));
       }
     });
     for (int64_t i = 0; i < kept_.numel(); ++i) {
       A total = k_.total;
-      for (int64_t c = 0; c < chunks; ++c) k_.merge(&total, &partial[static_cast<size_t>(i * chunks + c)], 1);
-      store(kept_.at(i)[1], total);
+      for (int64_t c = 0; c < chunks; ++c) k_.merge(&total, partial.data() + i * chunks + c, 1);
+      store_strip(kept_.at(i)[1], &total, 1);
     }
   }
 
-  // Totals of `width` neighbouring outputs over rows [begin, end).
+  // Totals of `width` neighbouring outputs over rows [begin, end). Rows are taken `together` where they adjoin.
   void column_totals(A* totals, cpu::Reader& read, const char* x, int64_t width, int64_t begin, int64_t end) const {
-    alignas(64) T lanes[block];
-    std::fill_n(lanes, width, k_.lane);
+    constexpr auto item = static_cast<int64_t>(sizeof(S));
+    const int64_t stride = gone_.inner_stride(0), across = kept_.inner_stride(0);
+    const bool direct = read.direct(across);
+    const int64_t together = direct && stride == width * item && width < narrow ? block / width : 1;
+    alignas(64) T lanes[strip_width];
+    std::fill_n(lanes, width * together, k_.lane);
     std::fill_n(totals, width, k_.total);
-    int64_t rows = 0;
+    const auto fold = [&] {
+      for (int64_t i = 0; i < together; ++i) k_.fold(totals, lanes + i * width, width);
+    };
+    int64_t added = 0;
     gone_.walk(begin, end, [&](const auto& p, int64_t n) {
-      for (int64_t r = 0; r < n; ++r) {
-        const char* const row = x + (p[0] - gone_.data()[0]) + r * gone_.inner_stride(0);
-        k_.column(lanes, static_cast<const T*>(read(row, kept_.inner_stride(0), width)), width);
-        if (++rows % rows_per_fold == 0) k_.fold(totals, lanes, width);
+      for (int64_t r = 0; r < n;) {
+        const char* const row = x + (p[0] - gone_.data()[0]) + r * stride;
+        const int64_t wide = std::min(n - r, together), lines = (n - r) / wide;
+        const int64_t count = direct ? std::min(lines, rows_per_fold - added) : 1;
+        k_.columns(lanes, static_cast<const S*>(read(row, across, width)), wide * stride / item, count, wide * width);
+        r += wide * count;
+        added += count;
+        if (added == rows_per_fold) {
+          fold();
+          added = 0;
+        }
       }
     });
-    k_.fold(totals, lanes, width);
+    fold();
   }
 
-  // Strips of up to a block of neighbouring outputs; where strips are few, rows are cut into pieces as well.
+  // Strips of neighbouring outputs; where strips are few, rows are cut into pieces as well.
   void reduce_columns() const {
-    const int64_t inner = kept_.inner_extent(), strips_per_run = (inner + block - 1) / block;
+    const int64_t inner = kept_.inner_extent(), strip = reader().direct(kept_.inner_stride(0)) ? strip_width : block;
+    const int64_t strips_per_run = (inner + strip - 1) / strip, widest = std::min(inner, strip);
     const int64_t strips = kept_.numel() / std::max<int64_t>(inner, 1) * strips_per_run, rows = gone_.numel();
-    const int64_t enough = std::max<int64_t>(1, rows * std::min(inner, block) / grain);
+    const int64_t enough = std::max<int64_t>(1, rows * widest / grain);
     const int64_t pieces = std::clamp<int64_t>(split_target / std::max<int64_t>(strips, 1), 1, enough);
     const int64_t piece = std::max<int64_t>(1, (rows + pieces - 1) / pieces);
-    const auto address = [&](int64_t strip) {
-      return kept_.at(strip / strips_per_run * inner + strip % strips_per_run * block);
-    };
-    const auto width = [&](int64_t strip) { return std::min(block, inner - strip % strips_per_run * block); };
-    std::vector<A> partial(static_cast<size_t>(pieces > 1 ? strips * pieces * block : 0));
-    const int64_t work = std::max<int64_t>(1, piece * std::min(inner, block));
+    const auto address = [&](int64_t i) { return kept_.at(i / strips_per_run * inner + i % strips_per_run * strip); };
+    const auto width = [&](int64_t i) { return std::min(strip, inner - i % strips_per_run * strip); };
+    const cpu::Scratch<A> partial(pieces > 1 ? strips * pieces * widest : 0);
+    const int64_t work = std::max<int64_t>(1, piece * widest);
     parallel_for(strips * pieces, std::max<int64_t>(1, grain / work), [&](int64_t begin, int64_t end) {
       cpu::Reader read = reader();
-      alignas(64) A own[block];
+      alignas(64) A own[strip_width];
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t strip = i / pieces, first = i % pieces * piece;
-        A* const totals = pieces > 1 ? &partial[static_cast<size_t>(i * block)] : own;
-        column_totals(totals, read, address(strip)[0], width(strip), first, std::min(first + piece, rows));
-        if (pieces == 1) store_strip(address(strip)[1], totals, width(strip));
+        const int64_t at = i / pieces, first = i % pieces * piece;
+        A* const totals = pieces > 1 ? partial.data() + i * widest : own;
+        column_totals(totals, read, address(at)[0], width(at), first, std::min(first + piece, rows));
+        if (pieces == 1) store_strip(address(at)[1], totals, width(at));
       }
     });
-    for (int64_t strip = 0; pieces > 1 && strip < strips; ++strip) {
-      A* const totals = &partial[static_cast<size_t>(strip * pieces * block)];
-      for (int64_t c = 1; c < pieces; ++c) k_.merge(totals, totals + c * block, width(strip));
-      store_strip(address(strip)[1], totals, width(strip));
+    for (int64_t i = 0; pieces > 1 && i < strips; ++i) {
+      A* const totals = partial.data() + i * pieces * widest;
+      for (int64_t c = 1; c < pieces; ++c) k_.merge(totals, totals + c * widest, width(i));
+      store_strip(address(i)[1], totals, width(i));
     }
   }
 
   void store_strip(char* y, const A* totals, int64_t width) const {
     cpu::Writer write(y_.dtype, dtype_of<A>());
-    A* const out = static_cast<A*>(write.target(y, kept_.inner_stride(1)));
-    for (int64_t j = 0; j < width; ++j) out[j] = finish(totals[j]);
-    write.commit(y, kept_.inner_stride(1), width);
+    const int64_t stride = kept_.inner_stride(1);
+    for (int64_t first = 0; first < width; first += block, y += block * stride) {
+      const int64_t n = std::min(block, width - first);
+      A* const out = static_cast<A*>(write.target(y, stride));
+      for (int64_t j = 0; j < n; ++j) out[j] = finish(totals[first + j]);
+      write.commit(y, stride, n);
+    }
   }
 
-  Kernels<T> k_;
+  Kernels<S> k_;
   const View &y_, &x_;
   bool mean_;
   View kept_x_, kept_y_, gone_x_;
@@ -241,6 +224,8 @@ void Cpu::reduce(Reduce op, const View& y, const View& x) {
   if (op == Reduce::all || op == Reduce::any) return Reduction<bool>(kernels_of<bool>(op), y, x, false).run();
   if (is_integral(compute)) return Reduction<int64_t>(kernels_of<int64_t>(op), y, x, false).run();
   if (compute == f64) return Reduction<double>(kernels_of<double>(op), y, x, mean).run();
+  if (x.dtype == f16) return Reduction<Half>(kernels_of<Half>(op), y, x, mean).run();
+  if (x.dtype == bf16) return Reduction<BFloat16>(kernels_of<BFloat16>(op), y, x, mean).run();
   Reduction<float>(kernels_of<float>(op), y, x, mean).run();
 }
 

@@ -22,9 +22,9 @@ constexpr T neutral() {
     return T(0);
 }
 
-// Sums and products of integers wrap.
+// T: a number or a vector of them. Sums and products of integers wrap.
 template <Reduce op, class T>
-T combine(T a, T b) {
+[[gnu::always_inline]] inline T combine(T a, T b) {
   if constexpr (op == Reduce::max)
     return ((b > a) | (b != b)) ? b : a;  // no branch between: vectors
   else if constexpr (op == Reduce::min)
@@ -42,7 +42,7 @@ T combine(T a, T b) {
 }
 
 template <Reduce op, class T>
-T lift(T x) {
+[[gnu::always_inline]] inline T lift(T x) {
   if constexpr (op == Reduce::sum_of_squares)
     return x * x;
   else

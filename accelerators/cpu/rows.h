@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 
+#include <loom/accelerators/cpu/sums.h>
 #include <loom/accelerators/cpu/vector_math.h>
 
 namespace loom::cpu {
@@ -52,17 +53,17 @@ double blocked_sum(int64_t n, const F& f) {
 // The largest of x[0 .. n), -infinity for n = 0. NaNs may be passed over: what follows (exp) meets them again.
 template <class T>
 T largest(const T* x, int64_t n) {
-  constexpr int64_t lanes =
-      32;  // written out: clang does not vectorise a maximum that must respect NaN (g++ unrolls 16)
-  T best[lanes];
-  for (T& b : best) b = -std::numeric_limits<T>::infinity();
+  constexpr int64_t width = lanes<T>, ways = 4;
+  const auto larger = [](auto a, auto b) { return b > a ? b : a; };
+  const Vec<T> none = broadcast(-std::numeric_limits<T>::infinity());
+  Vec<T> best[ways] = {none, none, none, none};
   int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (int64_t l = 0; l < lanes; ++l) best[l] = x[i + l] > best[l] ? x[i + l] : best[l];
-  for (int64_t l = 0; i < n; ++i, ++l) best[l] = x[i] > best[l] ? x[i] : best[l];
-  for (int64_t half = lanes / 2; half > 0; half /= 2)
-    for (int64_t l = 0; l < half; ++l) best[l] = best[l + half] > best[l] ? best[l + half] : best[l];
-  return best[0];
+  for (; i + ways * width <= n; i += ways * width)
+#pragma GCC unroll 4
+    for (int64_t w = 0; w < ways; ++w) best[w] = larger(best[w], load(x + i + w * width));
+  for (; i + width <= n; i += width) best[0] = larger(best[0], load(x + i));
+  if (i < n) best[1] = larger(best[1], first_or(load_first(x + i, n - i), none, n - i));
+  return across(larger(larger(best[0], best[1]), larger(best[2], best[3])), larger);
 }
 
 // y[i] = exp(x[i] - top) with top >= x[i], and their sum. y may be null: the sum alone is wanted.
@@ -76,7 +77,8 @@ double sum_of_exp(T* y, const T* x, int64_t n, T top) {
     T* __restrict const to = y != nullptr ? y + begin : powers;
     const T* __restrict const from = x + begin;
     for (int64_t i = 0; i < count; ++i) to[i] = vector_math::exp_below(from[i] - top);
-    total += blocked_sum<T>(count, [=](int64_t i) { return to[i]; });
+    total += sums_of<T, 1>(
+        count, [](Vec<T> v) { return std::array{v}; }, to)[0];
   }
   return total;
 }
@@ -100,24 +102,25 @@ struct Moments {
   double mean, variance;
 };
 
-// Mean and biased variance over `runs` stretches of n elements, `step` apart. The second pass is taken around the first
-// one's mean and corrected by what that mean was off, so an offset far above the deviation does no harm.
+// Mean and biased variance of n elements, in one pass of sums around the first of them; where that lies so far from the
+// mean that the variance would lose digits, in a second one around the mean.
 template <class T>
-Moments moments(const T* x, int64_t runs, int64_t n, int64_t step) {
-  const auto count = static_cast<double>(runs * n);
-  double sum = 0, off = 0, squares = 0;
-  for (int64_t r = 0; r < runs; ++r) sum += blocked_sum<T>(n, [row = x + r * step](int64_t i) { return row[i]; });
-  const T around = static_cast<T>(sum / count);
-  for (int64_t r = 0; r < runs; ++r) {
-    const T* row = x + r * step;
-    const auto sums = blocked_sums<T>(
-        n, [=](int64_t i) { return row[i] - around; },
-        [=](int64_t i) { return (row[i] - around) * (row[i] - around); });
-    off += sums[0];
-    squares += sums[1];
+Moments moments(const T* x, int64_t n) {
+  const auto count = static_cast<double>(n);
+  T around = x[0];
+  for (bool again = false;; again = true) {
+    const auto sums = sums_of<T, 2>(
+        n,
+        [middle = broadcast(around)](Vec<T> v) {
+          const Vec<T> d = v - middle;
+          return std::array{d, d * d};
+        },
+        x);
+    const double off = sums[0] / count, variance = std::max(0.0, sums[1] / count - off * off);
+    const double mean = static_cast<double>(around) + off;
+    if (again || !(off * off > 16 * variance)) return {mean, variance};
+    around = static_cast<T>(mean);
   }
-  off /= count;
-  return {static_cast<double>(around) + off, std::max(0.0, squares / count - off * off)};
 }
 
 template <class T>

@@ -34,7 +34,7 @@ inline constexpr bool has_fma = false;
 template <class T, int bytes>
 struct VectorOf {};
 template <class T, int bytes>
-  requires std::is_arithmetic_v<T>
+requires std::is_arithmetic_v<T>
 struct VectorOf<T, bytes> {
   typedef T type __attribute__((vector_size(bytes)));  // NOLINT(modernize-use-using): g++ takes the attribute here only
 };
@@ -48,8 +48,7 @@ template <class T>
   return x - Vec<T>{};  // not +: -0 stays -0
 }
 template <class T>
-  requires(!std::is_class_v<T>)
-[[gnu::always_inline]] inline Vec<T> load(const T* p) {
+requires(!std::is_class_v<T>) [[gnu::always_inline]] inline Vec<T> load(const T* p) {
   Vec<T> v;
   std::memcpy(&v, p, sizeof(v));
   return v;
@@ -57,6 +56,17 @@ template <class T>
 template <class V, class T>
 [[gnu::always_inline]] inline void store(T* p, V v) {
   std::memcpy(p, &v, sizeof(v));
+}
+
+// v, loaded by now: else compilers make of `mask ? v : 0` a load under the mask, which waits for what the mask is of.
+template <class V>
+[[gnu::always_inline]] inline V loaded(V v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+  return v;
 }
 
 // 16-bit floats, widened.
@@ -128,6 +138,19 @@ inline constexpr bool may_have_pair_products = false;
 inline bool has_pair_products() { return false; }
 #endif
 
+// Products of the low 32 bits of each lane, in 64.
+[[gnu::always_inline]] inline Vec<uint64_t> low_products(Vec<uint64_t> a, Vec<uint64_t> b) {
+#if defined(__AVX512F__)
+  return (Vec<uint64_t>)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (Vec<uint64_t>)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+  return (Vec<uint64_t>)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+  return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
+}
+
 // The scalar twin of fma, for loops that the compiler turns into vectors: body and tail round alike.
 template <class T>
 [[gnu::always_inline]] inline T multiply_add(T a, T b, T c) {
@@ -157,6 +180,11 @@ inline void stream_fence() {
 #endif
 }
 
+// The lines of n bytes from x on are wanted soon.
+inline void prefetch_run(const void* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += 64) __builtin_prefetch(static_cast<const char*>(x) + i);
+}
+
 // The first n of a vector's lanes, 0 <= n <= lanes<T>; T is float or double.
 template <class T>
 struct FirstLanes {
@@ -177,8 +205,7 @@ struct FirstLanes {
 
 // Lanes that the mask leaves out are zero, and their memory is not touched.
 template <class T>
-  requires(!std::is_class_v<T>)
-[[gnu::always_inline]] inline Vec<T> load(const T* p, const FirstLanes<T>& mask) {
+requires(!std::is_class_v<T>) [[gnu::always_inline]] inline Vec<T> load(const T* p, const FirstLanes<T>& mask) {
   static_assert(std::is_floating_point_v<T>);
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4)
@@ -220,13 +247,11 @@ template <class T>
 
 // The first n lanes from memory, zeros in the others: 0 <= n <= lanes.
 template <class T>
-  requires(!std::is_class_v<T>)
-[[gnu::always_inline]] inline Vec<T> load_first(const T* p, int64_t n) {
+requires(!std::is_class_v<T>) [[gnu::always_inline]] inline Vec<T> load_first(const T* p, int64_t n) {
   return load(p, FirstLanes<T>(n));
 }
 template <class S>
-  requires(sizeof(S) == 2)
-[[gnu::always_inline]] inline Vec<float> load_first(const S* p, int64_t n) {
+requires(sizeof(S) == 2) [[gnu::always_inline]] inline Vec<float> load_first(const S* p, int64_t n) {
   S some[lanes<float>];
 #if defined(__AVX512F__)
   const __m256i bits = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p);

@@ -1,5 +1,6 @@
 // Softmax and its logarithm along one dim, and their gradients, on dense [outer, n, inner].
 #include <algorithm>
+#include <array>
 
 #include <loom/accelerators/cpu/rows.h>
 #include <loom/accelerators/cpu/scratch.h>
@@ -22,14 +23,19 @@ struct Extents {
   }
 };
 
-// Rows [begin, end) of n elements, f(y, first row) a row at a time into memory or, for large outputs, past the caches.
-template <class T, class F>
-void for_each_row(T* y, const Extents& e, const F& f) {
+// f(y, rows of the inputs) for each row of n elements, in memory or, for large outputs, past the caches.
+template <class S, class F, class... In>
+void for_each_row(S* y, const Extents& e, const F& f, const In*... in) {
   parallel_for(e.outer, grain_of(e.n * 4), [&](int64_t begin, int64_t end) {
-    RowTarget<T> target(e.outer, e.n);
+    RowTarget<S> target(e.outer * e.n, e.n);
+    std::array<RowSource<S>, sizeof...(in)> sources = {(static_cast<void>(in), RowSource<S>(e.n))...};
     for (int64_t r = begin; r < end; ++r) {
-      f(target.begin(y + r * e.n), r * e.n);
-      target.end(y + r * e.n, e.n);
+      const int64_t at = r * e.n;
+      if (r + 1 < end) (ask_for_row(in + at + e.n, e.n), ...);
+      size_t k = 0;
+      const std::array rows = {sources[k++](in + at, e.n)...};
+      f(target.begin(y + at), rows);
+      target.end(y + at, e.n);
     }
   });
 }
@@ -127,25 +133,33 @@ void grad_columns(T* dx, const T* dy, const T* y, const Extents& e, int64_t widt
   for (int64_t i = 0; i < e.n; ++i) grad_line<log>(dx + i * e.inner, dy + i * e.inner, y + i * e.inner, sum, width);
 }
 
+// Rows long enough for vectors along them: any floating dtype is read as it is.
+bool along_rows(const Extents& e) { return e.inner == 1 && e.n > short_row; }
+
 }  // namespace
 
 void Cpu::softmax(const View& y, const View& x, int dim, bool log) {
   with_floating(log ? "log_softmax" : "softmax", x.dtype, [&]<class S> {
     if (y.numel() == 0) return;
     using T = compute_type<S>;
+    const Extents e(x.shape, dim);
+    if (along_rows(e)) {
+      const DenseInput<S> in(x);
+      const DenseOutput<S> out(y);
+      for_each_row(
+          out.data(), e, [&](T* to, const auto& row) { softmax_row(to, row[0], e.n, log); }, in.data());
+      return out.store();
+    }
     const DenseInput<T> in(x);
     const DenseOutput<T> out(y);
-    const Extents e(x.shape, dim);
     const auto columns = log ? softmax_columns<true, T> : softmax_columns<false, T>;
-    if (e.inner == 1 && e.n <= short_row)
+    if (e.inner == 1)
       for_each_tile(
           out.data(), e,
           [&](T* to, const auto& from, int64_t width) {
             columns(to, from[0], {1, e.n, tile_rows}, width);
           },
           in.data());
-    else if (e.inner == 1)
-      for_each_row(out.data(), e, [&](T* to, int64_t at) { softmax_row(to, in.data() + at, e.n, log); });
     else
       for_each_line(e, [&](int64_t at, int64_t width) { columns(out.data() + at, in.data() + at, e, width); });
     out.store();
@@ -156,19 +170,24 @@ void Cpu::softmax_grad(const View& dx, const View& dy, const View& y, int dim, b
   with_floating(log ? "log_softmax" : "softmax", y.dtype, [&]<class S> {
     if (dx.numel() == 0) return;
     using T = compute_type<S>;
+    const Extents e(y.shape, dim);
+    if (along_rows(e)) {
+      const DenseInput<S> g(dy), in(y);
+      const DenseOutput<S> out(dx);
+      for_each_row(
+          out.data(), e, [&](T* to, const auto& row) { grad_row(to, row[0], row[1], e.n, log); }, g.data(), in.data());
+      return out.store();
+    }
     const DenseInput<T> g(dy), in(y);
     const DenseOutput<T> out(dx);
-    const Extents e(y.shape, dim);
     const auto columns = log ? grad_columns<true, T> : grad_columns<false, T>;
-    if (e.inner == 1 && e.n <= short_row)
+    if (e.inner == 1)
       for_each_tile(
           out.data(), e,
           [&](T* to, const auto& from, int64_t width) {
             columns(to, from[0], from[1], {1, e.n, tile_rows}, width);
           },
           g.data(), in.data());
-    else if (e.inner == 1)
-      for_each_row(out.data(), e, [&](T* to, int64_t at) { grad_row(to, g.data() + at, in.data() + at, e.n, log); });
     else
       for_each_line(
           e, [&](int64_t at, int64_t width) { columns(out.data() + at, g.data() + at, in.data() + at, e, width); });

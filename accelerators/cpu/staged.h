@@ -25,31 +25,39 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
   const auto item = static_cast<int64_t>(item_size(views[0]->dtype));
   const bool in_place = [&]<size_t... k>(std::index_sequence<k...>) {
     return ((loop.data()[0] == loop.data()[k + 1]) || ...);
-  }(std::make_index_sequence<N - 1>());
-  const bool streams = loop.numel() * item >= stream_bytes && loop.inner_extent() * item >= 4096 && !in_place;
+  }
+  (std::make_index_sequence<N - 1>());
+  // Past the caches, unless the output is an input, or one is walked backwards: that is slower so.
+  const bool past = loop.numel() * item >= stream_bytes && loop.contiguous(0, static_cast<size_t>(item)) && !in_place &&
+                    loop.forward();
   parallel_for(loop.numel(), grain, [&](int64_t begin, int64_t end) {
     Writer writer(views[0]->dtype, compute[0]);
+    LineWriter<block * 8> lines;
+    if (past) lines.start(loop.data()[0] + begin * item);
     [&]<size_t... k>(std::index_sequence<k...>) {
       std::array<Reader, N - 1> readers = {Reader(views[k + 1]->dtype, compute[k + 1])...};
       const bool direct = writer.direct(loop.inner_stride(0)) && (readers[k].direct(loop.inner_stride(k + 1)) && ...);
-      const bool past = streams && writer.direct(loop.inner_stride(0));
-      alignas(64) std::byte buffer[block * 8];
-      loop.walk(begin, end, [&](const auto& p, int64_t length) {
-        const int64_t step = past ? block : direct ? stretch : block;
+      const int64_t step = direct && !past ? stretch : block, y_stride = loop.inner_stride(0);
+      loop.walk(begin, end, [&](const auto& p, int64_t length, const auto& next) {
         for (int64_t i = 0; i < length; i += step) {
-          const int64_t n = std::min(step, length - i), y_stride = loop.inner_stride(0);
-          char* const y = p[0] + i * y_stride;
+          const int64_t n = std::min(step, length - i);
+          char* const y = past ? lines.room() : p[0] + i * y_stride;
           const std::array<const void*, N - 1> inputs = {
               readers[k](p[k + 1] + i * loop.inner_stride(k + 1), loop.inner_stride(k + 1), n)...};
-          kernel(past ? static_cast<void*>(buffer) : writer.target(y, y_stride), inputs, n);
-          if (past)
-            stream_run(y, buffer, n * item);
-          else
-            writer.commit(y, y_stride, n);
+          if (past) {
+            const bool last = i + n == length;
+            (readers[k].expect(last ? next[k + 1] : p[k + 1] + (i + n) * loop.inner_stride(k + 1),
+                               loop.inner_stride(k + 1), n),
+             ...);
+          }
+          kernel(writer.target(y, y_stride), inputs, n);
+          writer.commit(y, y_stride, n);
+          if (past) lines.commit(n * item);
         }
       });
-      if (past) stream_fence();
-    }(std::make_index_sequence<N - 1>());
+    }
+    (std::make_index_sequence<N - 1>());
+    if (past) lines.finish();
   });
 }
 

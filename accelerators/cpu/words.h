@@ -1,10 +1,13 @@
-// Philox words by the hundred.
+// SPDX-License-Identifier: Apache-2.0
+// Random words in vectors: what Philox::block gives, for many blocks at a time.
 #pragma once
 
 #include <array>
 #include <cstdint>
 
 #include <loom/accelerators/cpu/loop.h>
+#include <loom/accelerators/cpu/shuffle.h>
+#include <loom/accelerators/cpu/simd.h>
 #include <loom/accelerators/philox.h>
 
 namespace loom::cpu {
@@ -12,34 +15,42 @@ namespace loom::cpu {
 inline constexpr int64_t words = block;  // drawn at a time
 using Words = std::array<uint32_t, words>;
 
-// Words of consecutive blocks from `first` on: Philox::block, with the lanes of vectors over the blocks.
+// Words of consecutive blocks from `first` on. A lane of 64 bits has a word in its low half; what is in the other half
+// goes nowhere, for products are of the low halves.
 inline void draw_words(Words& out, const Philox& state, int64_t first) {
-  constexpr size_t lanes = 16;
-  using Lanes = std::array<uint32_t, lanes>;
-  for (size_t b = 0; b < words / 4; b += lanes) {
-    Lanes c0, c1, c2, c3;
-    for (size_t l = 0; l < lanes; ++l) {
-      const uint64_t position = state.offset + static_cast<uint64_t>(first) + b + l;
-      c0[l] = static_cast<uint32_t>(position);
-      c1[l] = static_cast<uint32_t>(position >> 32);
-      c2[l] = static_cast<uint32_t>(state.stream);
-      c3[l] = static_cast<uint32_t>(state.stream >> 32);
+  using V = Vec<uint64_t>;
+  constexpr int64_t width = lanes<uint64_t>, chains = 4;  // products wait for one another within a chain only
+  const V m0 = broadcast(uint64_t{0xD2511F53u}), m1 = broadcast(uint64_t{0xCD9E8D57u});
+  V index;
+  for (int64_t l = 0; l < width; ++l) index[l] = static_cast<uint64_t>(l);
+  for (int64_t b = 0; b < words / 4; b += chains * width) {
+    V c0[chains], c1[chains], c2[chains], c3[chains];
+#pragma GCC unroll 4
+    for (int64_t c = 0; c < chains; ++c) {
+      c0[c] = index + broadcast(state.offset + static_cast<uint64_t>(first + b + c * width));
+      c1[c] = c0[c] >> 32;
+      c2[c] = broadcast(state.stream);
+      c3[c] = c2[c] >> 32;
     }
     uint32_t k0 = static_cast<uint32_t>(state.seed), k1 = static_cast<uint32_t>(state.seed >> 32);
-    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
-      for (size_t l = 0; l < lanes; ++l) {
-        const uint64_t p0 = uint64_t{0xD2511F53u} * c0[l], p1 = uint64_t{0xCD9E8D57u} * c2[l];
-        c0[l] = static_cast<uint32_t>(p1 >> 32) ^ c1[l] ^ k0;
-        c2[l] = static_cast<uint32_t>(p0 >> 32) ^ c3[l] ^ k1;
-        c1[l] = static_cast<uint32_t>(p1);
-        c3[l] = static_cast<uint32_t>(p0);
+    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+      const V key0 = broadcast(uint64_t{k0}), key1 = broadcast(uint64_t{k1});
+#pragma GCC unroll 4
+      for (int64_t c = 0; c < chains; ++c) {
+        const V p0 = low_products(m0, c0[c]), p1 = low_products(m1, c2[c]);
+        c0[c] = (p1 >> 32) ^ c1[c] ^ key0;
+        c2[c] = (p0 >> 32) ^ c3[c] ^ key1;
+        c1[c] = p1;
+        c3[c] = p0;
       }
-    for (size_t l = 0; l < lanes; ++l) {
-      const size_t at = 4 * (b + l);
-      out[at] = c0[l];
-      out[at + 1] = c1[l];
-      out[at + 2] = c2[l];
-      out[at + 3] = c3[l];
+    }
+    constexpr uint64_t low = 0xffffffffu;
+#pragma GCC unroll 4
+    for (int64_t c = 0; c < chains; ++c) {
+      const V front = (c0[c] & low) | (c1[c] << 32), back = (c2[c] & low) | (c3[c] << 32);
+      uint32_t* const to = out.data() + 4 * (b + c * width);
+      store(to, interleave_low(front, back));
+      store(to + 2 * width, interleave_high(front, back));
     }
   }
 }

@@ -1,3 +1,4 @@
+#include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops/elementwise.h>
 #include <loom/autograd/ops/neural.h>
@@ -12,12 +13,17 @@ Tensor dropout(const Tensor& input, double p, bool training) {
   const auto [x] = enter(ops::dropout, input);
   check(is_floating(x.dtype()), "dropout: given x of ", x.dtype(), ", expected a floating dtype");
   if (!training || p == 0) return x;
+  const double scale = p < 1 ? 1 / (1 - p) : 0;
+  const Tensor y = empty(x.shape(), {x.dtype(), x.device()}), mask = empty(x.shape(), {DType::boolean, x.device()});
   // Stream 0 is common to all ranks; replicas draw from their own.
-  const auto stream = static_cast<uint64_t>(context().data_rank) + 1;
-  const Tensor mask = raw::random(Random::bernoulli, x.shape(), 1 - p, 0, {x.dtype(), x.device()}, stream);
-  if (p < 1) raw::binary_into(Binary::mul, mask, Tensor(1 / (1 - p)));
-  return record(ops::dropout, raw::binary(Binary::mul, x, mask), {x},
-                [mask = save(mask)](const Tensor& g) -> Grads { return {g * mask()}; });
+  const Philox state = context().generator.draw(x.numel(), static_cast<uint64_t>(context().data_rank) + 1);
+  if (x.numel() > 0) accelerator(x.device()).dropout(y, mask, x, 1 - p, scale, state);
+  return record(ops::dropout, y, {x}, [mask = save(mask), scale](const Tensor& g) -> Grads {
+    if (context().grad_mode) return {g * (mask().to(g.dtype()) * scale)};
+    const Tensor dx = empty(g.shape(), {g.dtype(), g.device()});
+    if (g.numel() > 0) accelerator(g.device()).dropout_grad(dx, g, mask(), scale);
+    return {dx};
+  });
 }
 
 }  // namespace loom

@@ -42,18 +42,21 @@ void check_norm_parameter(const char* op, const char* what, const Tensor& parame
         wide == x.dtype() ? std::string() : str(" or ", wide));
 }
 
-// What layer_norm and rms_norm share: x as `rows` rows of `columns` elements.
+// What layer_norm, rms_norm and group_norm share: x as `rows` rows of `columns` elements, each normalised by itself,
+// and as [.., channels, spread], where each channel has its weight.
 struct RowNorm {
+  const Op& op;
   bool rms;
   double eps;
-  int64_t rows, columns;
+  int64_t rows, columns, channels, spread = 1;
 
-  const Op& op() const { return rms ? ops::rms_norm : ops::layer_norm; }
   Tensor flat(const Tensor& x) const { return contiguous(reshape(x, {rows, columns})); }
-  Tensor flat_parameter(const Tensor& w) const { return w.defined() ? reshape(w, {columns}) : Tensor(); }
+  Tensor flat_parameter(const Tensor& w) const { return w.defined() ? reshape(w, {channels}) : Tensor(); }
+  Dims by_channel() const { return {channels * spread == 0 ? 0 : rows * columns / (channels * spread), channels, spread}; }
+  Tensor forward(const Tensor& x, const Tensor& w, const Tensor& b) const;
   Grads fused(const Tensor& g, const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
               const std::array<Tensor, 3>& grads) const;
-  Grads composed(const Tensor& g, const Tensor& x, const Tensor& w, const Needs& needs) const;
+  Grads composed(const Tensor& g, const Tensor& x, const Tensor& w, const Tensor& b, const Needs& needs) const;
 };
 
 // grads: where the gradients of x, weight and bias go, in their shapes; undefined ones are not computed.
@@ -63,26 +66,52 @@ Grads RowNorm::fused(const Tensor& g, const Tensor& x, const Tensor& w, const Te
     return t.defined() ? View(raw::reshape(t, shape)) : View();
   };
   accelerator(x.device())
-      .layer_norm_grad(flat_view(grads[0], {rows, columns}), flat_view(grads[1], {columns}),
-                       flat_view(grads[2], {columns}), flat(g.to(x.dtype())), flat(x), view_or_null(flat_parameter(w)),
-                       view_or_null(mean), rstd, rms);
+      .layer_norm_grad(flat_view(grads[0], {rows, columns}), flat_view(grads[1], {channels}),
+                       flat_view(grads[2], {channels}), flat(g.to(x.dtype())), flat(x), view_or_null(flat_parameter(w)),
+                       view_or_null(mean), rstd, rms, spread);
   return {grads[0], grads[1], grads[2]};
 }
 
-Grads RowNorm::composed(const Tensor& gradient, const Tensor& input, const Tensor& weight, const Needs& needs) const {
+Grads RowNorm::composed(const Tensor& gradient, const Tensor& input, const Tensor& weight, const Tensor& bias,
+                        const Needs& needs) const {
   const DType wide = statistics_dtype(input.dtype());
   const Tensor x = flat(input).to(wide), g = flat(gradient).to(wide);
   const Tensor centered = rms ? x : x - mean(x, {1}, true);
   const Tensor rstd = rsqrt(mean(square(centered), {1}, true) + eps), normal = centered * rstd;
+  const auto per_channel = [&](const Tensor& t, const Dims& shape) {
+    return reshape(sum(reshape(t, by_channel()), {0, 2}), shape);
+  };
   Grads grads(3);
   if (needs[0]) {
-    const Tensor h = weight.defined() ? g * flat_parameter(weight).to(wide) : g;
+    Tensor h = g;
+    if (weight.defined())
+      h = reshape(reshape(g, by_channel()) * reshape(weight, {channels, 1}).to(wide), {rows, columns});
     const Tensor along = normal * mean(h * normal, {1}, true);
     grads[0] = reshape(rstd * (rms ? h - along : h - mean(h, {1}, true) - along), input.shape());
   }
-  if (needs[1]) grads[1] = reshape(sum(g * normal, {0}), weight.shape());
-  if (needs[2]) grads[2] = sum(g, {0});
+  if (needs[1]) grads[1] = per_channel(g * normal, weight.shape());
+  if (needs[2]) grads[2] = per_channel(g, bias.shape());
   return grads;
+}
+
+Tensor RowNorm::forward(const Tensor& x, const Tensor& w, const Tensor& b) const {
+  const TensorOptions statistics(statistics_dtype(x.dtype()), x.device());
+  const Tensor mean = rms ? Tensor() : empty({rows}, statistics), rstd = empty({rows}, statistics);
+  const Tensor y = empty(x.shape(), {x.dtype(), x.device()});
+  {
+    const NoGrad off;
+    if (y.numel() > 0)
+      accelerator(x.device())
+          .layer_norm(raw::reshape(y, {rows, columns}), view_or_null(mean), rstd, flat(x),
+                      view_or_null(flat_parameter(w)), view_or_null(flat_parameter(b)), eps, rms, spread);
+  }
+  const auto rule = [norm = *this, x = save(x), w = save(w), b_like = b, mean, rstd](const Tensor& g,
+                                                                                     const Needs& needs) {
+    if (context().grad_mode || x().numel() == 0) return norm.composed(g, x(), w(), b_like, needs);
+    return norm.fused(g, x(), w(), mean, rstd,
+                      {room_for(x(), needs[0]), room_for(w(), needs[1]), room_for(b_like, needs[2])});
+  };
+  return record(op, y, {x, w, b}, rule);
 }
 
 Tensor row_norm(bool rms, const Tensor& input, const Dims& shape, const Tensor& scale, const Tensor& offset,
@@ -93,27 +122,7 @@ Tensor row_norm(bool rms, const Tensor& input, const Dims& shape, const Tensor& 
   check_norm_parameter(op.name, "weight", w, shape, x);
   check_norm_parameter(op.name, "bias", b, shape, x);
   const int64_t columns = shape.numel();
-  const RowNorm norm{rms, eps, columns == 0 ? 0 : x.numel() / columns, columns};
-  const TensorOptions statistics(statistics_dtype(x.dtype()), x.device());
-  const Tensor mean = rms ? Tensor() : empty({norm.rows}, statistics), rstd = empty({norm.rows}, statistics);
-  const Tensor y = empty(x.shape(), {x.dtype(), x.device()});
-  {
-    const NoGrad off;
-    if (y.numel() > 0)
-      accelerator(x.device())
-          .layer_norm(raw::reshape(y, {norm.rows, columns}), view_or_null(mean), rstd, norm.flat(x),
-                      view_or_null(norm.flat_parameter(w)), view_or_null(norm.flat_parameter(b)), eps, rms);
-  }
-  const auto rule = [norm, x = save(x), w = save(w), b_like = b, mean, rstd](const Tensor& g, const Needs& needs) {
-    if (context().grad_mode || x().numel() == 0) {
-      Grads grads = norm.composed(g, x(), w(), needs);
-      if (needs[2]) grads[2] = reshape(grads[2], b_like.shape());
-      return grads;
-    }
-    return norm.fused(g, x(), w(), mean, rstd,
-                      {room_for(x(), needs[0]), room_for(w(), needs[1]), room_for(b_like, needs[2])});
-  };
-  return record(op, y, {x, w, b}, rule);
+  return RowNorm{op, rms, eps, columns == 0 ? 0 : x.numel() / columns, columns, columns}.forward(x, w, b);
 }
 
 }  // namespace
@@ -139,24 +148,19 @@ Tensor rms_norm(const Tensor& x, const Dims& shape, const Tensor& weight, std::o
 }
 
 // Each group of channels of a sample is a row.
-Tensor group_norm(const Tensor& x_, int64_t groups, const Tensor& weight_, const Tensor& bias_, double eps) {
-  return compose(ops::group_norm, std::tie(x_, weight_, bias_),
-                 [&](const Tensor& x, const Tensor& weight, const Tensor& bias) {
-                   check(x.dim() >= 2, "group_norm: given x of shape ", x.shape(), ", expected [N, C, ..]");
-                   const int64_t channels = x.size(1);
-                   check(groups >= 1 && channels % groups == 0, "group_norm: given ", groups, " groups for x of shape ",
-                         x.shape(), ", expected groups that divide its ", channels, " channels");
-                   check_norm_parameter("group_norm", "weight", weight, {channels}, x);
-                   check_norm_parameter("group_norm", "bias", bias, {channels}, x);
-                   if (x.numel() == 0) return clone(x);
-                   const int64_t rows = x.size(0) * groups, columns = x.numel() / rows;
-                   Tensor y = reshape(layer_norm(reshape(x, {rows, columns}), {columns}, {}, {}, eps), x.shape());
-                   Dims per_channel = Dims::filled(x.dim(), 1);
-                   per_channel[1] = channels;
-                   if (weight.defined()) y = y * reshape(weight, per_channel);
-                   if (bias.defined()) y = y + reshape(bias, per_channel);
-                   return y.to(x.dtype());
-                 });
+Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
+  const auto [x, w, b] = enter(ops::group_norm, input, weight, bias);
+  check(x.dim() >= 2, "group_norm: given x of shape ", x.shape(), ", expected [N, C, ..]");
+  check(is_floating(x.dtype()), "group_norm: given x of ", x.dtype(), ", expected a floating dtype");
+  const int64_t channels = x.size(1);
+  check(groups >= 1 && channels % groups == 0, "group_norm: given ", groups, " groups for x of shape ", x.shape(),
+        ", expected groups that divide its ", channels, " channels");
+  check_norm_parameter("group_norm", "weight", w, {channels}, x);
+  check_norm_parameter("group_norm", "bias", b, {channels}, x);
+  const int64_t rows = x.size(0) * groups, each = x.size(0) * channels;
+  return RowNorm{
+      ops::group_norm, false, eps, rows, rows == 0 ? 0 : x.numel() / rows, channels, each == 0 ? 0 : x.numel() / each}
+      .forward(x, w, b);
 }
 
 }  // namespace loom

@@ -58,6 +58,27 @@ TEST_CASE("copy: permuted, broadcast, empty, scalar") {
   CHECK(scalar[0] == 42);
 }
 
+TEST_CASE("copy: short runs, side by side and repeated") {
+  for (const DType t : {f64, f32, bf16, u8})
+    for (const int64_t n : {1, 2, 3, 4, 7, 8, 16, 17}) {
+      Array y(t, {300, 2 * n});
+      for (const int64_t half : {0, 1}) {  // [300, n] beside another
+        const Array x(t, {300, n}, scrambled);
+        View part = y;
+        part.shape[1] = n;
+        part.data = static_cast<char*>(part.data) + static_cast<size_t>(half * n) * item_size(t);
+        cpu().copy(part, x);
+        bool same = true;
+        for (int64_t i = 0; i < x.numel(); ++i) same &= y[i / n * 2 * n + half * n + i % n] == x[i];
+        REQUIRE(same);
+      }
+      const Array one(t, {300, 5, n}, {n, 0, 1}, scrambled);
+      Array repeated(t, {300, 5, n});
+      cpu().copy(repeated, one);
+      CHECK(repeated.values() == one.values());
+    }
+}
+
 TEST_CASE("copy: large arrays run in parallel") {
   const Array x(f32, {700, 600}, scrambled);
   Array dense(f32, {700, 600}), turned(f32, {700, 600}, {1, 700}), half(f16, {700, 600}, {1, 700});

@@ -80,6 +80,34 @@ void check_layer_norm(DType t, int64_t rows, int64_t n, bool affine, bool rms, L
   CHECK(values(nothing) == values(dx));
 }
 
+// Rows are groups of channels; each channel, `spread` neighbours of a row, has its weight.
+void check_group_norm(DType t, int64_t samples, int64_t channels, int64_t groups, int64_t spread, Layout layout) {
+  CAPTURE(to_string(t));
+  CAPTURE(channels);
+  CAPTURE(spread);
+  const int64_t rows = samples * groups, n = channels / groups * spread;
+  const Array x = random(t, {rows, n}, layout, -1, 3), dy = random(t, {rows, n}, layout);
+  const Array w = random(t, {channels}), b = random(t, {channels});
+  const Normalised expected = reference(
+      x, dy, w, b, 1e-5, false, rows, channels, [=](int64_t i) { return i / n; },
+      [=](int64_t i) { return i / spread % channels; }, nullptr);
+  const DType s = statistics_dtype(t);
+  const Array y(t, {rows, n}, layout), mean(s, {rows}), rstd(s, {rows}), dx(t, {rows, n}, layout), dw(t, {channels}),
+      db(t, {channels});
+  cpu_accelerator().layer_norm(y, mean, rstd, x, w, b, 1e-5, false, spread);
+  const double eps_row = 4 * epsilon(DType::f64) * std::sqrt(static_cast<double>(n));  // the reference adds one by one
+  check_close(y, expected.y, 16 * epsilon(t) + eps_row);
+  cpu_accelerator().layer_norm_grad(dx, dw, db, dy, x, w, mean, rstd, false, spread);
+  const double root = std::sqrt(static_cast<double>(samples * spread)), eps_sum = 4 * epsilon(DType::f64) * root;
+  check_close(dx, expected.dx, 64 * epsilon(t) + eps_row);
+  check_close(dw, expected.dw, 16 * epsilon(t) * root + eps_sum);
+  check_close(db, expected.db, 16 * epsilon(t) * root + eps_sum);
+  const Array only(t, {rows, n}), bias_alone(t, {channels});
+  cpu_accelerator().layer_norm_grad(only, without(), bias_alone, dy, x, w, mean, rstd, false, spread);
+  CHECK(values(only) == values(dx));
+  CHECK(values(bias_alone) == values(db));
+}
+
 void check_batch_norm(DType t, const Dims& shape, bool affine, bool training, Layout layout) {
   CAPTURE(to_string(t));
   CAPTURE(to_string(shape));
@@ -128,6 +156,27 @@ TEST_CASE("layer_norm and rms_norm: forward and gradients") {
 
 TEST_CASE("layer_norm: a mean of 1e4 leaves the variance whole") {
   for (const int64_t n : {9, 64, 5000}) check_layer_norm(DType::f32, 3, n, true, false, Layout::dense, 1e4);
+}
+
+TEST_CASE("layer_norm: a first element far from all others leaves the variance whole") {
+  for (const int64_t n : {70, 5000}) {
+    const Array x = random(DType::f32, {1, n}), y(DType::f32, {1, n}), mean(DType::f32, {1}), rstd(DType::f32, {1});
+    set(x.view, 0, 1000);
+    const Normalised expected = reference(
+        x, x, without(), without(), 1e-5, false, 1, n, [](int64_t) { return 0; }, [](int64_t i) { return i; }, nullptr);
+    cpu_accelerator().layer_norm(y, mean, rstd, x, without(), without(), 1e-5, false, 1);
+    check_close(y, expected.y, 1e-5);
+  }
+}
+
+TEST_CASE("layer_norm over groups of channels: forward and gradients") {
+  for (const DType t : floating)
+    for (const Layout layout : layouts) {
+      check_group_norm(t, 3, 4, 2, 5, layout);
+      check_group_norm(t, 40, 24, 3, 1, layout);
+      check_group_norm(t, 2, 3, 3, 70, layout);
+      check_group_norm(t, 2, 8, 1, 521, layout);  // more than a piece of a row
+    }
 }
 
 TEST_CASE("layer_norm: no rows give zero parameter gradients") {

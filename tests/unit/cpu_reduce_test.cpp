@@ -121,6 +121,15 @@ TEST_CASE("reduce: rows and columns of many sizes") {
       }
 }
 
+TEST_CASE("reduce: across wide rows, and across many narrow ones that adjoin") {
+  for (const DType t : {f32, f64, f16, bf16, i32})
+    for (const Dims& shape : {Dims{67, 4100}, Dims{3, 2049}, Dims{1300, 3}, Dims{777, 63}, Dims{2, 64, 65}}) {
+      const Array x(t, shape, small);
+      for (const Reduce op : {Reduce::sum, Reduce::min, Reduce::sum_of_squares})
+        for (const unsigned dims : {1u, 2u, 3u}) check_reduce(op, x, dims);
+    }
+}
+
 TEST_CASE("reduce: long sums keep their digits, and do not depend on the number of threads") {
   const int64_t n = 3'000'000;
   const Array x(f32, {n}, [](int64_t i) { return 1.0 + static_cast<double>(i % 7) * 0.1; });

@@ -5,12 +5,14 @@
 
 #include <doctest/doctest.h>
 
+#include <loom/accelerators/threads.h>
 #include <loom/autograd/engine.h>
 #include <loom/autograd/ops.h>
 #include <loom/autograd/parameter.h>
 
 #include <loom/tensor/context.h>
 #include <loom/tensor/create.h>
+#include <loom/tensor/raw.h>
 
 using namespace loom;
 
@@ -42,6 +44,45 @@ TEST_CASE("large outputs: the bits of small ones") {
     const Parameter p(v);
     return grad(softmax(p, 1), p, v);
   });
+  check_rows("relu's gradient", x, [](const Tensor& v) {
+    const Parameter p(v);
+    return grad(relu(p), p, v + 3.0);
+  });
+  check_rows("a column", x, [](const Tensor& v) { return v * narrow(v, 1, 5, 1); });
+  check_rows("a choice", x, [](const Tensor& v) { return where(v > 0.0, v, -v); });
+  check_rows("backwards", x, [](const Tensor& v) { return flip(v, {1}); });
+  CHECK(equal(flip(flip(x, {0}), {0}), x));
+}
+
+TEST_CASE("large outputs of 16 bits: the bits of small ones") {
+  manual_seed(7);
+  const Tensor x = randn({9000, 1001}).to(bf16), weight = randn({1001}).to(bf16);  // 18 MB
+  check_rows("exp", x, [](const Tensor& v) { return exp(v); });
+  check_rows("softmax", x, [](const Tensor& v) { return softmax(v, 1); });
+  check_rows("layer_norm", x, [&](const Tensor& v) { return layer_norm(v, {1001}, weight); });
+  check_rows("layer_norm's gradient", x, [&](const Tensor& v) {
+    const Parameter p(v);
+    return grad(layer_norm(p, {1001}, weight), p, v);
+  });
+}
+
+TEST_CASE("dropout keeps what a draw of numbers keeps, whatever the size and the number of threads") {
+  const int before = num_threads();
+  for (const int64_t n : {1, 511, 512, 100'003, 4'500'001})
+    for (const DType t : {f32, f64, bf16}) {
+      const Tensor x = arange(n).to(t) * 0.5 + 1.0;
+      manual_seed(8);
+      const Tensor kept = raw::random(Random::bernoulli, {n}, 0.7, 0, {f32}, 1);
+      for (const int threads : {1, 3}) {
+        set_num_threads(threads);
+        manual_seed(8);
+        const Parameter p(x);
+        const Tensor y = dropout(p, 0.3), dx = grad(y, p, x);
+        CHECK(equal(y, (x.to(t == f64 ? f64 : f32) * kept * (1 / 0.7)).to(t)));
+        CHECK(equal(dx, y));
+      }
+    }
+  set_num_threads(before);
 }
 
 TEST_CASE("short rows: a row's result does not depend on the rows around it") {
