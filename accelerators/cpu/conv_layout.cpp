@@ -67,7 +67,7 @@ Framed::Framed(int64_t channels, std::array<int64_t, 2> image, std::array<int64_
       image_(image),
       padding_(padding),
       extent_(extent),
-      framed_(padding[0] != 0 || padding[1] != 0) {
+      framed_(padding[0] != 0 || padding[1] != 0 || extent[0] > image[0] || extent[1] > image[1]) {
   if (!framed_) return;
   memory_ = Scratch<float>(channels * channel());
   std::fill_n(memory_.data(), channels * channel(), 0.0F);

@@ -9,19 +9,20 @@ namespace loom::cpu {
 
 // Output channels of a block: as many as two vectors hold.
 inline constexpr int conv_vectors = 2, conv_block = conv_vectors * lanes<float>;
-// Pixels of a tile, in one row or in two.
-inline constexpr int conv_pixels = vector_registers == 32 ? 14 : 6;
+// Pixels of a tile, in up to so many rows.
+inline constexpr int conv_pixels = vector_registers == 32 ? 14 : 6, conv_rows = vector_registers == 32 ? 3 : 2;
 
-// Where a tile reads: tap k of pixel (r, q) is at[offset[k] + r * row_step + q * step].
+// Where a tile reads: tap k of pixel (r, q) is row[r][offset[k] + q * step].
 struct ConvInput {
-  const float* at;
+  const float* row[conv_rows];
   const int64_t* offset;
-  int64_t taps, row_step;
+  int64_t taps;
 };
-// Where it writes: channel o, pixel (r, q) at[o * channel_step + r * row_step + q]; the first `channels` channels only.
+// Where it writes: channel o, pixel (r, q) row[r][o * channel_step + q]; the first `channels` channels only. With
+// channel_step 0 the sums stay as they are: vectors of all channels, one pixel after the other.
 struct ConvOutput {
-  float* at;
-  int64_t channels, channel_step, row_step;
+  float* row[conv_rows];
+  int64_t channels, channel_step;
 };
 
 namespace conv_detail {
@@ -64,26 +65,33 @@ void conv_tile(const ConvInput& in, const float* weights, const float* bias, con
   Vec<float> sum[rows][pixels][vectors];
 #pragma GCC unroll 32
   for (int v = 0; v < vectors; ++v)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 16
       for (int q = 0; q < pixels; ++q) sum[r][q][v] = load(bias + v * n);
   for (int64_t k = 0; k < in.taps; ++k, weights += vectors * n) {
-    const float* const x = in.at + in.offset[k];
+    const int64_t at = in.offset[k];
     Vec<float> w[vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) w[v] = load(weights + v * n);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 16
       for (int q = 0; q < pixels; ++q) {
-        const Vec<float> pixel = broadcast(x[r * in.row_step + q * step]);
+        const Vec<float> pixel = broadcast(in.row[r][at + q * step]);
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; ++v) sum[r][q][v] = fma(pixel, w[v], sum[r][q][v]);
       }
   }
-#pragma GCC unroll 2
-  for (int r = 0; r < rows; ++r) conv_detail::store_row<pixels, vectors>(sum[r], out, out.at + r * out.row_step);
+  if (out.channel_step == 0) {
+#pragma GCC unroll 32
+    for (int i = 0; i < rows * pixels * vectors; ++i)
+      store(out.row[i / (pixels * vectors)] + i % (pixels * vectors) * n,
+            sum[i / (pixels * vectors)][i / vectors % pixels][i % vectors]);
+    return;
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; ++r) conv_detail::store_row<pixels, vectors>(sum[r], out, out.row[r]);
 }
 
 using ConvTile = void (*)(const ConvInput&, const float*, const float*, const ConvOutput&);
