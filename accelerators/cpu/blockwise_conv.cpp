@@ -248,7 +248,7 @@ void run(const ConvShape& s, const Plan& plan, Pack pack, float* y, const float*
 }  // namespace
 
 bool suits_blockwise(const Correlation& c) {
-  constexpr int64_t small = 100, cached = 96 << 10;
+  constexpr int64_t small = 100, cached = 32 << 10;
   return c.out_plane() <= small && c.groups == 1 && c.blocks() * c.taps() * conv_block > cached;
 }
 
