@@ -13,7 +13,7 @@ using Pair = std::array<int64_t, 2>;
 // Outputs that read the same taps: all of them, but of a strided convolution's input gradient those whose position has
 // the same remainder.
 struct Phase {
-  Pair first, out;              // position of the first, rows and columns
+  Pair out;                     // rows and columns
   std::vector<int64_t> kernel;  // elements of the kernel that are taps of one channel
   std::vector<Pair> at;         // where these lie in the frame for the first output
 };
@@ -36,7 +36,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 Plan forward_plan(const ConvShape& s) {
   const Correlation c = forward_of(s);
   Plan plan{c.images, c.groups, c.in_channels, c.out_channels, c.in, c.out, {1, 1}, c.step, c.padding, c.extent(), {}};
-  Phase all{{0, 0}, c.out, {}, {}};
+  Phase all{c.out, {}, {}};
   for (int64_t h = 0; h < c.kernel[0]; ++h)
     for (int64_t w = 0; w < c.kernel[1]; ++w) {
       all.kernel.push_back(h * c.kernel[1] + w);
@@ -82,7 +82,7 @@ Plan grad_input_plan(const ConvShape& s) {
             {}};
   for (int64_t a = 0; a < std::min(s.g.stride[0], size[0]); ++a)
     for (int64_t b = 0; b < std::min(s.g.stride[1], size[1]); ++b) {
-      Phase phase{{a, b}, {ceil_div(size[0] - a, s.g.stride[0]), ceil_div(size[1] - b, s.g.stride[1])}, {}, {}};
+      Phase phase{{ceil_div(size[0] - a, s.g.stride[0]), ceil_div(size[1] - b, s.g.stride[1])}, {}, {}};
       for (int64_t h = 0; h < kernel[0]; ++h)
         for (int64_t w = 0; w < kernel[1]; ++w) {
           if (!Reach::meets(s, 0, a, h) || !Reach::meets(s, 1, b, w)) continue;
@@ -248,7 +248,7 @@ void run(const ConvShape& s, const Plan& plan, Pack pack, float* y, const float*
 }  // namespace
 
 bool suits_blockwise(const Correlation& c) {
-  constexpr int64_t small = 100, cached = 32 << 10;
+  constexpr int64_t small = 100, cached = 16 << 10;
   return c.out_plane() <= small && c.groups == 1 && c.blocks() * c.taps() * conv_block > cached;
 }
 

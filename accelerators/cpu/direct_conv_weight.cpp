@@ -99,8 +99,8 @@ class BlockGradient {
   }
 
  private:
-  // Of dy turned at a time: they stay in the cache, and sums over them keep their digits.
-  static constexpr int64_t pixels = 1024;
+  static constexpr int64_t pixels = 1024;  // of dy turned at a time: they stay in the cache
+  static constexpr int64_t chain = 256;    // pixels added one to the other; more would cost digits
   static constexpr int64_t frames_size = 512 << 10;
 
   const float* place(const float* x, int64_t image, int64_t images, int64_t group, int64_t row) {
@@ -116,13 +116,14 @@ class BlockGradient {
       turn(turned_.data() + i * size * width, width, dy + i * s.outputs * s.out_plane(), s.out_plane(), channels, size);
   }
   void add_rows(float* sums, const float* x, int64_t images, int64_t rows, bool adds) const {
-    ConvGradientInput in{
-        turned_.data(), x, offsets_.data(), images * rows * s.out_width, s.g.dilation[0] * frames_.pitch(), adds};
+    const int64_t count = images * rows * s.out_width, pitch = s.g.dilation[0] * frames_.pitch();
     for (int64_t c = 0; c < s.group_channels; ++c)
       for (int64_t h = 0; h < s.kernel_h;) {
         const TapRows taps(s.kernel_h - h, s.kernel_w);
-        in.x = x + c * frames_.channel() + h * in.pitch;
-        taps.run(in, sums);
+        for (int64_t p = 0; p < count; p += chain)
+          taps.run({turned_.data() + p * width, x + c * frames_.channel() + h * pitch, offsets_.data() + p,
+                    std::min(chain, count - p), pitch, adds || p > 0},
+                   sums);
         h += taps.count;
         sums += taps.count * s.kernel_w * width;
       }

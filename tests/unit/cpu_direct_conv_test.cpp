@@ -51,10 +51,10 @@ TEST_CASE("conv2d: kernels, strides, paddings, dilations and groups") {
 TEST_CASE("conv2d: small planes of many channels, which images share tiles") {
   for (const int64_t images : {1, 3, 5})
     for (const auto& [h, w] : {std::pair{1, 1}, {2, 3}, {4, 4}, {3, 7}, {5, 8}, {2, 15}, {9, 9}}) {
-      check({images, 64, h, w}, {65, 64, 3, 3}, {.padding = {1, 1}});
-      if (h > 2 && w > 2) check({images, 56, h, w}, {72, 56, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}});
+      check({images, 40, h, w}, {41, 40, 3, 3}, {.padding = {1, 1}});
+      if (h > 2 && w > 2) check({images, 36, h, w}, {40, 36, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}});
     }
-  check({3, 320, 3, 4}, {330, 320, 1, 1}, {});
+  check({3, 200, 3, 4}, {210, 200, 1, 1}, {});
 }
 
 TEST_CASE("conv2d: any number of threads, few images and many") {
@@ -75,7 +75,7 @@ TEST_CASE("conv2d: any number of threads, few images and many") {
 TEST_CASE("conv2d: forward and input gradient have the same bits on any number of threads") {
   const ConvCase cases[] = {{"plain", {3, 16, 13, 15}, {40, 16, 3, 3}, {.padding = {1, 1}}},
                             {"strided", {7, 40, 13, 15}, {40, 40, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}}},
-                            {"small", {7, 64, 4, 4}, {64, 64, 3, 3}, {.padding = {1, 1}}}};
+                            {"small", {7, 40, 4, 4}, {40, 40, 3, 3}, {.padding = {1, 1}}}};
   for (const ConvCase& c : cases) {
     CAPTURE(c.what);
     const Array x = random(DType::f32, c.x), w = random(DType::f32, c.w), dy = random(DType::f32, c.y());
