@@ -61,22 +61,23 @@ void turn(float* to, int64_t to_step, const float* from, int64_t from_step, int6
 }
 
 Framed::Framed(int64_t channels, std::array<int64_t, 2> image, std::array<int64_t, 2> padding,
-               std::array<int64_t, 2> extent)
+               std::array<int64_t, 2> extent, int64_t frames)
     : channels_(channels),
+      frames_(frames),
       image_(image),
       padding_(padding),
       extent_(extent),
-      framed_(padding[0] != 0 || padding[1] != 0) {
+      framed_(padding[0] != 0 || padding[1] != 0 || extent[0] > image[0] || extent[1] > image[1]) {
   if (!framed_) return;
-  memory_ = Scratch<float>(channels * plane());
-  std::fill_n(memory_.data(), channels * plane(), 0.0F);
+  memory_ = Scratch<float>(channels * channel());
+  std::fill_n(memory_.data(), channels * channel(), 0.0F);
 }
 
-const float* Framed::place(const float* x, int64_t first) {
+const float* Framed::place(const float* x, int64_t first, int64_t frame) {
   if (!framed_) return x + first * image_[1];
   const int64_t columns = std::clamp<int64_t>(extent_[1] - padding_[1], 0, image_[1]);
   for (int64_t c = 0; c < channels_; ++c) {
-    float* const to = memory_.data() + c * plane() + padding_[1];
+    float* const to = memory_.data() + c * channel() + frame * plane() + padding_[1];
     for (int64_t r = 0; r < extent_[0]; ++r) {
       const int64_t source = first + r - padding_[0];
       if (source >= 0 && source < image_[0])
@@ -85,7 +86,7 @@ const float* Framed::place(const float* x, int64_t first) {
         std::fill_n(to + r * extent_[1], columns, 0.0F);
     }
   }
-  return memory_.data();
+  return memory_.data() + frame * plane();
 }
 
 }  // namespace loom::cpu

@@ -9,19 +9,20 @@ namespace loom::cpu {
 
 // Output channels of a block: as many as two vectors hold.
 inline constexpr int conv_vectors = 2, conv_block = conv_vectors * lanes<float>;
-// Pixels of a tile, in one row or in two.
-inline constexpr int conv_pixels = vector_registers == 32 ? 14 : 6;
+// Pixels of a tile, in up to so many rows.
+inline constexpr int conv_pixels = vector_registers == 32 ? 14 : 6, conv_rows = vector_registers == 32 ? 3 : 2;
 
-// Where a tile reads: tap k of pixel (r, q) is at[offset[k] + r * row_step + q * step].
+// Where a tile reads: tap k of pixel (r, q) is row[r][offset[k] + q * step].
 struct ConvInput {
-  const float* at;
+  const float* row[conv_rows];
   const int64_t* offset;
-  int64_t taps, row_step;
+  int64_t taps;
 };
-// Where it writes: channel o, pixel (r, q) at[o * channel_step + r * row_step + q]; the first `channels` channels only.
+// Where it writes: channel o, pixel (r, q) row[r][o * channel_step + q]; the first `channels` channels only. With
+// channel_step 0 the sums stay as they are: vectors of all channels, one pixel after the other.
 struct ConvOutput {
-  float* at;
-  int64_t channels, channel_step, row_step;
+  float* row[conv_rows];
+  int64_t channels, channel_step;
 };
 
 namespace conv_detail {
@@ -64,39 +65,48 @@ void conv_tile(const ConvInput& in, const float* weights, const float* bias, con
   Vec<float> sum[rows][pixels][vectors];
 #pragma GCC unroll 32
   for (int v = 0; v < vectors; ++v)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 16
       for (int q = 0; q < pixels; ++q) sum[r][q][v] = load(bias + v * n);
   for (int64_t k = 0; k < in.taps; ++k, weights += vectors * n) {
-    const float* const x = in.at + in.offset[k];
+    const int64_t at = in.offset[k];
     Vec<float> w[vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) w[v] = load(weights + v * n);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 16
       for (int q = 0; q < pixels; ++q) {
-        const Vec<float> pixel = broadcast(x[r * in.row_step + q * step]);
+        const Vec<float> pixel = broadcast(in.row[r][at + q * step]);
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; ++v) sum[r][q][v] = fma(pixel, w[v], sum[r][q][v]);
       }
   }
-#pragma GCC unroll 2
-  for (int r = 0; r < rows; ++r) conv_detail::store_row<pixels, vectors>(sum[r], out, out.at + r * out.row_step);
+  if (out.channel_step == 0) {
+#pragma GCC unroll 32
+    for (int i = 0; i < rows * pixels * vectors; ++i)
+      store(out.row[i / (pixels * vectors)] + i % (pixels * vectors) * n,
+            sum[i / (pixels * vectors)][i / vectors % pixels][i % vectors]);
+    return;
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; ++r) conv_detail::store_row<pixels, vectors>(sum[r], out, out.row[r]);
 }
 
 using ConvTile = void (*)(const ConvInput&, const float*, const float*, const ConvOutput&);
 
 // The gradient of `taps_h` rows of `taps_w` taps of one input channel by conv_gradient_vectors * lanes output channels,
-// added to dw [taps_h * taps_w][channels]: over pixels of rows, dy [pixel][channels] times the tap's pixel of x.
+// to or added to dw [taps_h * taps_w][channels]: over pixels of any rows of images, dy [pixel][channels] times the
+// tap's pixel of x.
 inline constexpr int conv_gradient_vectors = vector_registers == 32 ? 2 : 1;
 inline constexpr int conv_gradient_block = conv_gradient_vectors * lanes<float>;
 
 struct ConvGradientInput {
   const float *dy, *x;
-  int64_t rows, columns;                 // of dy
-  int64_t pitch, row_step, column_step;  // x: from a row to the next, and steps of the window
+  const int64_t* offset;  // of x, for each pixel of dy
+  int64_t pixels, pitch;  // pitch: of x, from a row of taps to the next
+  bool adds;
 };
 
 template <int taps_h, int taps_w>
@@ -104,25 +114,26 @@ void conv_gradient_tile(const ConvGradientInput& in, float* dw) {
   constexpr int n = lanes<float>, vectors = conv_gradient_vectors;
   Vec<float> sum[taps_h][taps_w][vectors] = {};
   const float* dy = in.dy;
-  for (int64_t r = 0; r < in.rows; ++r) {
-    const float* x = in.x + r * in.row_step;
-    for (int64_t q = 0; q < in.columns; ++q, x += in.column_step, dy += vectors * n) {
-      Vec<float> g[vectors];
+  for (int64_t p = 0; p < in.pixels; ++p, dy += vectors * n) {
+    const float* const x = in.x + in.offset[p];
+    Vec<float> g[vectors];
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) g[v] = load(dy + v * n);
+    for (int v = 0; v < vectors; ++v) g[v] = load(dy + v * n);
 #pragma GCC unroll 4
-      for (int h = 0; h < taps_h; ++h)
+    for (int h = 0; h < taps_h; ++h)
 #pragma GCC unroll 16
-        for (int w = 0; w < taps_w; ++w) {
-          const Vec<float> pixel = broadcast(x[h * in.pitch + w]);
+      for (int w = 0; w < taps_w; ++w) {
+        const Vec<float> pixel = broadcast(x[h * in.pitch + w]);
 #pragma GCC unroll 4
-          for (int v = 0; v < vectors; ++v) sum[h][w][v] = fma(pixel, g[v], sum[h][w][v]);
-        }
-    }
+        for (int v = 0; v < vectors; ++v) sum[h][w][v] = fma(pixel, g[v], sum[h][w][v]);
+      }
   }
+  const bool adds = in.adds;
 #pragma GCC unroll 32
-  for (int t = 0; t < taps_h * taps_w * vectors; ++t)
-    store(dw + t * n, load(dw + t * n) + sum[t / vectors / taps_w][t / vectors % taps_w][t % vectors]);
+  for (int t = 0; t < taps_h * taps_w * vectors; ++t) {
+    const Vec<float> total = sum[t / vectors / taps_w][t / vectors % taps_w][t % vectors];
+    store(dw + t * n, adds ? load(dw + t * n) + total : total);
+  }
 }
 
 using ConvGradientTile = void (*)(const ConvGradientInput&, float*);

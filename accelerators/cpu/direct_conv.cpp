@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <loom/accelerators/cpu/direct_conv.h>
-
+#include <loom/accelerators/cpu/correlation.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom::cpu {
@@ -18,32 +17,15 @@ template <int vectors, int step>
 ConvTile tile_of(int64_t rows, int64_t pixels) {
   static constexpr auto one = tiles_of<1, vectors, step>(std::make_index_sequence<conv_pixels>());
   static constexpr auto two = tiles_of<2, vectors, step>(std::make_index_sequence<conv_pixels / 2>());
+  static constexpr auto most = tiles_of<conv_rows, vectors, step>(std::make_index_sequence<conv_pixels / conv_rows>());
   const auto index = static_cast<size_t>(pixels - 1);
-  return rows == 1 ? one[index] : two[index];
+  return rows == 1 ? one[index] : rows == 2 ? two[index] : most[index];
 }
 
 ConvTile tile_of(int64_t rows, int64_t pixels, int64_t vectors, int64_t step) {
   if (vectors == 1) return step == 1 ? tile_of<1, 1>(rows, pixels) : tile_of<1, 2>(rows, pixels);
   return step == 1 ? tile_of<2, 1>(rows, pixels) : tile_of<2, 2>(rows, pixels);
 }
-
-// A correlation of framed planes with packed weights; the forward pass, and with roles changed the gradient of x.
-struct Correlation {
-  int64_t images, groups;
-  int64_t in_channels, out_channels;  // of a group
-  std::array<int64_t, 2> in, out, kernel, step, padding, dilation;
-
-  int64_t kernel_plane() const { return kernel[0] * kernel[1]; }
-  int64_t taps() const { return in_channels * kernel_plane(); }
-  int64_t blocks() const { return (out_channels + conv_block - 1) / conv_block; }
-  int64_t channels_of(int64_t block) const { return std::min<int64_t>(conv_block, out_channels - block * conv_block); }
-  int64_t width_of(int64_t block) const { return channels_of(block) > n ? 2 * n : n; }
-  int64_t out_plane() const { return out[0] * out[1]; }
-  std::array<int64_t, 2> extent() const {
-    return {(out[0] - 1) * step[0] + (kernel[0] - 1) * dilation[0] + 1,
-            (out[1] - 1) * step[1] + (kernel[1] - 1) * dilation[1] + 1};
-  }
-};
 
 // Weights as [group][block][tap][channels of the block], where those beyond the last channel are zero.
 class Packed {
@@ -68,25 +50,6 @@ class Packed {
   Scratch<float> weights_, bias_;
 };
 
-// One block of channels for rows [first, last) of one image: tiles of equal width, narrow ones of two rows.
-void correlate_rows(const Correlation& c, const ConvInput& in, const float* weights, const float* bias,
-                    const ConvOutput& out, int64_t first, int64_t last) {
-  const int64_t width = c.out[1], count = (width + conv_pixels - 1) / conv_pixels;
-  const int64_t vectors = out.channels > n ? 2 : 1, tall = 2 * width <= conv_pixels ? 2 : 1;
-  for (int64_t row = first; row < last;) {
-    const int64_t rows = std::min(tall, last - row);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t begin = width * i / count, pixels = width * (i + 1) / count - begin;
-      ConvInput from = in;
-      from.at += row * in.row_step + begin * c.step[1];
-      ConvOutput to = out;
-      to.at += row * width + begin;
-      tile_of(rows, pixels, vectors, c.step[1])(from, weights, bias, to);
-    }
-    row += rows;
-  }
-}
-
 // Work is cut into images x groups x bands of rows x blocks of channels. All blocks pass over a band while its pixels
 // are in the second-level cache; more bands are cut where threads would have nothing to do.
 void correlate(const Correlation& c, const Packed& packed, const int64_t* place, float* y, const float* x) {
@@ -98,17 +61,17 @@ void correlate(const Correlation& c, const Packed& packed, const int64_t* place,
   const int64_t cost = 2 * c.taps() * conv_block * (c.out[0] / bands) * c.out[1];
   parallel_for(items * bands, grain_of(cost, worth), [&](int64_t begin, int64_t end) {
     Framed frame(c.in_channels, c.in, c.padding, c.extent());
-    ConvInput in{nullptr, place, c.taps(), c.step[0] * frame.pitch()};
+    const float* frames = nullptr;
     int64_t placed = -1;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t image = i / blocks / bands, band = i / blocks % bands, block = i % blocks;  // image: and group
-      if (placed != image) in.at = frame.place(x + image * image_size);
+      if (placed != image) frames = frame.place(x + image * image_size);
       placed = image;
-      const ConvOutput out{y + (image * c.out_channels + block * conv_block) * c.out_plane(), c.channels_of(block),
-                           c.out_plane(), c.out[1]};
+      float* const to = y + (image * c.out_channels + block * conv_block) * c.out_plane();
+      const ConvLines lines{&frames, c.out[0], c.out[1],      c.step[0] * frame.pitch(), c.step[1], place, c.taps(),
+                            to,      0,        c.out_plane(), c.channels_of(block)};
       const int64_t at = image % c.groups * blocks + block;
-      correlate_rows(c, in, packed.weights(at), packed.bias(at), out, c.out[0] * band / bands,
-                     c.out[0] * (band + 1) / bands);
+      lines.run(packed.weights(at), packed.bias(at), c.out[0] * band / bands, c.out[0] * (band + 1) / bands);
     }
   });
 }
@@ -133,6 +96,29 @@ Correlation flattened(const ConvShape& s, Correlation c) {
   return c;
 }
 
+}  // namespace
+
+// Tiles of equal width. Narrow ones take several rows, not always of one image.
+void ConvLines::run(const float* weights, const float* bias, int64_t first, int64_t last) const {
+  const bool halves = conv_rows > 2 && width == 2 * (conv_pixels / conv_rows);  // taller tiles have more pixels
+  const int64_t count = halves ? 2 : (width + conv_pixels - 1) / conv_pixels, vectors = channels > n ? 2 : 1;
+  const int64_t most = std::clamp<int64_t>(conv_pixels * count / width, 1, conv_rows);
+  for (int64_t line = first; line < last; line += most) {
+    const int64_t tall = std::min(most, last - line);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t begin = width * i / count, pixels = width * (i + 1) / count - begin;
+      ConvInput in{{}, offset, taps};
+      ConvOutput out{{}, channels, channel_step};
+      for (int64_t r = 0; r < tall; ++r) {
+        const int64_t image = (line + r) / rows, row = (line + r) % rows;
+        in.row[r] = images[image] + row * row_step + begin * step;
+        out.row[r] = y + image * image_step + (row * width + begin) * (channel_step == 0 ? vectors * n : 1);
+      }
+      tile_of(tall, pixels, vectors, step)(in, weights, bias, out);
+    }
+  }
+}
+
 Correlation forward_of(const ConvShape& s) {
   return flattened(s, {s.images,
                        s.groups,
@@ -146,7 +132,6 @@ Correlation forward_of(const ConvShape& s) {
                        s.g.dilation});
 }
 
-// dx is dy, framed by what the kernel reaches beyond the padding, correlated with the flipped kernel.
 Correlation grad_input_of(const ConvShape& s) {
   const std::array<int64_t, 2> kernel{s.kernel_h, s.kernel_w};
   std::array<int64_t, 2> padding{};
@@ -163,14 +148,13 @@ Correlation grad_input_of(const ConvShape& s) {
                        s.g.dilation});
 }
 
-}  // namespace
-
 bool suits_direct_forward(const ConvShape& s) {
   return !s.depthwise() && s.group_outputs >= direct_channels && s.g.stride[1] <= 2;
 }
 
 void direct_forward(const ConvShape& s, float* y, const float* x, const float* w, const float* bias) {
   const Correlation c = forward_of(s);
+  if (suits_blockwise(c)) return blockwise_forward(s, y, x, w, bias);
   const Packed packed(c, bias);
   parallel_for(c.groups * c.blocks(), grain_of(c.taps() * conv_block), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -182,14 +166,12 @@ void direct_forward(const ConvShape& s, float* y, const float* x, const float* w
   correlate(c, packed, place.data(), y, x);
 }
 
-bool suits_direct_grad_input(const ConvShape& s) {
-  const Correlation c = grad_input_of(s);
-  return !s.depthwise() && s.group_channels >= direct_channels && s.g.stride[0] == 1 && s.g.stride[1] == 1 &&
-         c.padding[0] >= 0 && c.padding[1] >= 0;
-}
+bool suits_direct_grad_input(const ConvShape& s) { return !s.depthwise() && s.group_channels >= direct_channels; }
 
 void direct_grad_input(const ConvShape& s, float* dx, const float* dy, const float* w) {
   const Correlation c = grad_input_of(s);
+  const bool plain = s.g.stride[0] == 1 && s.g.stride[1] == 1 && c.padding[0] >= 0 && c.padding[1] >= 0;
+  if (!plain || suits_blockwise(c)) return blockwise_grad_input(s, dx, dy, w);
   const Packed packed(c, nullptr);
   const int64_t plane = c.kernel_plane();
   parallel_for(s.outputs, grain_of(s.taps()), [&](int64_t begin, int64_t end) {

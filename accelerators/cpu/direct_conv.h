@@ -24,18 +24,21 @@ inline constexpr int64_t direct_channels = lanes<float> / 2;
 // to[c * to_step + r] = from[r * from_step + c] for rows x columns elements of `from`.
 void turn(float* to, int64_t to_step, const float* from, int64_t from_step, int64_t rows, int64_t columns);
 
-// Images within a frame of zeros. The frame is made once; images come and go inside it.
+// Images within frames of zeros. The frames are made once; images come and go inside them.
 class Framed {
  public:
   // `extent` rows and columns of a frame, in which the image begins at `padding`; what does not fit is left out.
-  Framed(int64_t channels, std::array<int64_t, 2> image, std::array<int64_t, 2> padding, std::array<int64_t, 2> extent);
+  Framed(int64_t channels, std::array<int64_t, 2> image, std::array<int64_t, 2> padding, std::array<int64_t, 2> extent,
+         int64_t frames = 1);
   // Makes rows [first, first + rows of the frame) of the frame around the channels of x readable; gives their address.
-  const float* place(const float* x, int64_t first = 0);
+  const float* place(const float* x, int64_t first = 0, int64_t frame = 0);
+  bool framed() const { return framed_; }
   int64_t pitch() const { return framed_ ? extent_[1] : image_[1]; }
-  int64_t plane() const { return framed_ ? extent_[0] * extent_[1] : image_[0] * image_[1]; }
+  int64_t plane() const { return framed_ ? extent_[0] * extent_[1] : image_[0] * image_[1]; }  // from frame to frame
+  int64_t channel() const { return framed_ ? frames_ * plane() : plane(); }  // from channel to channel
 
  private:
-  int64_t channels_;
+  int64_t channels_, frames_;
   std::array<int64_t, 2> image_, padding_, extent_;
   bool framed_;
   Scratch<float> memory_;

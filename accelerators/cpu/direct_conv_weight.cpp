@@ -53,44 +53,77 @@ class BlockGradient {
   explicit BlockGradient(const ConvShape& shape)
       : s(shape),
         blocks_((s.group_outputs + width - 1) / width),
-        band_(std::clamp<int64_t>(1024 / s.out_width, 1, s.out_height)),
-        frame_(s.group_channels, {s.height, s.width}, s.g.padding,
-               {(band_ - 1) * s.g.stride[0] + (s.kernel_h - 1) * s.g.dilation[0] + 1,
-                (s.out_width - 1) * s.g.stride[1] + s.kernel_w}),
-        turned_(band_ * s.out_width * width) {}
+        band_(std::clamp<int64_t>(pixels / s.out_width, 1, s.out_height)),
+        extent_{(band_ - 1) * s.g.stride[0] + (s.kernel_h - 1) * s.g.dilation[0] + 1,
+                (s.out_width - 1) * s.g.stride[1] + s.kernel_w},
+        together_(std::clamp<int64_t>(
+            std::min(pixels / s.out_plane(), frames_size / (s.group_channels * extent_[0] * extent_[1])), 1, s.images)),
+        frames_(s.group_channels, {s.height, s.width}, s.g.padding, extent_, together_),
+        turned_(together_ * band_ * s.out_width * width),
+        offsets_(together_ * band_ * s.out_width) {
+    const int64_t image_step = frames_.framed() ? frames_.plane() : s.channels * s.plane();
+    int64_t* to = offsets_.data();
+    for (int64_t i = 0; i < together_; ++i)
+      for (int64_t r = 0; r < band_; ++r)
+        for (int64_t q = 0; q < s.out_width; ++q)
+          *to++ = i * image_step + r * s.g.stride[0] * frames_.pitch() + q * s.g.stride[1];
+  }
 
-  // Adds blocks [begin, end), counted through all groups, each to its own sums. Rows are counted through all images.
-  void add(float* sums, const float* dy, const float* x, int64_t begin, int64_t end, int64_t first, int64_t last) {
-    while (first < last) {
-      const int64_t image = first / s.out_height, row = first % s.out_height;
-      const int64_t rows = std::min({band_, last - first, s.out_height - row});
+  // Whether rows [first, last), counted through all images, are dealt with in one go: each block once.
+  bool at_once(int64_t first, int64_t last) const {
+    return first % s.out_height == 0 && last - first <= together_ * band_;
+  }
+
+  // Sums of blocks [begin, end), counted through all groups, each `step` behind the one before; done(block, sum) when
+  // a block has met all rows.
+  template <class Done>
+  void run(float* sums, int64_t step, const float* dy, const float* x, int64_t begin, int64_t end, int64_t first,
+           int64_t last, const Done& done) {
+    for (int64_t at = first; at < last;) {
+      const int64_t image = at / s.out_height, row = at % s.out_height,
+                    whole = row == 0 ? (last - at) / s.out_height : 0;
+      const int64_t images = std::clamp<int64_t>(whole, 1, together_);
+      const int64_t rows = std::min({band_, last - at, s.out_height - row});
       const float* placed = nullptr;
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t group = image * s.groups + i / blocks_, block = i % blocks_;
-        if (i == begin || block == 0)
-          placed = frame_.place(x + group * s.group_channels * s.plane(), row * s.g.stride[0]);
-        turn_band(dy + (group * s.group_outputs + block * width) * s.out_plane() + row * s.out_width, block, rows);
-        add_rows(sums + (i - begin) * s.taps() * width, placed, rows);
+        const int64_t group = i / blocks_, block = i % blocks_;
+        if (i == begin || block == 0) placed = place(x, image, images, group, row * s.g.stride[0]);
+        const float* const from = dy + (image * s.outputs + group * s.group_outputs + block * width) * s.out_plane();
+        turn_band(from + row * s.out_width, block, images, rows);
+        float* const sum = sums + (i - begin) * step;
+        add_rows(sum, placed, images, rows, at > first);
+        if (at + images * rows == last) done(i, sum);
       }
-      first += rows;
+      at += images * rows;
     }
   }
 
  private:
-  void turn_band(const float* dy, int64_t block, int64_t rows) const {
-    const int64_t channels = std::min(width, s.group_outputs - block * width);
-    if (channels < width) std::fill_n(turned_.data(), rows * s.out_width * width, 0.0F);
-    turn(turned_.data(), width, dy, s.out_plane(), channels, rows * s.out_width);
+  static constexpr int64_t pixels = 1024;  // of dy turned at a time: they stay in the cache
+  static constexpr int64_t chain = 256;    // pixels added one to the other; more would cost digits
+  static constexpr int64_t frames_size = 512 << 10;
+
+  const float* place(const float* x, int64_t image, int64_t images, int64_t group, int64_t row) {
+    const float* first = nullptr;
+    for (int64_t i = images - 1; i >= 0; --i)
+      first = frames_.place(x + ((image + i) * s.channels + group * s.group_channels) * s.plane(), row, i);
+    return first;
   }
-  void add_rows(float* sums, const float* x, int64_t rows) const {
-    ConvGradientInput in{
-        turned_.data(), x, rows, s.out_width, s.g.dilation[0] * frame_.pitch(), s.g.stride[0] * frame_.pitch(),
-        s.g.stride[1]};
+  void turn_band(const float* dy, int64_t block, int64_t images, int64_t rows) const {
+    const int64_t channels = std::min(width, s.group_outputs - block * width), size = rows * s.out_width;
+    if (channels < width) std::fill_n(turned_.data(), images * size * width, 0.0F);
+    for (int64_t i = 0; i < images; ++i)
+      turn(turned_.data() + i * size * width, width, dy + i * s.outputs * s.out_plane(), s.out_plane(), channels, size);
+  }
+  void add_rows(float* sums, const float* x, int64_t images, int64_t rows, bool adds) const {
+    const int64_t count = images * rows * s.out_width, pitch = s.g.dilation[0] * frames_.pitch();
     for (int64_t c = 0; c < s.group_channels; ++c)
       for (int64_t h = 0; h < s.kernel_h;) {
         const TapRows taps(s.kernel_h - h, s.kernel_w);
-        in.x = x + c * frame_.plane() + h * in.pitch;
-        taps.run(in, sums);
+        for (int64_t p = 0; p < count; p += chain)
+          taps.run({turned_.data() + p * width, x + c * frames_.channel() + h * pitch, offsets_.data() + p,
+                    std::min(chain, count - p), pitch, adds || p > 0},
+                   sums);
         h += taps.count;
         sums += taps.count * s.kernel_w * width;
       }
@@ -98,16 +131,19 @@ class BlockGradient {
 
   const ConvShape& s;
   int64_t blocks_;  // of a group
-  int64_t band_;    // rows of dy turned at a time: they stay in the cache, and sums over them keep their digits
-  Framed frame_;
+  int64_t band_;    // rows at a time
+  std::array<int64_t, 2> extent_;
+  int64_t together_;  // small images at a time
+  Framed frames_;
   Scratch<float> turned_;
+  Scratch<int64_t> offsets_;  // of x, by pixel
 };
 
 }  // namespace
 
 bool suits_direct_grad_weight(const ConvShape& s) {
-  return !s.pointwise() && !s.depthwise() && s.group_outputs >= direct_channels && s.kernel_w >= 2 && s.kernel_w <= 7 &&
-         s.g.dilation[1] == 1;
+  return s.images * s.out_plane() > 0 && !s.pointwise() && !s.depthwise() && s.group_outputs >= direct_channels &&
+         s.kernel_w >= 2 && s.kernel_w <= 7 && s.g.dilation[1] == 1;
 }
 
 // Threads take blocks of output channels; where those do not divide among them, each takes a part of the rows of all
@@ -119,24 +155,34 @@ void direct_grad_weight(const ConvShape& s, float* dw, const float* dy, const fl
   const int64_t threads = std::clamp<int64_t>(2 * blocks * size * rows * s.out_width / worth, 1, num_threads());
   const bool divide = blocks % threads == 0;
   const int64_t parts = divide ? 1 : std::clamp<int64_t>(rows, 1, threads), sets = divide ? threads : 1;
-  const Scratch<float> sums(parts * blocks * size);
+  const auto finish = [&](int64_t block, const float* sum) {
+    const int64_t output = block / group_blocks * s.group_outputs + block % group_blocks * width;
+    const int64_t end_of_group = (block / group_blocks + 1) * s.group_outputs;
+    turn(dw + output * s.taps(), s.taps(), sum, width, s.taps(), std::min(width, end_of_group - output));
+  };
+  const Scratch<float> sums(parts == 1 ? 0 : parts * blocks * size);
   parallel_for(sets * parts, 1, [&](int64_t begin, int64_t end) {
     BlockGradient gradient(s);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t part = i % parts, first = blocks * (i / parts) / sets, last = blocks * (i / parts + 1) / sets;
-      float* const sum = sums.data() + (part * blocks + first) * size;
-      std::fill_n(sum, (last - first) * size, 0.0F);
-      gradient.add(sum, dy, x, first, last, rows * part / parts, rows * (part + 1) / parts);
+      const int64_t first_row = rows * part / parts, last_row = rows * (part + 1) / parts;
+      if (parts > 1) {
+        gradient.run(sums.data() + part * blocks * size, size, dy, x, first, last, first_row, last_row,
+                     [](int64_t, const float*) {});
+        continue;
+      }
+      const bool once = gradient.at_once(first_row, last_row);  // a block's sums need not outlive it
+      const Scratch<float> own((once ? 1 : last - first) * size);
+      gradient.run(own.data(), once ? 0 : size, dy, x, first, last, first_row, last_row, finish);
     }
   });
+  if (parts == 1) return;
   parallel_for(blocks, grain_of(size * parts), [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
       float* const sum = sums.data() + block * size;
       for (int64_t part = 1; part < parts; ++part)
         for (int64_t i = 0; i < size; ++i) sum[i] += sum[part * blocks * size + i];
-      const int64_t output = block / group_blocks * s.group_outputs + block % group_blocks * width;
-      const int64_t end_of_group = (block / group_blocks + 1) * s.group_outputs;
-      turn(dw + output * s.taps(), s.taps(), sum, width, s.taps(), std::min(width, end_of_group - output));
+      finish(block, sum);
     }
   });
 }

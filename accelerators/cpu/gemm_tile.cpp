@@ -39,7 +39,9 @@ void tile(const Tile<E, C>& t) {
   Vec<T> sum[rows][vectors];
 #pragma GCC unroll 32
   for (int i = 0; i < rows; ++i) {
-    __builtin_prefetch(t.c + i * t.c_row, 1);  // the tile's place in c comes while k runs
+    constexpr int line = 64 / static_cast<int>(sizeof(C)), width = vectors * lanes<T>;
+#pragma GCC unroll 8
+    for (int j = 0; j < width; j += line) __builtin_prefetch(t.c + i * t.c_row + j, 1);  // comes while k runs
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) sum[i][j] = Vec<T>{};
   }

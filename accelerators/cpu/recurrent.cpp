@@ -10,10 +10,11 @@ namespace loom {
 
 namespace {
 
-float sigmoid(float x) { return cpu::vector_math::sigmoid(x); }
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
-float hyperbolic(float x) { return cpu::vector_math::tanh(x); }
-double hyperbolic(double x) { return std::tanh(x); }
+// Inlined at all costs: a call would keep the loops below from becoming vectors.
+[[gnu::always_inline]] inline float sigmoid(float x) { return cpu::vector_math::sigmoid(x); }
+inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+[[gnu::always_inline]] inline float hyperbolic(float x) { return cpu::vector_math::tanh(x); }
+inline double hyperbolic(double x) { return std::tanh(x); }
 
 // Row n of an array [N, C] of which there may be none.
 template <class T>

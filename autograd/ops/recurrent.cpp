@@ -68,16 +68,50 @@ struct Pass {
   Tensor y, c, kept;  // [T, N, H], [T, N, H] (lstm), [T, N, parts * H]
 };
 
+// What a state [N, H] gives to the gates of its step. All steps multiply by the same weights; products on the CPU read
+// such in panels of columns and would arrange them at every step, so they are cut into panels once.
+class StateProducts {
+ public:
+  StateProducts(const Steps& s, const Tensor& w_hh, const Tensor& b_hh)
+      : on_(accelerator(w_hh.device())),
+        weights_(raw::transpose(w_hh, 0, 1)),
+        result_(empty({s.rows, s.gates}, {w_hh.dtype(), w_hh.device()})),
+        panels_(result_),
+        bias_(b_hh.defined() ? raw::expand(b_hh, result_.shape()) : b_hh) {
+    if (w_hh.device().kind != Device::cpu || s.steps == 1 || s.gates % width != 0) return;
+    const Dims cut{s.gates / width, width, s.hidden};
+    weights_ = raw::contiguous(raw::transpose(raw::reshape(w_hh, cut), 1, 2));
+    panels_ = raw::transpose(raw::reshape(result_, {s.rows, cut[0], width}), 0, 1);
+  }
+  // Good until the next call.
+  View operator()(const View& before) const {
+    if (bias_.defined()) on_.copy(result_, bias_);
+    on_.gemm({.c = panels_, .a = repeated(before), .b = weights_, .bias = {}, .beta = bias_.defined() ? 1.0 : 0.0});
+    return result_;
+  }
+
+ private:
+  static constexpr int64_t width = 64;
+  Accelerator& on_;
+  Tensor weights_, result_, panels_, bias_;
+
+  // A view of `before` for each panel.
+  View repeated(View before) const {
+    if (panels_.dim() == 2) return before;
+    before.shape.insert(0, panels_.size(0));
+    before.strides.insert(0, 0);
+    return before;
+  }
+};
+
 void forward(const Steps& s, const Tensor& gates, const Tensor& b_hh, const Pass& p) {
   Accelerator& on = accelerator(gates.device());
-  const Tensor from_state = empty({s.rows, s.gates}, {gates.dtype(), gates.device()});
-  const Tensor turned = raw::transpose(p.w_hh, 0, 1);
+  const StateProducts from_state(s, p.w_hh, b_hh);
   for (int64_t step = 0; step < s.steps; ++step) {
     const int64_t t = s.position(step);
     const View before = s.before(p.y, p.h_0, step);
-    on.gemm({.c = from_state, .a = before, .b = turned, .bias = view_or_null(b_hh)});
     on.recurrent_cell(at(p.y, t), at(p.c, t), at(p.kept, t),
-                      {s.cell, at(gates, t), from_state, before, s.before(p.c, p.c_0, step)});
+                      {s.cell, at(gates, t), from_state(before), before, s.before(p.c, p.c_0, step)});
   }
 }
 

@@ -48,6 +48,15 @@ TEST_CASE("conv2d: kernels, strides, paddings, dilations and groups") {
         }
 }
 
+TEST_CASE("conv2d: small planes of many channels, which images share tiles") {
+  for (const int64_t images : {1, 3, 5})
+    for (const auto& [h, w] : {std::pair{1, 1}, {2, 3}, {4, 4}, {3, 7}, {5, 8}, {2, 15}, {9, 9}}) {
+      check({images, 40, h, w}, {41, 40, 3, 3}, {.padding = {1, 1}});
+      if (h > 2 && w > 2) check({images, 36, h, w}, {40, 36, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}});
+    }
+  check({3, 200, 3, 4}, {210, 200, 1, 1}, {});
+}
+
 TEST_CASE("conv2d: any number of threads, few images and many") {
   for (const int threads : {1, 2, 3, 4}) {
     const Threads scope(threads);
@@ -57,21 +66,29 @@ TEST_CASE("conv2d: any number of threads, few images and many") {
       check({images, 1, 28, 28}, {32, 1, 3, 3}, {.padding = {1, 1}});
       check({images, 24, 7, 7}, {96, 24, 3, 3}, {.padding = {1, 1}});
     }
+    check({19, 40, 9, 8}, {72, 40, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}});
+    check({70, 8, 4, 4}, {16, 8, 3, 3}, {.padding = {1, 1}});
+    check({70, 8, 6, 6}, {40, 8, 3, 3}, {});
   }
 }
 
 TEST_CASE("conv2d: forward and input gradient have the same bits on any number of threads") {
-  const ConvCase c{"", {3, 16, 13, 15}, {40, 16, 3, 3}, {.padding = {1, 1}}};
-  const Array x = random(DType::f32, c.x), w = random(DType::f32, c.w), dy = random(DType::f32, c.y());
-  std::vector<double> first_y, first_dx;
-  for (const int threads : {1, 2, 3, 4}) {
-    const Threads scope(threads);
-    const Array y(DType::f32, c.y()), dx(DType::f32, c.x);
-    cpu_accelerator().conv2d(y, x, w, without(), c.g);
-    cpu_accelerator().conv2d_grad_input(dx, dy, w, c.g);
-    if (threads == 1) first_y = values(y), first_dx = values(dx);
-    CHECK(values(y) == first_y);
-    CHECK(values(dx) == first_dx);
+  const ConvCase cases[] = {{"plain", {3, 16, 13, 15}, {40, 16, 3, 3}, {.padding = {1, 1}}},
+                            {"strided", {7, 40, 13, 15}, {40, 40, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}}},
+                            {"small", {7, 40, 4, 4}, {40, 40, 3, 3}, {.padding = {1, 1}}}};
+  for (const ConvCase& c : cases) {
+    CAPTURE(c.what);
+    const Array x = random(DType::f32, c.x), w = random(DType::f32, c.w), dy = random(DType::f32, c.y());
+    std::vector<double> first_y, first_dx;
+    for (const int threads : {1, 2, 3, 4}) {
+      const Threads scope(threads);
+      const Array y(DType::f32, c.y()), dx(DType::f32, c.x);
+      cpu_accelerator().conv2d(y, x, w, without(), c.g);
+      cpu_accelerator().conv2d_grad_input(dx, dy, w, c.g);
+      if (threads == 1) first_y = values(y), first_dx = values(dx);
+      CHECK(values(y) == first_y);
+      CHECK(values(dx) == first_dx);
+    }
   }
 }
 

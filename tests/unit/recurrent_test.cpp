@@ -50,6 +50,29 @@ TEST_CASE("a sequence in two halves gives what it gives at once") {
   CHECK(close(b.c_n, all.c_n));
 }
 
+TEST_CASE("wide layers give what single steps in double give") {
+  constexpr int64_t hidden = 64, rows = 3, steps = 4;
+  for (const auto& [cell, gates] :
+       {std::pair{RecurrentCell::tanh, 1}, {RecurrentCell::gru, 3}, {RecurrentCell::lstm, 4}})
+    for (const bool reverse : {false, true})
+      for (const bool bias : {false, true}) {
+        const bool lstm = cell == RecurrentCell::lstm;
+        const Tensor x = randn({steps, rows, gates * hidden}), w = randn({gates * hidden, hidden}) * 0.2;
+        const Tensor b = bias ? randn({gates * hidden}) : Tensor(), h_0 = randn({rows, hidden});
+        const Tensor c_0 = lstm ? randn({rows, hidden}) : Tensor();
+        const Tensor y = recurrent_steps(cell, x, w, b, h_0, c_0, reverse).first;
+        const auto wide = [](const Tensor& t) { return t.defined() ? t.to(DType::f64) : t; };
+        Tensor h = wide(h_0), c = wide(c_0);
+        for (int64_t step = 0; step < steps; ++step) {
+          const int64_t t = reverse ? steps - 1 - step : step;
+          const auto [next, after] = recurrent_steps(cell, narrow(wide(x), 0, t, 1), wide(w), wide(b), h, c, false);
+          h = next[0];
+          c = after;
+          CHECK(allclose(wide(y[t]), h, 1e-5, 2e-6));
+        }
+      }
+}
+
 TEST_CASE("the last output is the last state; backwards it is the first") {
   const nn::RNN net(3, 4, {.bidirectional = true});
   const auto [y, h] = net(randn({5, 2, 3}));
