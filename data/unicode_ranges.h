@@ -1,5 +1,5 @@
-// Unicode 16.0.0: the code points whose general category is letter (L) or number (N), as ascending limits: those in
-// [limit 0, limit 1), [limit 2, limit 3), ... have it. Written by tests/unicode_ranges.py.
+// Unicode 16.0.0: the code points whose general category is letter (L) or number (N), as ascending limits:
+// those in [limit 0, limit 1), [limit 2, limit 3), ... have it. Written by tests/unicode_ranges.py.
 #pragma once
 
 #include <array>

@@ -82,7 +82,7 @@ std::string written(Model& model, const Vocabulary& vocabulary, const GptFlags& 
   std::vector<int64_t> tokens = {vocabulary.start()};
   if (!flags.prompt.empty()) tokens = vocabulary.encode(flags.prompt).to_vector<int64_t>();
   nn::eval(model);
-  tokens = write(model, tokens, {flags.sample, flags.top_k, flags.temperature, flags.seed});
+  tokens = generate(model, tokens, {flags.sample, flags.top_k, flags.temperature, flags.seed});
   return vocabulary.decode(std::span(tokens).subspan(flags.prompt.empty() ? 1 : 0));
 }
 

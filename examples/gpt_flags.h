@@ -8,6 +8,7 @@
 #include <numbers>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <loom/loom.h>
 
@@ -77,8 +78,8 @@ inline void GptFlags::add_to(CLI::App& app) {
   const auto count = [&](const char* name, auto& variable, const char* text, int64_t least) {
     return app.add_option(name, variable, text)->check(CLI::Range(least, most));
   };
-  std::vector<std::string> names;
-  for (const GptSize& s : gpt_sizes) names.emplace_back(s.name);
+  std::vector<std::string> names(gpt_sizes.size());
+  std::ranges::transform(gpt_sizes, names.begin(), &GptSize::name);
 
   app.add_option("--data", data, "text file, plain or gzipped, in UTF-8 (without: Debian's bible-kjv)");
   app.add_option("--vocab", vocab, ".tiktoken file of GPT-2's tokens (without: the text's characters)");

@@ -41,7 +41,7 @@ inline int64_t choose(std::vector<double> scores, const SampleOptions& options, 
 
 // `tokens` and options.count more. All ranks call, and write the same, whatever was drawn before.
 template <class Model>
-std::vector<int64_t> write(const Model& model, std::vector<int64_t> tokens, const SampleOptions& options) {
+std::vector<int64_t> generate(const Model& model, std::vector<int64_t> tokens, const SampleOptions& options) {
   const NoGrad off;
   Context own = context();
   own.generator = Generator{.seed = options.seed};

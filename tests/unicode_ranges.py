@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """data/unicode_ranges.h against Python's own tables: unicode_ranges.py SOURCE_ROOT [--write].
 
-Versions of Unicode differ in what they assign, so only code points that this Python's version knows are compared. --write
-makes the header anew; from unicodedata2 (PyPI) where that is installed, which comes in the version one asks for.
+Versions of Unicode differ in what they assign, so only code points that this Python's version knows are compared.
+--write makes the header anew; from unicodedata2 (PyPI) where that is installed, which comes in the version one asks for.
 """
 import pathlib
 import re
@@ -16,8 +16,8 @@ except ImportError:
     tables = unicodedata
 
 KINDS = {"letter": "L", "number": "N"}
-HEADER = """// Unicode {version}: the code points whose general category is letter (L) or number (N), as ascending limits: those in
-// [limit 0, limit 1), [limit 2, limit 3), ... have it. Written by tests/unicode_ranges.py.
+HEADER = """// Unicode {version}: the code points whose general category is letter (L) or number (N), as ascending limits:
+// those in [limit 0, limit 1), [limit 2, limit 3), ... have it. Written by tests/unicode_ranges.py.
 #pragma once
 
 #include <array>

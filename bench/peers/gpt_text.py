@@ -3,8 +3,8 @@
 
 gpt_text.py data=FILE weights=FILE [heads=4] [batch=16] [steps=2000] [seed=42] [every=250] [sample=300]
 
-The weights, which also say how large the model is, are what `gpt --steps 0 --save-weights FILE` writes. As long as rounding
-allows, the losses are those of `gpt --data FILE --log DIR`.
+The weights, which also say how large the model is, are what `gpt --steps 0 --save-weights FILE` writes. As long as
+rounding allows, the losses are those of `gpt --data FILE --log DIR`.
 """
 import math
 import os

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes gpt2.safetensors: a small GPT-2 with random weights as Hugging Face saves them, and what PyTorch computes with it.
+"""Writes gpt2.safetensors: a small GPT-2 with random weights as Hugging Face saves them, and what PyTorch computes.
 
 usage: gpt2.py      (with PyTorch and safetensors installed)
 
-The metadata holds a text, the loss on its last tenth, and what follows a prompt if the most likely character always comes
-next; tests/programs/gpt.py has examples/gpt compute the same. Weights are f32, everything is computed in f64.
+The metadata holds a text, the loss on its last tenth, and what follows a prompt if the most likely character always
+comes next; tests/programs/gpt.py has examples/gpt compute the same. Weights are f32, everything is computed in f64.
 """
 import pathlib
 import sys

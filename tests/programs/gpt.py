@@ -64,7 +64,8 @@ def trains_and_writes(program, folder):
     logged = rows(folder)
     expect([step for step, _ in logged["loss"]] == list(range(1, 81)), job, "expected the loss of each step")
     expect([step for step, _ in logged["validation_loss"]] == [40, 80], job, "expected two validations")
-    expect("step 40: validation loss " in job.output and "step 80/80  loss " in job.output, job, "expected the progress")
+    for text in ("step 40: validation loss ", "step 80/80  loss "):
+        expect(text in job.output, job, "expected the progress")
     expect(" tokens/s" in job.output, job, "expected a speed in tokens")
     first, last = losses(folder)[0], validation(job)
     expect(first > 3 and last < 0.6 * first, job, f"expected the loss to fall from {first}")
@@ -78,13 +79,23 @@ def trains_and_writes(program, folder):
     expect(again.count("validation loss") == 2, job, "expected one rank to print")
 
 
+def shows_validations_between_bars(program, folder):
+    command = [program, "--data", write_text(folder), *SMALL, "--steps", 20, "--eval-every", 10]
+    job = succeeds(jobs.run_on_terminal(command))
+    lines = [line.rpartition("\r")[2] for line in job.output.replace("\r\n", "\n").split("\n")]
+    expect(lines[0].startswith("step 10: validation loss "), job, "expected a line in place of the bar")
+    expect("] step 20/20  loss " in lines[1], job, "expected the bar below it")
+    expect(lines[2].startswith("step 20: validation loss "), job, "expected the last validation")
+
+
 def writes_by_seed(program, folder):
     weights = folder / "weights.safetensors"
     command = [program, "--data", write_text(folder), *SMALL]
     succeeds(run([*command, "--steps", 20, "--save-weights", weights]))
 
     def written(*flags, ranks=None):
-        job = succeeds(run([*command, "--init", weights, "--steps", 0, "--sample", 50, "--prompt", "the w", *flags], ranks))
+        job = succeeds(run([*command, "--init", weights, "--steps", 0, "--sample", 50, "--prompt", "the w", *flags],
+                           ranks))
         text = job.output.partition("validation loss ")[2].partition("\n")[2]
         expect(text.startswith("the w") and len(text) == 5 + 50 + 1, job, "expected the prompt and 50 characters")
         return text
@@ -107,8 +118,8 @@ def reads_the_bible(program, folder):
     by_package = succeeds(run(command, PATH=f"{folder}:{os.environ['PATH']}"))
     expect(validation(by_package) == validation(by_name), by_package, "expected the same text")
     bible.write_text("#!/bin/sh\nexit 3\n")
-    missing = ("error: no text: the program `bible` did not print one; install the Debian package bible-kjv (apt-get install "
-               "bible-kjv) or pass --data FILE\n")
+    missing = ("error: no text: the program `bible` did not print one; install the Debian package bible-kjv (apt-get "
+               "install bible-kjv) or pass --data FILE\n")
     fails(run(command, PATH=f"{folder}:{os.environ['PATH']}"), missing)
     fails(run(command, PATH="/nonexistent"), missing)
 
@@ -122,8 +133,8 @@ def write_vocabulary(folder, merges=("th", "the", " the", "in", "er", " w", "wo"
 
 def learns_byte_pairs(program, folder):
     weights = folder / "weights.safetensors"
-    job = succeeds(run([program, "--data", write_text(folder), "--vocab", write_vocabulary(folder), *SMALL, "--steps", 60, "--lr",
-                        1e-2, "--log", folder, "--sample", 40, "--prompt", "the word", "--save-weights", weights]))
+    job = succeeds(run([program, "--data", write_text(folder), "--vocab", write_vocabulary(folder), *SMALL, "--steps", 60,
+                        "--lr", 1e-2, "--log", folder, "--sample", 40, "--prompt", "the word", "--save-weights", weights]))
     expect(losses(folder)[0] > 5 and validation(job) < 3, job, "expected the loss to fall")
     expect(header(weights)[0]["wte.weight"]["shape"] == [267, 32], job, "expected 266 tokens and the end of text")
     expect("\nthe word" in job.output, job, "expected the prompt")
@@ -149,7 +160,8 @@ def equals_pytorch(program, folder):
     expect(saved.pop("__metadata__") == {"format": "pt"} and set(saved) == wanted, job, "expected Hugging Face's names")
     succeeds(run([*command, *model[:-1], 8, "--init", GOLDEN]))  # fewer positions than the file has
     fails(run([*command, *model[:-1], 16, "--init", GOLDEN]),
-          f"error: --init {GOLDEN}: load_state_dict: shapes differ: wpe.weight is [16, 16] here and [12, 16] in the values")
+          f"error: --init {GOLDEN}: load_state_dict: shapes differ: wpe.weight is [16, 16] here and [12, 16] in the "
+          "values")
     fails(run([*command, "--n-layer", 3, *model[2:], "--init", GOLDEN]), "load_state_dict: missing keys: h.2.")
 
 
@@ -158,8 +170,8 @@ class Run:
 
     def __init__(self, program, folder, data):
         self.folder, self.path = folder, folder / "last.safetensors"
-        self.command = [program, "--data", data, *SMALL, "--batch-size", 2, "--accumulate", 2, "--dropout", 0.1, "--steps", 24,
-                        "--eval-every", 8, "--save-every", 5, "--log", folder, "--checkpoints", folder]
+        self.command = [program, "--data", data, *SMALL, "--batch-size", 2, "--accumulate", 2, "--dropout", 0.1,
+                        "--steps", 24, "--eval-every", 8, "--save-every", 5, "--log", folder, "--checkpoints", folder]
 
 
 def resumes_bit_for_bit(program, folder):
@@ -184,8 +196,9 @@ def resumes_bit_for_bit(program, folder):
 def ranks_equal_one_process(program, folder):
     command = [program, "--data", write_text(folder), *SMALL, "--steps", 30, "--lr", 1e-2, "--precision", "64-true"]
     found = {}
-    for name, ranks, flags in (("one", None, [8]), ("two", 2, [4]), ("four", 4, [2]), ("parts", None, [2, "--accumulate", 4]),
-                               ("two parts", 2, [2, "--accumulate", 2]), ("again", None, [8, "--checkpoint-activations"])):
+    for name, ranks, flags in (("one", None, [8]), ("two", 2, [4]), ("four", 4, [2]),
+                               ("parts", None, [2, "--accumulate", 4]), ("two parts", 2, [2, "--accumulate", 2]),
+                               ("again", None, [8, "--checkpoint-activations"])):
         job = succeeds(run([*command, "--batch-size", *flags, "--log", folder / name], ranks))
         found[name] = losses(folder / name) + [float(v) for _, v in rows(folder / name)["validation_loss"]]
     worst = max(abs(a - b) for name in ("two", "four") for a, b in zip(found["one"], found[name], strict=True))
@@ -211,15 +224,15 @@ def flags_are_checked(program, folder):
     fails(run([*command, "--sample", 5, "--prompt", "#"]),
           'error: CharVocabulary: the character "#" at byte 0 is not among the ')
     fails(run([*command, "--block-size", 1000]),
-          f"error: the text has {len(text_of(1500))} tokens, too few for --block-size 1000: a tenth validates, so it takes "
-          "10010 at least\n")
+          f"error: the text has {len(text_of(1500))} tokens, too few for --block-size 1000: a tenth validates, so it "
+          "takes 10010 at least\n")
 
 
 def files_are_checked(program, folder):
     data, none = write_text(folder), folder / "none"
     command = [program, *SMALL, "--steps", 1]
-    missing = (f"no text: there is no file {none}; pass another --data FILE, or install the Debian package bible-kjv and leave "
-               "--data out\n")
+    missing = (f"no text: there is no file {none}; pass another --data FILE, or install the Debian package bible-kjv and "
+               "leave --data out\n")
     fails(run([*command, "--data", none]), f"error: {missing}")
     job = run([*command, "--data", none], 2)
     expect(job.code != 0 and f"[rank 0] {missing}" in job.output, job, "expected the missing file")
@@ -248,7 +261,7 @@ def files_are_checked(program, folder):
 
 
 GROUPS = {
-    "train": [trains_and_writes, writes_by_seed, reads_the_bible, learns_byte_pairs],
+    "train": [trains_and_writes, shows_validations_between_bars, writes_by_seed, reads_the_bible, learns_byte_pairs],
     "pytorch": [equals_pytorch],
     "resume": [resumes_bit_for_bit],
     "parity": [ranks_equal_one_process],
