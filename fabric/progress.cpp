@@ -56,9 +56,10 @@ void Progress::print(double loss) {
   const double seconds = std::chrono::duration<double>(last_ - start_).count();
   const double rate = static_cast<double>(done_ - options_.first) / std::max(seconds, 1e-9);
   const double left = static_cast<double>(options_.total - done_) / std::max(rate, 1e-9);
-  const std::string speed = options_.samples_per_step > 0
-                                ? fmt::format("{:.0f} samples/s", rate * static_cast<double>(options_.samples_per_step))
-                                : fmt::format("{:.1f} steps/s", rate);
+  const std::string speed =
+      options_.samples_per_step > 0
+          ? fmt::format("{:.0f} {}/s", rate * static_cast<double>(options_.samples_per_step), options_.unit)
+          : fmt::format("{:.1f} steps/s", rate);
   const std::string text = fmt::format("{} {}/{}  loss {:.4f}  {}  ETA {}", options_.title, done_, options_.total, loss,
                                        speed, clock_text(left));
   if (terminal_) {
@@ -68,6 +69,13 @@ void Progress::print(double loss) {
     fmt::print("{}\n", text);
   }
   std::fflush(stdout);
+}
+
+// On a terminal in place of the bar, which the next step draws below.
+void Progress::print_line(const std::string& text) {
+  fmt::print("{}{}{}\n", terminal_ ? "\r" : "", text, terminal_ ? "\x1b[K" : "");
+  std::fflush(stdout);
+  printed_ = false;
 }
 
 Progress::~Progress() {

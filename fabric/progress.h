@@ -13,6 +13,7 @@ struct ProgressOptions {
   int64_t total = 0;                 // steps
   int64_t first = 0;                 // steps already done: a resumed loop
   int64_t samples_per_step = 0;      // over all ranks; 0: steps/s is shown
+  std::string unit = "samples";      // what these are: "tokens"
   bool enabled = true;               // false: prints nothing (other ranks)
   std::chrono::seconds interval{5};  // between lines where the output is no terminal
 };
@@ -31,17 +32,26 @@ class Progress {
     ++done_;
     if (due()) print(loss());
   }
+  // Something between two steps, an evaluation: its time is not the steps', and what it returns is a line of its own.
+  template <class F>
+  void between(const F& f) {
+    const auto begin = Clock::now();
+    const std::string text = f();
+    start_ += Clock::now() - begin;
+    if (options_.enabled) print_line(text);
+  }
 
  private:
   using Clock = std::chrono::steady_clock;
   bool due() const;
   void print(double loss);
+  void print_line(const std::string& text);
 
   ProgressOptions options_;
   bool terminal_;
   int64_t done_;
   Clock::time_point start_, last_;
-  bool printed_ = false;
+  bool printed_ = false;  // the present line
 };
 
 }  // namespace loom
