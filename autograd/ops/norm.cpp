@@ -150,7 +150,7 @@ Tensor group_norm(const Tensor& x_, int64_t groups, const Tensor& weight_, const
                    check_norm_parameter("group_norm", "bias", bias, {channels}, x);
                    if (x.numel() == 0) return clone(x);
                    const int64_t rows = x.size(0) * groups, columns = x.numel() / rows;
-                   Tensor y = reshape(layer_norm(reshape(x, {rows, columns}), {columns}, {}, {}, eps), x.shape());
+                   Tensor y = reshape(layer_norm(reshape(wide(x), {rows, columns}), {columns}, {}, {}, eps), x.shape());
                    Dims per_channel = Dims::filled(x.dim(), 1);
                    per_channel[1] = channels;
                    if (weight.defined()) y = y * reshape(weight, per_channel);

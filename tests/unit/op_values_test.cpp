@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the op sweep cannot see: results against naive loops and worked examples, and side effects.
 #include <cmath>
+#include <functional>
 
 #include <doctest/doctest.h>
 
@@ -95,6 +96,21 @@ TEST_CASE("gradients where a function is flat or overflows, as PyTorch's") {
   nan.requires_grad_();
   for (const Tensor& y : {threshold(nan, 0, 5), softshrink(nan), hardshrink(nan)})
     CHECK(grad(sum(y), nan).item<float>() == 1);
+}
+
+TEST_CASE("second gradients of f16 where their terms overflow") {
+  const Tensor x = tensor({300.0, -300.0, 30000.0, -40000.0}).to(f16).requires_grad_();
+  for (const Tensor& y : {gelu(x), gelu_tanh(x), silu(x), hardswish(x), mish(x)}) {
+    const Tensor slope = grad(sum(y), x, {}, {.create_graph = true});
+    CHECK(near(slope.detach().to(f64), tensor({1.0, 0.0, 1.0, 0.0}, f64)));
+    CHECK(near(grad(sum(slope), x).to(f64), zeros({4}, f64)));
+  }
+}
+
+TEST_CASE_FIXTURE(Reproducible, "logsumexp of f16: the gradient does not see that the result is rounded") {
+  const Tensor x = (rand({4, 5}) * 5.0 + 900.0).to(f16).requires_grad_();
+  const Tensor g = grad(sum(logsumexp(x, {1})), x).to(f64);
+  CHECK(near(g, softmax(x.detach().to(f64), 1), 1e-3));
 }
 
 TEST_CASE("losses piece by piece") {
