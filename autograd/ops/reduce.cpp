@@ -156,7 +156,11 @@ Tensor argmin(const Tensor& x, std::optional<int> dim, bool keepdim) {
 
 namespace {
 
-Tensor deviations(const Tensor& x, const Dims& dims) { return x - mean(x, dims, true); }
+// x less its mean; twice, as the first mean is rounded: to more than the deviations are where it is large.
+Tensor deviations(const Tensor& x, const Dims& dims) {
+  const Tensor d = x - mean(x, dims, true);
+  return d - mean(d, dims, true);
+}
 
 }  // namespace
 

@@ -113,6 +113,17 @@ TEST_CASE_FIXTURE(Reproducible, "logsumexp of f16: the gradient does not see tha
   CHECK(near(g, softmax(x.detach().to(f64), 1), 1e-3));
 }
 
+TEST_CASE_FIXTURE(Reproducible, "variance about a mean that f32 rounds to more than the deviations") {
+  const Tensor x = (randn({5, 2000}, f64) * 1e-3 + 1e4).to(f32).requires_grad_();
+  const Tensor exact = x.detach().to(f64).requires_grad_();
+  for (const double correction : {0.0, 1.0}) {
+    CHECK(allclose(var(x, {1}, correction).detach().to(f64), var(exact, {1}, correction).detach(), 1e-5, 0));
+    CHECK(allclose(loom::std(x, {}, correction).detach().to(f64), loom::std(exact, {}, correction).detach(), 1e-5, 0));
+    CHECK(allclose(grad(sum(var(x, {1}, correction)), x).to(f64), grad(sum(var(exact, {1}, correction)), exact), 1e-3,
+                   1e-9));
+  }
+}
+
 TEST_CASE("losses piece by piece") {
   const Tensor x = tensor({0.0, 0.5, 3.0}, f64), zero = zeros({3}, f64);
   CHECK(near(smooth_l1_loss(x, zero, Reduction::none, 2), tensor({0.0, 0.0625, 2.0}, f64)));
