@@ -227,7 +227,7 @@ Tensor prelu(const Tensor& x_, const Tensor& weight_) {
   return compose_wide(ops::prelu, std::tie(x_, weight_), [&](const Tensor& x, const Tensor& weight) {
     raw::check_same_device("prelu", x, weight);
     check(weight.dim() == 1, "prelu: the weight must have 1 dimension, got shape ", weight.shape());
-    Tensor w = weight;
+    Tensor w = x.dim() == 0 && weight.numel() == 1 ? reshape(weight, {}) : weight;
     if (weight.numel() != 1) {
       check(x.dim() >= 2 && x.size(1) == weight.numel(), "prelu: ", weight.numel(), " weights for an input of shape ",
             x.shape(), "; expected 1 or the extent of dimension 1");

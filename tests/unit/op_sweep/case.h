@@ -78,6 +78,7 @@ void add_convolution_cases(Cases& cases);
 void add_neural_cases(Cases& cases);
 void add_loss_cases(Cases& cases);
 void add_large_cases(Cases& cases);  // sizes at which kernels use blocks, vectors and threads
+void add_edge_cases(Cases& cases);   // inputs without elements, and without dimensions
 void add_wide_cases(Cases& cases);   // values whose intermediates 16 bits do not hold
 
 const std::vector<Case>& all_cases();
