@@ -193,7 +193,7 @@ TEST_CASE("every function of autograd/ops/*.h has an error pinned here, or none 
   std::string texts;
   for (const char* name : {"op_errors_test.cpp", "op_errors_networks_test.cpp"}) {
     std::ostringstream text;
-    text << std::ifstream(std::filesystem::path(__FILE__).parent_path() / name).rdbuf();
+    text << std::ifstream(std::filesystem::path(LOOM_SOURCE "/tests/unit") / name).rdbuf();
     texts += text.str();
   }
   for (const auto& [function, file] : declared_functions()) {
