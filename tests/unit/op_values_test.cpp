@@ -159,6 +159,16 @@ TEST_CASE_FIXTURE(Reproducible, "conv2d against loops, conv_transpose2d against 
   CHECK(near(sum(v * back), sum(x * t), 1e-10));
   CHECK(conv_transpose2d(back, w, {}, {.stride = 2, .output_padding = {1, 0}, .groups = 2}).shape() ==
         Dims{2, 4, 8, 16});
+  // output_padding beyond the stride, below the dilation: each position adds a spread kernel.
+  const Tensor wide_back =
+      conv_transpose2d(x, w.narrow(0, 0, 4), {}, {.padding = {3, 0}, .output_padding = {1, 0}, .dilation = {2, 1}});
+  REQUIRE(wide_back.shape() == Dims{2, 2, 5 - 1 - 6 + 4 + 1 + 1, 7});
+  const Tensor sums = zeros({2, 2, 9 + 1, 7}, f64);
+  for (int64_t i = 0; i < 5; ++i)
+    for (int64_t j = 0; j < 6; ++j)
+      for (int64_t c = 0; c < 4; ++c)
+        for (int64_t n = 0; n < 2; ++n) sums[n].slice(1, i, i + 5, 2).narrow(2, j, 2).add_(w[c] * x[n][c][i][j]);
+  CHECK(near(wide_back, sums.narrow(2, 3, 4)));
 }
 
 TEST_CASE("pooling of known planes") {
