@@ -50,10 +50,17 @@ Tensor hardswish(const Tensor& g, const Tensor& x) {
   return where(x >= 3.0, g, where(x <= -3.0, 0.0, g * (x * 2.0 + 3.0) * (1.0 / 6.0)));
 }
 
+// Flat at the ends too.
+Tensor clamp(const Tensor& g, const Tensor& x, double low, double high) {
+  if (low == -inf && high == inf) return g;
+  if (low == -inf) return where(x < high, g, 0.0);
+  return where(high == inf ? x > low : logical_and(x > low, x < high), g, 0.0);
+}
+
 Tensor cube(const Tensor& y) { return wide(y) * wide(y) * wide(y); }
 
 // In the branch that is not taken exp(x) may overflow, and the second derivative would be 0 * inf.
-Tensor below_0(const Tensor& x) { return clamp(x, -inf, 0.0); }
+Tensor below_0(const Tensor& x) { return loom::clamp(x, -inf, 0.0); }
 
 Tensor selu(const Tensor& g, const Tensor& x) {
   const double scale = 1.0507009873554804934, alpha = 1.6732632423543772848;  // Klambauer et al. 2017
@@ -88,8 +95,10 @@ Tensor atan2_slope(const Tensor& g, const Tensor& a, const Tensor& b, const Tens
   return g * (x / length) / length;
 }
 
-// The larger (smaller) argument gets the gradient; equal ones share it.
-Tensor pick(const Tensor& g, const Tensor& chosen, const Tensor& tie) { return where(tie, g * 0.5, g * chosen); }
+// The larger (smaller) argument gets the gradient; equal ones share it. Beside NaN nothing is less: both get it.
+Tensor pick(const Tensor& g, const Tensor& other, const Tensor& tie) {
+  return where(tie, g * 0.5, where(other, 0.0, g));
+}
 
 }  // namespace
 }  // namespace rules

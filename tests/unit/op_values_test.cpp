@@ -98,6 +98,40 @@ TEST_CASE("gradients where a function is flat or overflows, as PyTorch's") {
     CHECK(grad(sum(y), nan).item<float>() == 1);
 }
 
+TEST_CASE("values and gradients at edges and of NaN, as PyTorch's") {
+  const double inf = INFINITY, nan = NAN;
+  const auto slopes = [](const std::vector<double>& at, const std::function<Tensor(const Tensor&)>& f) {
+    const Tensor x = from_vector(at, {std::ssize(at)}).requires_grad_();
+    return grad(sum(f(x)), x).to_vector<double>();
+  };
+  using List = std::vector<double>;
+  const List at = {nan, -1, 1, 0, 2, -2, inf, -inf};
+  CHECK(slopes(at, [](const Tensor& x) { return clamp(x, -1, 1); }) == List{0, 0, 0, 1, 0, 0, 0, 0});
+  CHECK(slopes(at, [](const Tensor& x) { return clamp(x, -1); }) == List{0, 0, 1, 1, 1, 0, 1, 0});
+  CHECK(slopes(at, [=](const Tensor& x) { return clamp(x, -inf, 1); }) == List{0, 1, 0, 1, 0, 1, 0, 1});
+  CHECK(slopes(at, [](const Tensor& x) { return relu(x); }) == List{1, 0, 1, 0, 1, 0, 1, 0});
+  CHECK(slopes(at, [](const Tensor& x) { return sign(x); }) == List(8, 0));
+  CHECK(slopes(at, [](const Tensor& x) { return abs(x); }) == List{0, -1, 1, 0, 1, -1, 1, -1});
+  CHECK(sign(tensor({nan, -0.0, -3.0, inf}, f64)).to_vector<double>() == List{0, 0, -1, 1});
+  CHECK(slopes({-3, 3, -inf, inf}, [](const Tensor& x) { return hardswish(x); }) == List{0, 1, 0, 1});
+
+  const auto both = [](const List& left, const List& right, const auto& f) {
+    const Tensor a = from_vector(left, {std::ssize(left)}).requires_grad_();
+    const Tensor b = from_vector(right, {std::ssize(right)}).requires_grad_();
+    const auto g = grad(std::vector<Tensor>{sum(f(a, b))}, std::vector<Tensor>{a, b});
+    return std::pair(g[0].to_vector<double>(), g[1].to_vector<double>());
+  };
+  const List a = {nan, nan, 1, 1, inf, 2, 0}, b = {1, nan, nan, 1, inf, 1, 1};
+  CHECK(both(a, b, [](const Tensor& x, const Tensor& y) { return maximum(x, y); }) ==
+        std::pair(List{1, 1, 1, 0.5, 0.5, 1, 0}, List{1, 1, 1, 0.5, 0.5, 0, 1}));
+  CHECK(both(a, b, [](const Tensor& x, const Tensor& y) { return minimum(x, y); }) ==
+        std::pair(List{1, 1, 1, 0.5, 0.5, 0, 1}, List{1, 1, 1, 0.5, 0.5, 1, 0}));
+  CHECK(both({0, 0, 0}, {0, -0.0, 1}, [](const Tensor& x, const Tensor& y) { return atan2(x, y); }).first ==
+        List{0, 0, 1});
+  CHECK(both({0, 0, 0}, {0, -0.0, 1}, [](const Tensor& x, const Tensor& y) { return atan2(x, y); }).second ==
+        List{0, 0, 0});
+}
+
 TEST_CASE("second gradients of f16 where their terms overflow") {
   const Tensor x = tensor({300.0, -300.0, 30000.0, -40000.0}).to(f16).requires_grad_();
   for (const Tensor& y : {gelu(x), gelu_tanh(x), silu(x), hardswish(x), mish(x)}) {
