@@ -97,6 +97,17 @@ void remove_grad_ready_hook(const Tensor& leaf, uint64_t number) {
   if (meta) std::erase_if(meta->ready_hooks, [&](const auto& entry) { return entry.first == number; });
 }
 
+uint64_t before_grad_write(const Tensor& leaf, std::function<void()> hook) {
+  const uint64_t number = next_hook++;
+  leaf_meta("before_grad_write", leaf)->write_hooks.emplace_back(number, std::move(hook));
+  return number;
+}
+
+void remove_grad_write_hook(const Tensor& leaf, uint64_t number) {
+  const auto& meta = leaf.body().meta;
+  if (meta) std::erase_if(meta->write_hooks, [&](const auto& entry) { return entry.first == number; });
+}
+
 void on_backward_end(std::function<void()> callback) {
   autograd::Run* const run = autograd::Run::current();
   check(run != nullptr, "on_backward_end: no backward is running on this thread");

@@ -31,6 +31,10 @@ inline void backward(const Tensor& loss) { loss.backward(); }
 // Returns a number for remove_grad_ready_hook.
 uint64_t on_grad_ready(const Tensor& leaf, std::function<void()> hook);
 void remove_grad_ready_hook(const Tensor& leaf, uint64_t number);
+// Calls `hook` each time before a backward writes to this leaf's .grad or to the buffer that it is to be in. Unlike a
+// hook on the gradient it sees none, so that a rule may still write the gradient where it is to lie.
+uint64_t before_grad_write(const Tensor& leaf, std::function<void()> hook);
+void remove_grad_write_hook(const Tensor& leaf, uint64_t number);
 // Calls `callback` once when the backward that is running on this thread has finished without error.
 void on_backward_end(std::function<void()> callback);
 // From now on a leaf's first gradient of a step is written into `buffer` (its shape and dtype) and .grad is that

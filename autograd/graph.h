@@ -35,6 +35,7 @@ struct Meta {
   Tensor grad;
   Tensor grad_buffer;  // if defined, a leaf's first gradient is written here and .grad becomes it (DDP's bucket)
   std::vector<std::pair<uint64_t, GradHook>> hooks;                     // leaves; those of others live in their node
+  std::vector<std::pair<uint64_t, std::function<void()>>> write_hooks;  // leaves: before .grad's memory is written to
   std::vector<std::pair<uint64_t, std::function<void()>>> ready_hooks;  // leaves: after .grad is final
   std::string name;                                                     // of a parameter, for messages
 

@@ -151,6 +151,15 @@ void Run::deliver(Edge& edge, Tensor gradient) {
   add_into(edge.node ? edge.node->incoming[edge.slot] : edge.leaf->incoming, std::move(gradient));
 }
 
+namespace {
+
+void before_write(const Meta& leaf) {
+  const auto hooks = leaf.write_hooks;  // a hook may remove itself
+  for (const auto& [number, hook] : hooks) hook();
+}
+
+}  // namespace
+
 Destination Run::destination(size_t input) const {
   if (!accumulate_ || create_ || running_ == nullptr) return {};
   const Meta* const leaf = running_->inputs[input].leaf.get();
@@ -158,6 +167,7 @@ Destination Run::destination(size_t input) const {
   const bool adds = leaf->grad.defined();
   const Tensor& memory = adds ? leaf->grad : leaf->grad_buffer;
   if (!memory.defined() || requires_grad(memory) || memory.dtype() != running_->inputs[input].dtype) return {};
+  before_write(*leaf);
   return {memory, adds};
 }
 
@@ -199,12 +209,16 @@ namespace {
 void accumulate_grad(Meta& leaf, Tensor gradient, bool create_graph) {
   if (leaf.grad.defined()) {
     if (gradient.is_same(leaf.grad)) return;  // added where it lies
+    before_write(leaf);
     if (create_graph)
       leaf.grad = add(leaf.grad, gradient);
     else
       raw::binary_into(Binary::add, leaf.grad, gradient);
   } else if (leaf.grad_buffer.defined() && !create_graph) {
-    if (!gradient.is_same(leaf.grad_buffer)) raw::copy_into(leaf.grad_buffer, gradient);
+    if (!gradient.is_same(leaf.grad_buffer)) {
+      before_write(leaf);
+      raw::copy_into(leaf.grad_buffer, gradient);
+    }
     leaf.grad = leaf.grad_buffer;
   } else if (create_graph) {
     leaf.grad = clone(gradient);

@@ -1,4 +1,7 @@
 // Members of Tensor that take part in differentiation.
+#include <cmath>
+
+#include <loom/autograd/compose.h>
 #include <loom/autograd/engine.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
@@ -8,6 +11,7 @@
 namespace loom {
 
 using autograd::Meta;
+using autograd::wide;
 
 // Gradient.
 
@@ -167,54 +171,68 @@ void refuse_recorded(const char* op, const Tensor& x, const Others&... others) {
 
 }  // namespace
 
-#define UNARY(name, ...)                 \
-  Tensor Tensor::name##_() const {       \
-    refuse_recorded(#name "_", *this);   \
-    raw::unary_into(Unary::name, *this); \
-    return *this;                        \
+#define UNARY(name, ...)                                                  \
+  Tensor Tensor::name##_() const {                                        \
+    refuse_recorded(#name "_", *this);                                    \
+    speaking_as(#name "_", [&] { raw::unary_into(Unary::name, *this); }); \
+    return *this;                                                         \
   }
 #define STEP(name, ...) UNARY(name)
 #include <loom/accelerators/elementwise.def>
 
+namespace {
+
+// A whole factor leaves integers integral; one of 16-bit values may be beyond 16 bits.
+Tensor scaled(const Tensor& x, double factor) {
+  if (factor == 1) return x;
+  const bool whole = !is_floating(x.dtype()) && factor == std::floor(factor);
+  return raw::binary(Binary::mul, wide(x), whole ? Tensor(static_cast<int64_t>(factor)) : Tensor(factor));
+}
+
+void binary_in_place(const char* op, Binary binary, const Tensor& x, const Tensor& other, double factor = 1) {
+  refuse_recorded(op, x, other);
+  speaking_as(op, [&] { raw::binary_into(binary, x, scaled(other, factor)); });
+}
+
+}  // namespace
+
 Tensor Tensor::add_(const Tensor& other, double alpha) const {
-  refuse_recorded("add_", *this, other);
-  raw::binary_into(Binary::add, *this, alpha == 1 ? other : raw::binary(Binary::mul, other, alpha));
+  binary_in_place("add_", Binary::add, *this, other, alpha);
   return *this;
 }
 Tensor Tensor::sub_(const Tensor& other, double alpha) const {
-  refuse_recorded("sub_", *this, other);
-  raw::binary_into(Binary::sub, *this, alpha == 1 ? other : raw::binary(Binary::mul, other, alpha));
+  binary_in_place("sub_", Binary::sub, *this, other, alpha);
   return *this;
 }
 Tensor Tensor::mul_(const Tensor& other) const {
-  refuse_recorded("mul_", *this, other);
-  raw::binary_into(Binary::mul, *this, other);
+  binary_in_place("mul_", Binary::mul, *this, other);
   return *this;
 }
 Tensor Tensor::div_(const Tensor& other) const {
-  refuse_recorded("div_", *this, other);
-  raw::binary_into(Binary::div, *this, other);
+  binary_in_place("div_", Binary::div, *this, other);
   return *this;
 }
 Tensor Tensor::pow_(const Tensor& exponent) const {
+  if (!exponent.body().wrapped_number || !is_floating(dtype())) {
+    binary_in_place("pow_", Binary::pow, *this, exponent);
+    return *this;
+  }
   refuse_recorded("pow_", *this, exponent);
-  if (exponent.body().wrapped_number && is_floating(dtype()))
-    raw::unary_into(Unary::pow_scalar, *this, exponent.item<double>());
-  else
-    raw::binary_into(Binary::pow, *this, exponent);
+  raw::unary_into(Unary::pow_scalar, *this, exponent.item<double>());
   return *this;
 }
 Tensor Tensor::lerp_(const Tensor& end, const Tensor& weight) const {
   refuse_recorded("lerp_", *this, end, weight);
   speaking_as("lerp_", [&] {
-    raw::binary_into(Binary::add, *this, raw::binary(Binary::mul, weight, raw::binary(Binary::sub, end, *this)));
+    const Tensor way = raw::binary(Binary::sub, wide(end), wide(*this));
+    raw::binary_into(Binary::add, *this, raw::binary(Binary::mul, weight, way));
   });
   return *this;
 }
 Tensor Tensor::addcmul_(const Tensor& a, const Tensor& b, double value) const {
   refuse_recorded("addcmul_", *this, a, b);
   speaking_as("addcmul_", [&] {
-    const Tensor product = raw::binary(Binary::mul, a, b);
+    const Tensor product = raw::binary(Binary::mul, wide(a), wide(b));
     raw::binary_into(Binary::add, *this, value == 1 ? product : raw::binary(Binary::mul, product, value));
   });
   return *this;

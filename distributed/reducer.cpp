@@ -63,10 +63,7 @@ void Reducer::use_hook(std::shared_ptr<CommHook> hook) {
 void Reducer::watch() {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const int parameter = static_cast<int>(i);
-    before_.push_back(parameters_[i].tensor.register_hook([this, parameter](const Tensor&) -> std::optional<Tensor> {
-      before_gradient(parameter);
-      return {};
-    }));
+    before_.push_back(before_grad_write(parameters_[i].tensor, [this, parameter] { before_gradient(parameter); }));
     ready_hooks_.push_back(on_grad_ready(parameters_[i].tensor, [this, parameter] { gradient_ready(parameter); }));
   }
 }
@@ -74,7 +71,7 @@ void Reducer::watch() {
 // Does not wait: after an exception the other ranks may never come to these reductions.
 Reducer::~Reducer() {
   for (size_t i = 0; i < ready_hooks_.size(); ++i) {
-    parameters_[i].tensor.remove_hook(before_[i]);
+    remove_grad_write_hook(parameters_[i].tensor, before_[i]);
     remove_grad_ready_hook(parameters_[i].tensor, ready_hooks_[i]);
   }
   if (buckets_)

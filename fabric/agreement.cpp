@@ -28,4 +28,11 @@ void together(Communicator& ranks, const std::function<void()>& f) {
   ranks.agree(error);
 }
 
+void check_same_on_ranks(Communicator& ranks, std::string_view what, const std::string& text) {
+  const auto texts = ranks.all_gather_bytes(text);
+  const auto other = std::ranges::find_if(texts, [&](const std::string& t) { return t != texts.front(); });
+  if (other != texts.end())
+    throw AgreedError(str(what, ": rank 0 has ", texts.front(), ", rank ", other - texts.begin(), ' ', *other));
+}
+
 }  // namespace loom

@@ -70,11 +70,12 @@ Tensor Fabric::broadcast(const Tensor& x, int src) {
   Communicator& all = ranks("broadcast");
   const bool sender = all.rank() == src;
   std::string header;
-  if (sender) {
+  if (sender && x.defined()) {
     header = to_string(x.dtype());
     for (const int64_t n : x.shape()) header += " " + std::to_string(n);
   }
   header = all.broadcast_bytes(header, src);
+  if (header.empty()) throw AgreedError(str("broadcast: rank ", src, " gave an undefined tensor to send"));
   Dims shape;
   for (size_t at = header.find(' '); at != std::string::npos; at = header.find(' ', at + 1))
     shape.push_back(std::stoll(header.substr(at + 1)));

@@ -37,8 +37,10 @@ DirectoryLock::DirectoryLock(const std::filesystem::path& directory) : directory
   file_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
   check(file_ >= 0, "save: cannot open ", path, ", the checkpoint directory's lock: ", std::strerror(errno));
   if (flock(file_, LOCK_EX | LOCK_NB) != 0) {
+    const int reason = errno;
     const std::string owner = read_owner(file_);
     close(file_);
+    check(reason == EWOULDBLOCK, "save: cannot lock ", path, ": ", std::strerror(reason));
     fail("save: the checkpoint directory ", directory.string(), " is being written by ", owner,
          "; give each program a directory of its own");
   }

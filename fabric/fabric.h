@@ -27,6 +27,7 @@
 
 #include <loom/accelerators/device.h>
 #include <loom/distributed/communicator.h>
+#include <loom/fabric/agreement.h>
 #include <loom/fabric/callback.h>
 #include <loom/fabric/join.h>
 #include <loom/fabric/logger.h>
@@ -104,7 +105,7 @@ class Fabric {
     return {FabricOptimizer<Optimizers>(*this, optimizers)...};
   }
   // Shards the loader over the ranks (in rank 0's order) and moves its batches to the device. Its position belongs to
-  // every checkpoint. Collective.
+  // every checkpoint. Collective; ranks whose loaders are over other samples raise the same error.
   template <class Loader>
   FabricDataLoader<Loader> setup_dataloaders(const Loader& loader, const LoaderSetup& setup = {}) {
     static_assert(!is_fabric_wrapper<Loader>, "a loader is passed to setup_dataloaders only once");
@@ -283,6 +284,7 @@ FabricDataLoader<L>::FabricDataLoader(Fabric& fabric, const L& loader, const Loa
   loader_ = std::make_shared<L>(loader);
   const DataShare share = fabric.strategy().data_share(fabric.communicator());
   if (setup.use_distributed_sampler && fabric.world_size() > 1) {
+    check_same_on_ranks(fabric.communicator(), "setup_dataloaders: the ranks' loaders differ", loader.describe());
     const uint64_t seed = fabric.broadcast(loader.state().seed);  // the ranks' shares are shares of one order
     if (share.replicas > 1) *loader_ = loader.distributed(share.replicas, share.index, seed, setup.exact);
   }

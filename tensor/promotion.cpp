@@ -32,6 +32,7 @@ struct Classes {
     else
       numbers = promote(numbers, is_floating(x.dtype()) ? context().default_dtype : x.dtype());
   }
+  DType result() const { return *combine(tensors, combine(scalars, numbers)); }
 };
 
 }  // namespace
@@ -41,7 +42,18 @@ DType result_type(const Tensor& a, const Tensor& b) {
   Classes classes;
   classes.add(a);
   classes.add(b);
-  return *combine(classes.tensors, combine(classes.scalars, classes.numbers));
+  return classes.result();
+}
+
+DType result_type(std::initializer_list<const Tensor*> operands) {
+  Classes classes;
+  bool any = false;
+  for (const Tensor* const x : operands) {
+    if (x->defined()) classes.add(*x);
+    any = any || x->defined();
+  }
+  if (!any) return (*operands.begin())->dtype();  // throws
+  return classes.result();
 }
 
 }  // namespace loom

@@ -271,6 +271,7 @@ class Tensor {
 // The dtype that an operation on both computes in (torch.result_type): dtypes of tensors with dimensions win over those
 // of 0-dimensional ones, and these over numbers, within a category (boolean < integral < floating).
 DType result_type(const Tensor& a, const Tensor& b);
+DType result_type(std::initializer_list<const Tensor*> operands);  // at least one; undefined ones do not count
 // The common shape of both, extents of 1 repeated; throws "op: shapes [2, 3] and [2, 4] do not broadcast (dimension
 // 1)".
 Dims broadcast_shapes(std::string_view op, const Dims& a, const Dims& b);

@@ -18,11 +18,24 @@ for program in programs:
 print(f"readme: {len(programs)} program compiles")
 
 root = pathlib.Path(readme).parent
-documented = set(re.findall(r"^\| `(LOOM_\w+)` \|", (root / "docs/environment.md").read_text(encoding="utf-8"), re.M))
+page = (root / "docs/environment.md").read_text(encoding="utf-8")
+documented = set(re.findall(r"^\| `(LOOM_\w+)` \|", page, re.M))
 read = set()
 for folder in ("accelerators", "tensor", "autograd", "nn", "data", "distributed", "fabric"):
     for path in (root / folder).rglob("*.cpp"):
         read |= set(re.findall(r'"(LOOM_[A-Z_]+)"', path.read_text(encoding="utf-8")))
 if read != documented:
     sys.exit(f"readme: docs/environment.md lacks {sorted(read - documented)}, has besides {sorted(documented - read)}")
-print(f"readme: {len(read)} environment variables")
+
+# Defaults that stand in headers, and what the page says of them.
+DEFAULTS = {
+    "LOOM_TIMEOUT": ("distributed/communicator.h", r"timeout = std::chrono::minutes\((\d+)\)", lambda m: str(60 * int(m))),
+    "LOOM_MPI_MODE": ("distributed/mpi.h", r"MpiMode mode = MpiMode::(\w+);", lambda m: f"`{m}`"),
+}
+for name, (header, pattern, as_documented) in DEFAULTS.items():
+    found = re.search(pattern, (root / header).read_text(encoding="utf-8"))
+    said = re.search(rf"^\| `{name}` \| .* \| (.*?) \| .* \|$", page, re.M)
+    if not found or not said or as_documented(found[1]) != said[1]:
+        sys.exit(f"readme: docs/environment.md says that {name} is {said and said[1]} by default, "
+                 f"{header} {found and as_documented(found[1])}")
+print(f"readme: {len(read)} environment variables, {len(DEFAULTS)} defaults")

@@ -119,20 +119,20 @@ Dims common_batch(const Tensor& q, const Tensor& k, const Tensor& v, const Tenso
 Tensor fused_attention(const Tensor& q_, const Tensor& k_, const Tensor& v_, const AttentionOptions& options,
                        double scale) {
   const auto [q, k, v] = enter(ops::scaled_dot_product_attention, q_, k_, v_);
-  const DType wide = q.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const DType sums = q.dtype() == DType::f64 ? DType::f64 : DType::f32;
   const Tensor mask =
-      options.mask.defined() && options.mask.dtype() != DType::boolean ? raw::cast(options.mask, wide) : options.mask;
+      options.mask.defined() && options.mask.dtype() != DType::boolean ? raw::cast(options.mask, sums) : options.mask;
   const FusedAttention attention{scale, options.is_causal, mask, common_batch(q, k, v, mask)};
   const Tensor y = empty(with_matrix(attention.batch, q.size(-2), v.size(-1)), {q.dtype(), q.device()});
   Dims rows = attention.batch;
   rows.push_back(q.size(-2));
-  const Tensor lse = empty(rows, {wide, q.device()});
+  const Tensor lse = empty(rows, {sums, q.device()});
   accelerator(q.device()).attention(y, lse, attention.operands(q, k, v));
   return record(ops::scaled_dot_product_attention, y, {q, k, v},
                 [attention, lse, kept_mask = save(mask), q = save(q), k = save(k), v = save(v)](const Tensor& g,
                                                                                                 const Tensor& out) {
                   kept_mask();  // not written to meanwhile
-                  return context().grad_mode ? attention.composed(g, q(), k(), v())
+                  return context().grad_mode ? attention.composed(wide(g), wide(q()), wide(k()), wide(v()))
                                              : attention.fused(g, out, lse, q(), k(), v());
                 });
 }
@@ -148,8 +148,11 @@ Tensor scaled_dot_product_attention(const Tensor& q_, const Tensor& k_, const Te
                    check_operands(q, k, v, options);
                    const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(-1))));
                    if (can_fuse(q, k, v, options)) return fused_attention(q, k, v, options, scale);
-                   const Tensor weights = attention_weights(q, k, scale, options.is_causal, options.mask);
-                   return matmul(dropout(weights, options.dropout), v);
+                   const auto composed = [&](const Tensor& queries, const Tensor& keys, const Tensor& values) {
+                     const Tensor weights = attention_weights(queries, keys, scale, options.is_causal, options.mask);
+                     return matmul(dropout(weights, options.dropout), values);
+                   };
+                   return in_wide(composed, q, k, v);
                  });
 }
 

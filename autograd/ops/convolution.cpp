@@ -1,5 +1,7 @@
 #include <loom/autograd/ops/convolution.h>
 
+#include <algorithm>
+
 #include <loom/autograd/compose.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops/derivatives.h>
@@ -71,6 +73,7 @@ void check_transposed(const Tensor& x, const Tensor& weight, const Tensor& bias,
       "KH, KW])");
   check(o.groups >= 1 && weight.size(0) % o.groups == 0, op, ": given ", weight.size(0), " channels and ", o.groups,
         " groups, expected groups that divide the channels");
+  raw::check_same_device(op, x, weight);
   if (bias.defined())
     check(bias.dim() == 1 && bias.size(0) == weight.size(1) * o.groups, op, ": given bias of shape ", bias.shape(),
           ", expected [", weight.size(1) * o.groups, "]");
@@ -146,7 +149,11 @@ Tensor conv_transpose2d(const Tensor& x_, const Tensor& weight_, const Tensor& b
                    check(shape[2] >= 1 && shape[3] >= 1, "conv_transpose2d: given x of shape ", x.shape(),
                          ", expected one whose result ", "has positions, not ", shape, " (too much padding)");
                    const ConvGeometry g{both(o.stride), both(o.padding), both(o.dilation), o.groups};
-                   Tensor y = conv2d_grad_input(batched, weight, shape, g);
+                   // A convolution takes whole strides of output_padding for positions: here they are zeros.
+                   const int64_t rows = o.output_padding.height / std::max<int64_t>(1, o.stride.height),
+                                 columns = o.output_padding.width / std::max<int64_t>(1, o.stride.width);
+                   Tensor y = conv2d_grad_input(rows + columns == 0 ? batched : pad(batched, {0, columns, 0, rows}),
+                                                weight, shape, g);
                    if (bias.defined()) y = y + reshape(bias, {1, channels, 1, 1});
                    return x.dim() == 4 ? y : squeeze(y, 0);
                  });

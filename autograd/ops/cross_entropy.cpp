@@ -67,8 +67,7 @@ struct Rows {
 // Mean over weights, sum, or back to the positions' shape.
 Tensor reduced(const Tensor& losses, const Tensor& weights, Reduction reduction, const Dims& shape) {
   if (reduction == Reduction::none) return reshape(losses, shape);
-  const Tensor total = sum(losses.to(wide_dtype(losses.dtype())));
-  return (reduction == Reduction::sum ? total : total / sum(weights)).to(losses.dtype());
+  return reduction == Reduction::sum ? sum(losses) : sum(losses) / sum(weights);
 }
 
 struct FusedCrossEntropy {
@@ -111,12 +110,12 @@ Tensor row_losses(const Tensor& input, const Tensor& target, const CrossEntropyO
   const auto [logits] = enter(ops::cross_entropy, input);
   const FusedCrossEntropy loss{target, options.weight, options.ignore_index, options.label_smoothing};
   const Dims shape{logits.size(0)};
-  const Tensor losses = empty(shape, {logits.dtype(), logits.device()});
   const Tensor lse = empty(shape, {wide_dtype(logits.dtype()), logits.device()});
+  const bool reduces = options.reduction != Reduction::none;
+  const Tensor losses = reduces ? empty_like(lse) : empty(shape, {logits.dtype(), logits.device()});
   if (losses.numel() > 0) accelerator(logits.device()).cross_entropy(losses, lse, logits, target, loss.options());
   Tensor y = losses, total;
-  const bool reduces = options.reduction != Reduction::none;
-  if (reduces) y = raw::reduce(Reduce::sum, raw::cast(losses, lse.dtype()), {}, false);
+  if (reduces) y = raw::reduce(Reduce::sum, losses, {}, false);
   if (options.reduction == Reduction::mean) {
     total = total_weight(target, options, lse.dtype());
     y = raw::binary(Binary::div, y, total);
@@ -124,7 +123,7 @@ Tensor row_losses(const Tensor& input, const Tensor& target, const CrossEntropyO
   if (reduces) y = raw::cast(y, logits.dtype());
   return record(ops::cross_entropy, y, {logits},
                 [loss, lse, total, reduces, shape, logits = save(logits)](const Tensor& g) -> Grads {
-                  Tensor each = total.defined() ? (g.to(total.dtype()) / total).to(g.dtype()) : g;
+                  Tensor each = total.defined() ? g.to(total.dtype()) / total : g;
                   if (reduces) each = expand(each, shape);
                   return {context().grad_mode ? loss.composed(each, logits()) : loss.fused(each, lse, logits())};
                 });
@@ -157,7 +156,10 @@ Tensor cross_entropy(const Tensor& logits_, const Tensor& target_, const CrossEn
         check_class_options("cross_entropy", logits, target, options.weight);
         check(options.label_smoothing >= 0 && options.label_smoothing <= 1, "cross_entropy: given label_smoothing ",
               options.label_smoothing, ", expected a number in [0, 1]");
-        if (is_floating(target.dtype())) return of_probabilities(logits, target, options);
+        if (is_floating(target.dtype())) {
+          const auto loss = [&](const Tensor& x, const Tensor& p) { return of_probabilities(x, p, options); };
+          return in_wide(loss, logits, target);
+        }
         const Tensor input = as_rows("cross_entropy", logits), positions = reshape(target, {input.size(0)});
         const Tensor losses = row_losses(input, positions, options);
         return options.reduction == Reduction::none ? reshape(losses, positions_shape(logits.shape())) : losses;
@@ -175,10 +177,10 @@ Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, const Nll
     const Tensor input = as_rows("nll_loss", x), positions = reshape(target, {input.size(0)});
     const Rows rows(positions, options.weight, options.ignore_index, wide_dtype(x.dtype()));
     const Tensor at = unsqueeze(rows.safe_target(), 1);
-    const Tensor chosen = squeeze(gather(input, 1, at), 1);
+    const Tensor chosen = squeeze(gather(input, 1, at), 1).to(rows.weights.dtype());
     // where, not a product: -inf in a row that does not count must not become NaN.
-    const Tensor losses = where(rows.counted, -chosen * rows.weights.to(x.dtype()), zeros_like(chosen));
-    return reduced(losses, rows.weights, options.reduction, positions_shape(x.shape()));
+    const Tensor losses = where(rows.counted, -chosen * rows.weights, zeros_like(chosen));
+    return reduced(losses, rows.weights, options.reduction, positions_shape(x.shape())).to(x.dtype());
   });
 }
 

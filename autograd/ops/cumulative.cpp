@@ -1,4 +1,5 @@
 // Cumulative sums and products along a dim.
+#include <loom/autograd/compose.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
 #include <loom/autograd/ops/elementwise.h>
@@ -44,6 +45,8 @@ Tensor cumprod_grad_with_zeros(const Tensor& g, const Tensor& x, const Tensor& y
 
 Tensor cumprod(const Tensor& x_, int dim) {
   const auto [x] = enter(ops::cumprod, x_);
+  if (recording(x) && is_half(x.dtype()))  // products of some of the factors are part of the rule
+    return in_wide([&](const Tensor& w) { return cumprod(w, dim); }, x);
   return record(ops::cumprod, raw::cumulative(Cumulative::product, x, dim), {x},
                 [dim, x = save(x)](const Tensor& g, const Tensor& y) {
                   if (x().dim() == 0 || x().numel() == 0) return Grads(g);

@@ -16,18 +16,25 @@ namespace loom {
 namespace rules {
 namespace {
 
-// g times the second derivatives of silu, gelu and gelu_tanh.
+using autograd::wide;
+
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+// g times the second derivatives of silu, gelu and gelu_tanh. Those of the latter two vanish far from 0, where the
+// terms of their products overflow; so x stays near.
 Tensor silu_bend(const Tensor& g, const Tensor& x) {
   const Tensor s = sigmoid(x);
   return g * s * (1.0 - s) * (x * (1.0 - s * 2.0) + 2.0);
 }
 
-Tensor gelu_bend(const Tensor& g, const Tensor& x) {
+Tensor gelu_bend(const Tensor& g, const Tensor& given) {
+  const Tensor x = clamp(given, -40.0, 40.0);
   const double density_at_0 = 0.39894228040143267794;  // 1 / sqrt(2 pi)
   return g * exp(x * x * -0.5) * (2.0 - x * x) * density_at_0;
 }
 
-Tensor gelu_tanh_bend(const Tensor& g, const Tensor& x) {
+Tensor gelu_tanh_bend(const Tensor& g, const Tensor& given) {
+  const Tensor x = clamp(given, -15.0, 15.0);
   const double k = 0.79788456080286535588, c = 0.044715;  // sqrt(2 / pi)
   const Tensor t = tanh((x + x * x * x * c) * k), slope = (x * x * (3 * c) + 1.0) * k;
   return g * (1.0 - t * t) * (slope + x * (x * (3 * c * k) - t * slope * slope));
@@ -40,11 +47,20 @@ Tensor mish(const Tensor& g, const Tensor& x) {
 }
 
 Tensor hardswish(const Tensor& g, const Tensor& x) {
-  return where(x >= 3.0, g, g * (x * 2.0 + 3.0) * (1.0 / 6.0) * (x > -3.0));
+  return where(x >= 3.0, g, where(x <= -3.0, 0.0, g * (x * 2.0 + 3.0) * (1.0 / 6.0)));
 }
 
+// Flat at the ends too.
+Tensor clamp(const Tensor& g, const Tensor& x, double low, double high) {
+  if (low == -inf && high == inf) return g;
+  if (low == -inf) return where(x < high, g, 0.0);
+  return where(high == inf ? x > low : logical_and(x > low, x < high), g, 0.0);
+}
+
+Tensor cube(const Tensor& y) { return wide(y) * wide(y) * wide(y); }
+
 // In the branch that is not taken exp(x) may overflow, and the second derivative would be 0 * inf.
-Tensor below_0(const Tensor& x) { return clamp(x, -std::numeric_limits<double>::infinity(), 0.0); }
+Tensor below_0(const Tensor& x) { return loom::clamp(x, -inf, 0.0); }
 
 Tensor selu(const Tensor& g, const Tensor& x) {
   const double scale = 1.0507009873554804934, alpha = 1.6732632423543772848;  // Klambauer et al. 2017
@@ -61,19 +77,28 @@ Tensor xlogy_a(const Tensor& g, const Tensor& a, const Tensor& b) {
 }
 
 Tensor pow_scalar(const Tensor& g, const Tensor& x, double p) {
-  return p == 0 ? zeros_like(g) : g * (p * loom::pow_scalar(x, p - 1));
+  return p == 0 ? zeros_like(g) : g * (p * loom::pow_scalar(wide(x), p - 1));
 }
 
 Tensor pow_base(const Tensor& g, const Tensor& a, const Tensor& b) {
-  return where(b == 0.0, 0.0, g * b * pow(a, b - 1.0));  // x^0 is flat, also at 0
+  return where(b == 0.0, 0.0, g * (b * pow(wide(a), b - 1.0)));  // x^0 is flat, also at 0
 }
 
 Tensor pow_exponent(const Tensor& g, const Tensor& a, const Tensor& b, const Tensor& y) {
-  return where(logical_and(a == 0.0, b >= 0.0), 0.0, g * y * log(a));
+  return where(logical_and(a == 0.0, b >= 0.0), 0.0, g * (wide(y) * log(a)));
 }
 
-// The larger (smaller) argument gets the gradient; equal ones share it.
-Tensor pick(const Tensor& g, const Tensor& chosen, const Tensor& tie) { return where(tie, g * 0.5, g * chosen); }
+// g * x / (a^2 + b^2), x one of the two; 0 at the origin.
+Tensor atan2_slope(const Tensor& g, const Tensor& a, const Tensor& b, const Tensor& x) {
+  const Tensor origin = logical_and(a == 0.0, b == 0.0);
+  const Tensor length = hypot(where(origin, 1.0, wide(a)), wide(b));
+  return g * (x / length) / length;
+}
+
+// The larger (smaller) argument gets the gradient; equal ones share it. Beside NaN nothing is less: both get it.
+Tensor pick(const Tensor& g, const Tensor& other, const Tensor& tie) {
+  return where(tie, g * 0.5, where(other, 0.0, g));
+}
 
 }  // namespace
 }  // namespace rules
@@ -193,7 +218,10 @@ Tensor masked_fill(const Tensor& x, const Tensor& mask, const Tensor& value) {
 }
 
 Tensor lerp(const Tensor& start, const Tensor& end, const Tensor& weight) {
-  return speaking_as("lerp", [&] { return start + weight * (end - start); });
+  return speaking_as("lerp", [&] {
+    return in_wide([](const Tensor& from, const Tensor& to, const Tensor& share) { return from + share * (to - from); },
+                   start, end, weight);
+  });
 }
 
 Tensor glu(const Tensor& x, int dim) {
@@ -205,10 +233,10 @@ Tensor glu(const Tensor& x, int dim) {
 }
 
 Tensor prelu(const Tensor& x_, const Tensor& weight_) {
-  return compose(ops::prelu, std::tie(x_, weight_), [&](const Tensor& x, const Tensor& weight) {
+  return compose_wide(ops::prelu, std::tie(x_, weight_), [&](const Tensor& x, const Tensor& weight) {
     raw::check_same_device("prelu", x, weight);
     check(weight.dim() == 1, "prelu: the weight must have 1 dimension, got shape ", weight.shape());
-    Tensor w = weight;
+    Tensor w = x.dim() == 0 && weight.numel() == 1 ? reshape(weight, {}) : weight;
     if (weight.numel() != 1) {
       check(x.dim() >= 2 && x.size(1) == weight.numel(), "prelu: ", weight.numel(), " weights for an input of shape ",
             x.shape(), "; expected 1 or the extent of dimension 1");

@@ -36,14 +36,14 @@ void check_target(const char* op, const Tensor& x, const Tensor& target) {
 }  // namespace
 
 Tensor mse_loss(const Tensor& x_, const Tensor& target_, Reduction reduction) {
-  return compose(ops::mse_loss, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
+  return compose_wide(ops::mse_loss, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
     check_target("mse_loss", x, target);
     return reduced(square(x - target), reduction);
   });
 }
 
 Tensor l1_loss(const Tensor& x_, const Tensor& target_, Reduction reduction) {
-  return compose(ops::l1_loss, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
+  return compose_wide(ops::l1_loss, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
     check_target("l1_loss", x, target);
     return reduced(abs(x - target), reduction);
   });
@@ -51,7 +51,7 @@ Tensor l1_loss(const Tensor& x_, const Tensor& target_, Reduction reduction) {
 
 // Quadratic below beta, linear above; the two meet with equal slopes.
 Tensor smooth_l1_loss(const Tensor& x_, const Tensor& target_, Reduction reduction, double beta) {
-  return compose(ops::smooth_l1_loss, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
+  return compose_wide(ops::smooth_l1_loss, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
     check(beta >= 0, "smooth_l1_loss: given beta ", beta, ", expected at least 0");
     if (beta == 0) return l1_loss(x, target, reduction);
     check_target("smooth_l1_loss", x, target);
@@ -61,7 +61,7 @@ Tensor smooth_l1_loss(const Tensor& x_, const Tensor& target_, Reduction reducti
 }
 
 Tensor huber_loss(const Tensor& x_, const Tensor& target_, Reduction reduction, double delta) {
-  return compose(ops::huber_loss, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
+  return compose_wide(ops::huber_loss, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
     check(delta > 0, "huber_loss: given delta ", delta, ", expected more than 0");
     check_target("huber_loss", x, target);
     const Tensor distance = x - target, size = abs(distance);
@@ -110,28 +110,31 @@ Tensor binary_cross_entropy(const Tensor& x, const Tensor& target, const Tensor&
     check(target.shape() == x.shape(), "binary_cross_entropy: given x of shape ", x.shape(), " and target of shape ",
           target.shape(), ", expected equal shapes");
     check_same_places("binary_cross_entropy", x, {target, weight});
-    const Tensor losses = elementwise_bce(x, target);
-    return reduced(weight.defined() ? losses * weight : losses, reduction);
+    const auto loss = [&](const Tensor& p, const Tensor& label, const Tensor& share) {
+      const Tensor losses = elementwise_bce(p, label);
+      return reduced(share.defined() ? losses * share : losses, reduction);
+    };
+    return in_wide(loss, x, target, weight);
   });
 }
 
 // -(w t log s(x) + (1 - t) log(1 - s(x))) with log(1 - s(x)) = log s(x) - x, which no x overflows.
 Tensor binary_cross_entropy_with_logits(const Tensor& x_, const Tensor& target_, const Tensor& weight_,
                                         Reduction reduction, const Tensor& pos_weight_) {
-  return compose(ops::binary_cross_entropy_with_logits, std::tie(x_, target_, weight_, pos_weight_),
-                 [&](const Tensor& x, const Tensor& target, const Tensor& weight, const Tensor& pos_weight) {
-                   check(target.shape() == x.shape(), "binary_cross_entropy_with_logits: given x of shape ", x.shape(),
-                         " and target of shape ", target.shape(), ", expected equal shapes");
-                   check_same_places("binary_cross_entropy_with_logits", x, {target, weight, pos_weight});
-                   const Tensor of_log = pos_weight.defined() ? (pos_weight - 1.0) * target + 1.0 : Tensor();
-                   const Tensor logs = logsigmoid(x);
-                   const Tensor losses = (1.0 - target) * x - (pos_weight.defined() ? of_log * logs : logs);
-                   return reduced(weight.defined() ? losses * weight : losses, reduction);
-                 });
+  return compose_wide(ops::binary_cross_entropy_with_logits, std::tie(x_, target_, weight_, pos_weight_),
+                      [&](const Tensor& x, const Tensor& target, const Tensor& weight, const Tensor& pos_weight) {
+                        check(target.shape() == x.shape(), "binary_cross_entropy_with_logits: given x of shape ",
+                              x.shape(), " and target of shape ", target.shape(), ", expected equal shapes");
+                        check_same_places("binary_cross_entropy_with_logits", x, {target, weight, pos_weight});
+                        const Tensor of_log = pos_weight.defined() ? (pos_weight - 1.0) * target + 1.0 : Tensor();
+                        const Tensor logs = logsigmoid(x);
+                        const Tensor losses = (1.0 - target) * x - (pos_weight.defined() ? of_log * logs : logs);
+                        return reduced(weight.defined() ? losses * weight : losses, reduction);
+                      });
 }
 
 Tensor kl_div(const Tensor& x_, const Tensor& target_, KlReduction reduction, bool log_target) {
-  return compose(ops::kl_div, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
+  return compose_wide(ops::kl_div, std::tie(x_, target_), [&](const Tensor& x, const Tensor& target) {
     check_target("kl_div", x, target);
     Tensor losses = log_target ? exp(target) * (target - x) : xlogy(target, target) - target * x;
     switch (reduction) {

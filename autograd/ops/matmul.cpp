@@ -54,9 +54,9 @@ Tensor bmm(const Tensor& a, const Tensor& b) {
 }
 
 Tensor addmm(const Tensor& c_, const Tensor& a_, const Tensor& b_, double beta, double alpha) {
-  return compose(ops::addmm, std::tie(c_, a_, b_), [&](const Tensor& c, const Tensor& a, const Tensor& b) {
+  return compose_wide(ops::addmm, std::tie(c_, a_, b_), [&](const Tensor& c, const Tensor& a, const Tensor& b) {
     raw::check_same_device("addmm", a, b);
-    if (c.dim() > 0) raw::check_same_device("addmm", c, a);
+    if (c.dim() > 0 || c.device().kind != Device::cpu) raw::check_same_device("addmm", c, a);
     return c * beta + mm(a, b) * alpha;
   });
 }

@@ -80,6 +80,8 @@ Tensor prod_of_others(const Tensor& x, int dim) {
 
 Tensor prod(const Tensor& x_, const Dims& dims, bool keepdim) {
   const auto [x] = enter(ops::prod, x_);
+  if (recording(x) && is_half(x.dtype()))  // products of some of the factors are part of the rule
+    return in_wide([&](const Tensor& w) { return prod(w, dims, keepdim); }, x);
   if (recording(x) && (dims.size() > 1 || (dims.empty() && x.dim() != 1))) {
     // Several dims: one after the other, so that the rule below needs to know only one.
     if (dims.empty() && !keepdim) return prod(flatten(x), {0});
@@ -152,29 +154,39 @@ Tensor argmin(const Tensor& x, std::optional<int> dim, bool keepdim) {
   return position_of(ArgReduce::min, resolve(x), dim, keepdim);
 }
 
-// Two passes (mean first): exact where the mean is large.
+namespace {
+
+// x less its mean; twice, as the first mean is rounded: to more than the deviations are where it is large.
+Tensor deviations(const Tensor& x, const Dims& dims) {
+  const Tensor d = x - mean(x, dims, true);
+  return d - mean(d, dims, true);
+}
+
+}  // namespace
+
 Tensor var(const Tensor& x_, const Dims& dims, double correction, bool keepdim) {
-  return compose(ops::var, std::tie(x_), [&](const Tensor& x) {
+  return compose_wide(ops::var, std::tie(x_), [&](const Tensor& x) {
     const Dims kept = kept_shape("var", x, dims);
     const double n = static_cast<double>(reduced_count(x.shape(), kept));
     Tensor y;
     {
       const GradMode off(false);
-      y = sum(square(x - mean(x, dims, true)), dims, keepdim) / std::max(0.0, n - correction);
+      y = raw::reduce(Reduce::sum_of_squares, deviations(x, dims), dims, keepdim) / std::max(0.0, n - correction);
     }
     return record(ops::var, std::move(y), {x}, [=, x = save(x)](const Tensor& g) {
-      return Grads(reshape(g, kept) * (2.0 / std::max(0.0, n - correction)) * (x() - mean(x(), dims, true)));
+      return Grads(reshape(g, kept) * (2.0 / std::max(0.0, n - correction)) * deviations(x(), dims));
     });
   });
 }
 
-Tensor std(const Tensor& x, const Dims& dims, double correction, bool keepdim) {
-  return speaking_as("std", [&] {
+Tensor std(const Tensor& given, const Dims& dims, double correction, bool keepdim) {
+  const auto root = [&](const Tensor& x) {
     const Tensor variance = var(x, dims, correction, keepdim);
     if (!recording(variance)) return sqrt(variance);
     const Tensor flat = variance == 0.0;  // PyTorch's gradient there is 0; sqrt's is infinite
     return masked_fill(sqrt(masked_fill(variance, flat, 1.0)), flat, 0.0);
-  });
+  };
+  return speaking_as("std", [&] { return in_wide(root, given); });
 }
 
 namespace {
@@ -189,7 +201,7 @@ Tensor p_norm(const Tensor& x, double p, const Dims& dims, bool keepdim) {
 }  // namespace
 
 Tensor norm(const Tensor& x_, double p, const Dims& dims, bool keepdim) {
-  return compose(ops::norm, std::tie(x_), [&](const Tensor& x) {
+  return compose_wide(ops::norm, std::tie(x_), [&](const Tensor& x) {
     check(p >= 0, "norm: the order must not be negative, got ", p);
     if (std::isinf(p)) return amax(abs(x), dims, keepdim);
     Tensor y;
@@ -211,6 +223,8 @@ Tensor norm(const Tensor& x_, double p, const Dims& dims, bool keepdim) {
 
 Tensor logsumexp(const Tensor& x_, const Dims& dims, bool keepdim) {
   const auto [x] = enter(ops::logsumexp, x_);
+  if (recording(x) && is_half(x.dtype()))  // exp(x - y) takes y as it is, not rounded
+    return in_wide([&](const Tensor& w) { return logsumexp(w, dims, keepdim); }, x);
   return record(ops::logsumexp, raw::reduce(Reduce::logsumexp, x, dims, keepdim), {x},
                 [x = save(x), kept = kept_shape("logsumexp", x, dims)](const Tensor& g, const Tensor& y) {
                   return Grads(reshape(g, kept) * exp(x() - reshape(y, kept)));

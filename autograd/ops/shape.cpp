@@ -1,5 +1,7 @@
 #include <loom/autograd/ops/shape.h>
 
+#include <algorithm>
+
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
 #include <loom/autograd/ops/speaking_as.h>
@@ -71,7 +73,9 @@ Tensor permute(const Tensor& x_, const Dims& dims) {
 
 Tensor movedim(const Tensor& x, int source, int destination) {
   return speaking_as("movedim", [&] {
-    const int from = normalize_dim("movedim", source, x.dim()), to = normalize_dim("movedim", destination, x.dim());
+    const int rank = std::max(1, x.dim());  // a 0-dimensional tensor counts as one of 1 dimension
+    const int from = normalize_dim("movedim", source, rank), to = normalize_dim("movedim", destination, rank);
+    if (x.dim() == 0) return permute(x, {});
     Dims order;
     for (int d = 0; d < x.dim(); ++d)
       if (d != from) order.push_back(d);

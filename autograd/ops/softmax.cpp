@@ -1,3 +1,4 @@
+#include <loom/autograd/compose.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops/derivatives.h>
 #include <loom/autograd/ops/elementwise.h>
@@ -32,7 +33,8 @@ Tensor softmax_grad(const Tensor& gradient, const Tensor& output, int dim) {
   const auto rule = [dy = save(dy), y = save(y), dim](const Tensor& h, const Needs& needs) {
     Grads grads(2);
     if (needs[0]) grads[0] = softmax_grad(h, y(), dim);
-    if (needs[1]) grads[1] = h * (dy() - sum(y() * dy(), {dim}, true)) - dy() * sum(y() * h, {dim}, true);
+    const Tensor d = wide(dy());
+    if (needs[1]) grads[1] = h * (d - sum(y() * d, {dim}, true)) - d * sum(y() * wide(h), {dim}, true);
     return grads;
   };
   return record(ops::softmax_grad, raw::softmax_grad(dy, y, dim, false), {dy, y}, rule);
@@ -43,8 +45,8 @@ Tensor log_softmax_grad(const Tensor& gradient, const Tensor& output, int dim) {
   const auto [dy, y] = enter(ops::log_softmax_grad, gradient, output);
   const auto rule = [dy = save(dy), y = save(y), dim](const Tensor& h, const Needs& needs) {
     Grads grads(2);
-    if (needs[0]) grads[0] = h - sum(h * exp(y()), {dim}, true);
-    if (needs[1]) grads[1] = -h * exp(y()) * sum(dy(), {dim}, true);
+    if (needs[0]) grads[0] = h - sum(h * exp(wide(y())), {dim}, true);
+    if (needs[1]) grads[1] = -h * exp(wide(y())) * sum(wide(dy()), {dim}, true);
     return grads;
   };
   return record(ops::log_softmax_grad, raw::softmax_grad(dy, y, dim, true), {dy, y}, rule);

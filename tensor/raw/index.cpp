@@ -1,4 +1,6 @@
 // Selecting, gathering and scattering by index; positions of what is not zero.
+#include <algorithm>
+
 #include <loom/tensor/raw/operand.h>
 
 namespace loom::raw {
@@ -8,6 +10,7 @@ namespace {
 void check_list(const char* op, const Tensor& index, const Tensor& x) {
   check_index(op, index, x);
   check(index.dim() <= 1, op, ": index must have one dimension, got shape ", index.shape());
+  check(x.dim() > 0 || index.numel() == 1, op, ": a 0-dimensional tensor takes 1 index, got ", index.numel());
 }
 
 // torch.gather's rule: of every dimension but one, the index takes the first positions.
@@ -23,15 +26,16 @@ void check_rows(const char* op, const Tensor& x, int dim, const Tensor& index, c
   check_list(op, index, x);
   check_same_device(op, x, source);
   check_same_dtype(op, x, source);
-  const int d = normalize_dim(op, dim, x.dim());
+  const int d = normalize_dim(op, dim, std::max(1, x.dim()));
   Dims expected = x.shape();
-  expected[d] = index.numel();
+  if (x.dim() > 0) expected[d] = index.numel();
   check(source.shape() == expected, op, ": source must have shape ", expected, ", got ", source.shape());
 }
 
 void add_rows(const Tensor& y, int dim, const Tensor& index, const Tensor& source) {
-  const int d = normalize_dim("index_add", dim, y.dim());
-  if (source.numel() > 0) accelerator(y.device()).index_add(y, source, at_least_1d(index), d);
+  const Tensor table = at_least_1d(y);
+  const int d = normalize_dim("index_add", dim, table.dim());
+  if (source.numel() > 0) accelerator(y.device()).index_add(table, at_least_1d(source), at_least_1d(index), d);
 }
 
 void check_scatter(const char* op, const Tensor& x, int dim, const Tensor& index, const Tensor& source) {
@@ -59,11 +63,12 @@ Tensor apart_from(const Tensor& y, const Tensor& x) { return y.storage() == x.st
 
 Tensor index_select(const Tensor& x, int dim, const Tensor& index) {
   check_list("index_select", index, x);
-  const int d = normalize_dim("index_select", dim, x.dim());
+  const Tensor table = at_least_1d(x);
+  const int d = normalize_dim("index_select", dim, table.dim());
   Dims shape = x.shape();
-  shape[d] = index.numel();
+  if (x.dim() > 0) shape[d] = index.numel();
   Tensor y = uninitialized("index_select", shape, x.dtype(), x.device());
-  if (y.numel() > 0) accelerator(x.device()).index_select(y, x, at_least_1d(index), d);
+  if (y.numel() > 0) accelerator(x.device()).index_select(at_least_1d(y), table, at_least_1d(index), d);
   return y;
 }
 

@@ -152,6 +152,21 @@ TEST_CASE("30: which saves the gradients' size in memory") {
   CHECK(static_cast<double>(bytes[0] - bytes[1]) == doctest::Approx(gradient_bytes).epsilon(0.1));
 }
 
+TEST_CASE("30: products are written into the buckets, not copied there") {
+  const auto comm = self_communicator();
+  Net net = seeded<Net>(f32, int64_t{512});
+  Ddp ddp(*comm, nn::parameters(net));
+  for (int step = 0; step < 4; ++step) {  // the buckets are rebuilt before the second forward
+    nn::zero_grad(net);
+    const Tensor loss = ddp.forward([&] { return loss_of(net, 0, 4); });
+    reset_peak_memory_stats();
+    const int64_t before = memory_stats().allocated;
+    loss.backward();
+    const int64_t weight_bytes = net.second.weight.numel() * 4;
+    CHECK(memory_stats().peak_allocated - before < weight_bytes / 2);
+  }
+}
+
 TEST_CASE("31 32 33: parameters without elements, of several dtypes, of other strides") {
   for_each_world([](Communicator& comm) {
     for (const bool views : {true, false}) {

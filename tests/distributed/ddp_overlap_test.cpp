@@ -74,6 +74,44 @@ TEST_CASE("42 44: reductions hide behind backward") {
         ThreadsOptions{.delay = std::chrono::milliseconds(20)});
 }
 
+TEST_CASE("44: collectives complete while the caller sleeps, and nobody waits for them") {
+  for_each_world([](Communicator& comm) {
+    std::vector<Tensor> sums;
+    std::vector<Work> works;
+    for (int i = 0; i < 6; ++i) {
+      sums.push_back(full({300000}, comm.rank() + i));
+      works.push_back(comm.all_reduce(sums.back(), ReduceOp::sum));
+    }
+    const auto all_done = [&] { return std::ranges::all_of(works, [](const Work& w) { return w.done(); }); };
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!all_done() && std::chrono::steady_clock::now() < deadline) sleep_ms(5);
+    CHECK(all_done());
+    for (const Work& w : works) w.wait();  // before anything else where that failed
+    const int n = comm.size();
+    for (int i = 0; i < 6; ++i)
+      CHECK(equal(sums[static_cast<size_t>(i)], full({300000}, static_cast<double>(n * (n - 1) / 2 + n * i))));
+  });
+}
+
+TEST_CASE("42 44: reductions are issued in backward, in order, while later gradients are computed") {
+  for_each_world([](Communicator& comm) {
+    Layers net(8);
+    Ddp ddp(comm, nn::parameters(net), {}, {.bucket_cap_mb = one_each});
+    for (int step = 0; step < 2; ++step) {
+      nn::zero_grad(net);
+      ddp.forward([&] { return net.run(in_order(8), [](int) { sleep_ms(2); }); }).backward();
+    }
+    const DdpStatistics& s = ddp.statistics();
+    REQUIRE(s.launches.size() == 8);
+    for (size_t i = 0; i < s.launches.size(); ++i) CHECK(s.launches[i].bucket == static_cast<int>(i));
+    for (size_t i = 0; i + 1 < s.launches.size(); ++i) {
+      CHECK(ms(s.launches[i].launched, s.launches[i + 1].launched) >= 2);  // the sleep lies between
+      CHECK(s.launches[i].launched < s.last_ready);
+    }
+    CHECK(same_on_all(comm, gradients(net)));
+  });
+}
+
 TEST_CASE("42: buckets are launched in the order of their numbers, also when ready out of order") {
   for_each_world([](Communicator& comm) {
     Layers net(6);

@@ -88,6 +88,9 @@ TEST_CASE("broadcast: tensors, texts and numbers from every rank") {
       CHECK(fabric.broadcast(mine, src) == true);
     }
     CHECK(fabric.broadcast("a literal") == "a literal");
+    const int src = fabric.world_size() - 1;
+    CHECK(error_text([&] { fabric.broadcast(fabric.global_rank() == src ? Tensor() : ones({1}), src); }) ==
+          str("broadcast: rank ", src, " gave an undefined tensor to send"));
     CHECK(contains(error_text([&] { fabric.broadcast(1.0, fabric.world_size()); }), "is not a rank of the group"));
     CHECK(contains(error_text([&] { fabric.broadcast(ones({1}), -1); }), "root -1 is not a rank of the group"));
     fabric.barrier();

@@ -268,6 +268,20 @@ TEST_CASE("training loaders share every epoch's samples; exact ones count each s
   });
 }
 
+TEST_CASE("setup_dataloaders: loaders that differ by rank are an error on every rank") {
+  for_each_fabric([](Fabric& fabric) {
+    const bool last = fabric.global_rank() == fabric.world_size() - 1;
+    const data::DataLoader mine(data::TensorDataset(arange(last ? 14 : 10)), {.batch_size = 2, .shuffle = true});
+    const std::string text = error_text([&] { fabric.setup_dataloaders(mine); });
+    CHECK(text == (fabric.world_size() == 1
+                       ? ""
+                       : str("setup_dataloaders: the ranks' loaders differ: rank 0 has 10 samples, shuffled, rank ",
+                             fabric.world_size() - 1, " 14 samples, shuffled")));
+    auto own = fabric.setup_dataloaders(mine, {.use_distributed_sampler = false});  // each rank's own samples
+    CHECK(own.size() == (last ? 7 : 5));
+  });
+}
+
 namespace {
 
 struct Normed {

@@ -349,3 +349,33 @@ TEST_CASE("a linear layer's gradient is added where .grad lies, or written into 
   linear(x, weight).sum().backward();
   CHECK(differ(buffer, expected * 1.5) < 1e-12);
 }
+
+TEST_CASE("who watches a gradient's memory hears of each write before it, and the product still goes there directly") {
+  const Tensor weight = randn({256, 256}).requires_grad_(), x = randn({4, 256});
+  const Tensor buffer = full({256, 256}, 7.0);
+  set_grad_buffer(weight, buffer);
+  int told = 0;
+  bool untouched = true;
+  const uint64_t number =
+      before_grad_write(weight, [&] { untouched = untouched && (++told > 1 || buffer[0][0].item<float>() == 7); });
+  const auto extra_bytes = [&] {
+    const Tensor loss = linear(x, weight).sum();
+    reset_peak_memory_stats();
+    const int64_t before = memory_stats().allocated;
+    loss.backward();
+    return memory_stats().peak_allocated - before;
+  };
+  const int64_t bytes = weight.numel() * 4;
+  CHECK(extra_bytes() < bytes / 2);  // into the buffer
+  CHECK(extra_bytes() < bytes / 2);  // added there
+  CHECK(weight.grad().is_same(buffer));
+  CHECK(told == 2);
+  CHECK(untouched);
+  sum(weight * 2.0).backward();  // not a product: added by the engine
+  CHECK(told == 3);
+  grad(sum(linear(x, weight)), weight);  // writes nowhere
+  CHECK(told == 3);
+  remove_grad_write_hook(weight, number);
+  linear(x, weight).sum().backward();
+  CHECK(told == 3);
+}

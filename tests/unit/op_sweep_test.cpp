@@ -3,6 +3,8 @@
 // out. What is checked is listed in op_sweep/cases_*.cpp.
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
+#include <map>
 #include <optional>
 #include <set>
 
@@ -89,6 +91,80 @@ TEST_CASE("every function of autograd/ops/*.h has a case") {
   const auto declared = declared_functions();
   for (const auto& [function, file] : declared) CHECK_MESSAGE(names.contains(function), function, " of ", file);
   CHECK(declared.size() > 100);
+}
+
+namespace {
+
+using Reasons = std::map<std::string, std::string>;
+
+const Reasons without_empty = {};
+
+const std::string lines = "works along a dimension";
+const std::string matrices = "takes vectors, matrices or batches of them";
+const std::string images = "takes [N, C, ..] or [C, ..]";
+
+const Reasons without_scalar = {
+    {"unflatten", lines},
+    {"slice", lines},
+    {"narrow", lines},
+    {"select", lines},
+    {"split", lines},
+    {"chunk", lines},
+    {"unbind", lines},
+    {"cat", lines},
+    {"concat", lines},
+    {"roll", lines},
+    {"repeat_interleave", lines},
+    {"glu", "halves a dimension"},
+    {"take_along_dim", lines},
+    {"diagonal", matrices},
+    {"triu", matrices},
+    {"tril", matrices},
+    {"matmul", matrices},
+    {"mm", matrices},
+    {"bmm", matrices},
+    {"dot", matrices},
+    {"outer", matrices},
+    {"linear", matrices},
+    {"scaled_dot_product_attention", matrices},
+    {"recurrent_steps", "takes [T, N, ..]"},
+    {"layer_norm", "normalises at least 1 dimension"},
+    {"rms_norm", "normalises at least 1 dimension"},
+    {"group_norm", images},
+    {"batch_norm", images},
+    {"conv1d", images},
+    {"conv2d", images},
+    {"conv_transpose2d", images},
+    {"conv2d_grad_input", images},
+    {"conv2d_grad_weight", images},
+    {"max_pool1d", images},
+    {"max_pool2d", images},
+    {"max_pool2d_with_indices", images},
+    {"avg_pool1d", images},
+    {"avg_pool2d", images},
+    {"avg_pool2d_grad", images},
+    {"adaptive_avg_pool2d", images},
+};
+
+// Every op but those with a reason has a case with such an input; a reason that no longer holds goes.
+void check_inputs_of_every_op(const char* kind, const Reasons& without, const std::function<bool(const Tensor&)>& is) {
+  std::set<std::string> have;
+  for (const Case& c : all_cases())
+    if (std::ranges::any_of(c.draw(), is)) have.insert(c.op);
+  for (const std::string& op : covered())
+    CHECK_MESSAGE(have.contains(op) != without.contains(op), op, have.contains(op) ? " has" : " lacks", " a case with ",
+                  kind, " input");
+  for (const auto& [op, reason] : without) CHECK_MESSAGE(covered().contains(op), op, " is no op");
+}
+
+}  // namespace
+
+TEST_CASE("every op has a case with an empty input, or a reason why not") {
+  check_inputs_of_every_op("an empty", without_empty, [](const Tensor& x) { return x.numel() == 0; });
+}
+
+TEST_CASE("every op has a case with a 0-dimensional input, or a reason why not") {
+  check_inputs_of_every_op("a 0-dimensional", without_scalar, [](const Tensor& x) { return x.dim() == 0; });
 }
 
 TEST_CASE("gradients agree with central differences") {

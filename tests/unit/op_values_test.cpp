@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the op sweep cannot see: results against naive loops and worked examples, and side effects.
 #include <cmath>
+#include <functional>
 
 #include <doctest/doctest.h>
 
@@ -97,6 +98,66 @@ TEST_CASE("gradients where a function is flat or overflows, as PyTorch's") {
     CHECK(grad(sum(y), nan).item<float>() == 1);
 }
 
+TEST_CASE("values and gradients at edges and of NaN, as PyTorch's") {
+  const double inf = INFINITY, nan = NAN;
+  const auto slopes = [](const std::vector<double>& at, const std::function<Tensor(const Tensor&)>& f) {
+    const Tensor x = from_vector(at, {std::ssize(at)}).requires_grad_();
+    return grad(sum(f(x)), x).to_vector<double>();
+  };
+  using List = std::vector<double>;
+  const List at = {nan, -1, 1, 0, 2, -2, inf, -inf};
+  CHECK(slopes(at, [](const Tensor& x) { return clamp(x, -1, 1); }) == List{0, 0, 0, 1, 0, 0, 0, 0});
+  CHECK(slopes(at, [](const Tensor& x) { return clamp(x, -1); }) == List{0, 0, 1, 1, 1, 0, 1, 0});
+  CHECK(slopes(at, [=](const Tensor& x) { return clamp(x, -inf, 1); }) == List{0, 1, 0, 1, 0, 1, 0, 1});
+  CHECK(slopes(at, [](const Tensor& x) { return relu(x); }) == List{1, 0, 1, 0, 1, 0, 1, 0});
+  CHECK(slopes(at, [](const Tensor& x) { return sign(x); }) == List(8, 0));
+  CHECK(slopes(at, [](const Tensor& x) { return abs(x); }) == List{0, -1, 1, 0, 1, -1, 1, -1});
+  CHECK(sign(tensor({nan, -0.0, -3.0, inf}, f64)).to_vector<double>() == List{0, 0, -1, 1});
+  CHECK(slopes({-3, 3, -inf, inf}, [](const Tensor& x) { return hardswish(x); }) == List{0, 1, 0, 1});
+
+  const auto both = [](const List& left, const List& right, const auto& f) {
+    const Tensor a = from_vector(left, {std::ssize(left)}).requires_grad_();
+    const Tensor b = from_vector(right, {std::ssize(right)}).requires_grad_();
+    const auto g = grad(std::vector<Tensor>{sum(f(a, b))}, std::vector<Tensor>{a, b});
+    return std::pair(g[0].to_vector<double>(), g[1].to_vector<double>());
+  };
+  const List a = {nan, nan, 1, 1, inf, 2, 0}, b = {1, nan, nan, 1, inf, 1, 1};
+  CHECK(both(a, b, [](const Tensor& x, const Tensor& y) { return maximum(x, y); }) ==
+        std::pair(List{1, 1, 1, 0.5, 0.5, 1, 0}, List{1, 1, 1, 0.5, 0.5, 0, 1}));
+  CHECK(both(a, b, [](const Tensor& x, const Tensor& y) { return minimum(x, y); }) ==
+        std::pair(List{1, 1, 1, 0.5, 0.5, 0, 1}, List{1, 1, 1, 0.5, 0.5, 1, 0}));
+  CHECK(both({0, 0, 0}, {0, -0.0, 1}, [](const Tensor& x, const Tensor& y) { return atan2(x, y); }).first ==
+        List{0, 0, 1});
+  CHECK(both({0, 0, 0}, {0, -0.0, 1}, [](const Tensor& x, const Tensor& y) { return atan2(x, y); }).second ==
+        List{0, 0, 0});
+}
+
+TEST_CASE("second gradients of f16 where their terms overflow") {
+  const Tensor x = tensor({300.0, -300.0, 30000.0, -40000.0}).to(f16).requires_grad_();
+  for (const Tensor& y : {gelu(x), gelu_tanh(x), silu(x), hardswish(x), mish(x)}) {
+    const Tensor slope = grad(sum(y), x, {}, {.create_graph = true});
+    CHECK(near(slope.detach().to(f64), tensor({1.0, 0.0, 1.0, 0.0}, f64)));
+    CHECK(near(grad(sum(slope), x).to(f64), zeros({4}, f64)));
+  }
+}
+
+TEST_CASE_FIXTURE(Reproducible, "logsumexp of f16: the gradient does not see that the result is rounded") {
+  const Tensor x = (rand({4, 5}) * 5.0 + 900.0).to(f16).requires_grad_();
+  const Tensor g = grad(sum(logsumexp(x, {1})), x).to(f64);
+  CHECK(near(g, softmax(x.detach().to(f64), 1), 1e-3));
+}
+
+TEST_CASE_FIXTURE(Reproducible, "variance about a mean that f32 rounds to more than the deviations") {
+  const Tensor x = (randn({5, 2000}, f64) * 1e-3 + 1e4).to(f32).requires_grad_();
+  const Tensor exact = x.detach().to(f64).requires_grad_();
+  for (const double correction : {0.0, 1.0}) {
+    CHECK(allclose(var(x, {1}, correction).detach().to(f64), var(exact, {1}, correction).detach(), 1e-5, 0));
+    CHECK(allclose(loom::std(x, {}, correction).detach().to(f64), loom::std(exact, {}, correction).detach(), 1e-5, 0));
+    CHECK(allclose(grad(sum(var(x, {1}, correction)), x).to(f64), grad(sum(var(exact, {1}, correction)), exact), 1e-3,
+                   1e-9));
+  }
+}
+
 TEST_CASE("losses piece by piece") {
   const Tensor x = tensor({0.0, 0.5, 3.0}, f64), zero = zeros({3}, f64);
   CHECK(near(smooth_l1_loss(x, zero, Reduction::none, 2), tensor({0.0, 0.0625, 2.0}, f64)));
@@ -132,6 +193,16 @@ TEST_CASE_FIXTURE(Reproducible, "conv2d against loops, conv_transpose2d against 
   CHECK(near(sum(v * back), sum(x * t), 1e-10));
   CHECK(conv_transpose2d(back, w, {}, {.stride = 2, .output_padding = {1, 0}, .groups = 2}).shape() ==
         Dims{2, 4, 8, 16});
+  // output_padding beyond the stride, below the dilation: each position adds a spread kernel.
+  const Tensor wide_back =
+      conv_transpose2d(x, w.narrow(0, 0, 4), {}, {.padding = {3, 0}, .output_padding = {1, 0}, .dilation = {2, 1}});
+  REQUIRE(wide_back.shape() == Dims{2, 2, 5 - 1 - 6 + 4 + 1 + 1, 7});
+  const Tensor sums = zeros({2, 2, 9 + 1, 7}, f64);
+  for (int64_t i = 0; i < 5; ++i)
+    for (int64_t j = 0; j < 6; ++j)
+      for (int64_t c = 0; c < 4; ++c)
+        for (int64_t n = 0; n < 2; ++n) sums[n].slice(1, i, i + 5, 2).narrow(2, j, 2).add_(w[c] * x[n][c][i][j]);
+  CHECK(near(wide_back, sums.narrow(2, 3, 4)));
 }
 
 TEST_CASE("pooling of known planes") {

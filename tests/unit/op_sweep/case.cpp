@@ -113,6 +113,8 @@ const std::vector<Case>& all_cases() {
     add_neural_cases(c);
     add_loss_cases(c);
     add_large_cases(c);
+    add_edge_cases(c);
+    add_wide_cases(c);
     return std::move(c.all);
   }();
   return cases;

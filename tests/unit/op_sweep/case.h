@@ -43,7 +43,8 @@ struct Case {
   double length = 1;                     // of the longest sum
   double factor = 4;                     // roundings of the low precision result
   double step = 1e-5, tolerance = 1e-6;  // of central differences
-  bool is_large = false;  // too large for differences: plain against recorded gradients, layouts and precision only
+  bool is_large = false;  // shapes or values too large for differences: plain against recorded gradients, layouts and
+                          // precision only
 
   std::string name() const { return what.empty() ? op : op + " (" + what + ")"; }
   Case& constant_result() { return gradient = false, *this; }
@@ -77,6 +78,8 @@ void add_convolution_cases(Cases& cases);
 void add_neural_cases(Cases& cases);
 void add_loss_cases(Cases& cases);
 void add_large_cases(Cases& cases);  // sizes at which kernels use blocks, vectors and threads
+void add_edge_cases(Cases& cases);   // inputs without elements, and without dimensions
+void add_wide_cases(Cases& cases);   // values whose intermediates 16 bits do not hold
 
 const std::vector<Case>& all_cases();
 

@@ -52,6 +52,10 @@ void add_transposed(Cases& c) {
   add("stride, padding", {1, 2, 3, 2}, {2, 1, 3, 3}, false, {.stride = 2, .padding = 1});
   add("output_padding", {1, 1, 2, 3}, {1, 2, 2, 2}, true, {.stride = 2, .output_padding = 1});
   add("groups, dilation", {1, 4, 2, 2}, {4, 1, 2, 2}, true, {.dilation = 2, .groups = 2});
+  add("output_padding above stride", {2, 2, 2, 3}, {2, 3, 3, 3}, true,
+      {.padding = 2, .output_padding = 1, .dilation = 2});
+  add("uneven output_padding", {1, 1, 2, 3}, {1, 2, 2, 2}, true,
+      {.stride = {2, 3}, .padding = 1, .output_padding = {4, 2}, .dilation = {5, 1}});
   add("unbatched", {2, 2, 2}, {2, 1, 2, 2}, true, {});
   const ConvGeometry g{{2, 1}, {1, 0}, {1, 2}, 1};
   c.add("conv2d_grad_input", "", {real({1, 2, 2, 2}), real({2, 1, 3, 2})},

@@ -23,6 +23,7 @@ void add_predicate(Cases& cases, const char* op, const UnaryCall& call) {
   const auto f = [call](In x) { return call(x[0]); };
   cases.add(op, "", {whole({4, 5}, -1, 2)}, f).constant_result();
   cases.add(op, "empty", {whole({0}, -1, 2)}, f).constant_result();
+  cases.add(op, "scalar", {whole({}, -1, 2)}, f).constant_result();
   const double inf = std::numeric_limits<double>::infinity();
   cases.add(op, "special values", {exactly(tensor({0.0, -0.0, inf, -inf, std::nan(""), 1.0}, f64))}, f)
       .constant_result();

@@ -10,8 +10,7 @@ namespace loom::sweep {
 std::map<std::string, std::string> declared_functions() {
   const std::regex declaration(R"(^(?:inline )?(?:Tensor|std::pair<Tensor, Tensor>|std::vector<Tensor>) (\w+)\()");
   std::map<std::string, std::string> functions;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(std::filesystem::path(__FILE__).parent_path() / "../../../autograd/ops")) {
+  for (const auto& entry : std::filesystem::directory_iterator(LOOM_SOURCE "/autograd/ops")) {
     if (entry.path().extension() != ".h") continue;
     std::ifstream file(entry.path());
     for (std::string line; std::getline(file, line);)
