@@ -39,11 +39,11 @@ Tensor mish(const Tensor& g, const Tensor& x) {
 }
 
 Tensor hardswish(const Tensor& g, const Tensor& x) {
-  return where(x >= 3.0, g, g * (x * 2.0 + 3.0) * (1.0 / 6.0) * (x > -3.0));
+  return where(x >= 3.0, g, where(x <= -3.0, 0.0, g * (x * 2.0 + 3.0) * (1.0 / 6.0)));
 }
 
 // In the branch that is not taken exp(x) may overflow, and the second derivative would be 0 * inf.
-Tensor below_0(const Tensor& x) { return clamp(x, -std::numeric_limits<double>::infinity(), 0.0); }
+Tensor below_0(const Tensor& x) { return where(x > 0.0, 0.0, x); }
 
 Tensor selu(const Tensor& g, const Tensor& x) {
   const double scale = 1.0507009873554804934, alpha = 1.6732632423543772848;  // Klambauer et al. 2017
@@ -71,8 +71,14 @@ Tensor pow_exponent(const Tensor& g, const Tensor& a, const Tensor& b, const Ten
   return where(logical_and(a == 0.0, b >= 0.0), 0.0, g * y * log(a));
 }
 
-// The larger (smaller) argument gets the gradient; equal ones share it.
-Tensor pick(const Tensor& g, const Tensor& chosen, const Tensor& tie) { return where(tie, g * 0.5, g * chosen); }
+// The larger (smaller) argument gets the gradient; equal ones share it; with NaN none of them lost.
+Tensor pick(const Tensor& g, const Tensor& lost, const Tensor& tie) { return where(tie, g * 0.5, where(lost, 0.0, g)); }
+
+// 1 / (a^2 + b^2), at the origin 0.
+Tensor atan2_scale(const Tensor& a, const Tensor& b) {
+  const Tensor square = a * a + b * b;
+  return reciprocal(where(square == 0.0, std::numeric_limits<double>::infinity(), square));
+}
 
 }  // namespace
 }  // namespace rules
