@@ -58,7 +58,7 @@ template <class T>
 void plain_row(bool relu, T* __restrict h, const T* __restrict a, const T* __restrict b, int64_t n) {
   for (int64_t j = 0; j < n; ++j) {
     const T x = a[j] + b[j];
-    h[j] = relu ? (x > T(0) || x != x ? x : T(0)) : hyperbolic(x);
+    h[j] = relu ? (x < T(0) ? T(0) : x) : hyperbolic(x);
   }
 }
 
@@ -93,7 +93,7 @@ void gru_grad_row(T* __restrict da, T* __restrict db, T* __restrict dh_before, c
 
 template <class T>
 void plain_grad_row(bool relu, T* __restrict da, const T* __restrict dh, const T* __restrict h, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) da[j] = relu ? (h[j] > T(0) ? dh[j] : T(0)) : dh[j] * (T(1) - h[j] * h[j]);
+  for (int64_t j = 0; j < n; ++j) da[j] = relu ? (h[j] <= T(0) ? T(0) : dh[j]) : dh[j] * (T(1) - h[j] * h[j]);
 }
 
 // Calls f<T>(n) for the rows n of an array of T.

@@ -81,8 +81,8 @@ template <class T>
 }
 template <class T>
 [[gnu::always_inline]] inline T acosh(T x) {
-  const T t = x - T(1);
-  return log1p(t + std::sqrt(t * (t + T(2))));
+  const T t = x - T(1), y = log1p(t + std::sqrt(t * (t + T(2))));
+  return t < T(0) ? std::numeric_limits<T>::quiet_NaN() : y;
 }
 template <class T>
 inline constexpr double square_limit = narrow<T> ? 1e18 : 1e150;
@@ -101,7 +101,8 @@ template <class T>
   const bool whole = a >= 0x1p23f || (a + 0x1p23f) - 0x1p23f == a;
   const bool even = a >= 0x1p24f || (magnitude(half) + 0x1p23f) - 0x1p23f == magnitude(half);
   const bool below = std::bit_cast<uint32_t>(x) >> 31 != 0;
-  const float of_negative = whole ? (even ? r : -r) : x == 0.0f ? r : std::numeric_limits<float>::quiet_NaN();
+  const bool limit = x == 0.0f || x == -infinity<float>;
+  const float of_negative = whole ? (even ? r : -r) : limit ? r : std::numeric_limits<float>::quiet_NaN();
   const float result = below && x == x ? of_negative : r;
   return y == 0.0f || x == 1.0f ? 1.0f : result;
 }

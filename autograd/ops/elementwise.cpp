@@ -60,7 +60,7 @@ Tensor clamp(const Tensor& g, const Tensor& x, double low, double high) {
 Tensor cube(const Tensor& y) { return wide(y) * wide(y) * wide(y); }
 
 // In the branch that is not taken exp(x) may overflow, and the second derivative would be 0 * inf.
-Tensor below_0(const Tensor& x) { return loom::clamp(x, -inf, 0.0); }
+Tensor below_0(const Tensor& x) { return where(x > 0.0, 0.0, x); }
 
 Tensor selu(const Tensor& g, const Tensor& x) {
   const double scale = 1.0507009873554804934, alpha = 1.6732632423543772848;  // Klambauer et al. 2017

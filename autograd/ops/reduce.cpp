@@ -195,7 +195,14 @@ Tensor p_norm(const Tensor& x, double p, const Dims& dims, bool keepdim) {
   if (p == 1) return sum(abs(x), dims, keepdim);
   if (p == 2) return sqrt(raw::reduce(Reduce::sum_of_squares, x, dims, keepdim));
   if (p == 0) return sum((x != 0.0).to(x.dtype()), dims, keepdim);
+  if (std::isinf(p)) return amax(abs(x), dims, keepdim);
   return loom::pow_scalar(sum(loom::pow_scalar(abs(x), p), dims, keepdim), 1 / p);
+}
+
+// 1 / how many have the largest magnitude, where they stand; NaN counts as one of them.
+Tensor share_of_largest(const Tensor& x, const Tensor& largest, const Dims& dims) {
+  const Tensor found = logical_or(abs(x) == largest, isnan(x)).to(x.dtype());
+  return found / sum(found, dims, true);
 }
 
 }  // namespace
@@ -203,7 +210,6 @@ Tensor p_norm(const Tensor& x, double p, const Dims& dims, bool keepdim) {
 Tensor norm(const Tensor& x_, double p, const Dims& dims, bool keepdim) {
   return compose_wide(ops::norm, std::tie(x_), [&](const Tensor& x) {
     check(p >= 0, "norm: the order must not be negative, got ", p);
-    if (std::isinf(p)) return amax(abs(x), dims, keepdim);
     Tensor y;
     {
       const GradMode off(false);
@@ -214,8 +220,10 @@ Tensor norm(const Tensor& x_, double p, const Dims& dims, bool keepdim) {
                     const Tensor total = reshape(y, kept), scale = reshape(g, kept);
                     if (p == 0) return Grads(zeros_like(x()));
                     if (p == 1) return Grads(scale * sign(x()));
-                    // g * sign(x) |x|^(p-1) / y^(p-1); 0 where the norm is 0, as PyTorch's subgradient
-                    const Tensor ratio = p == 2 ? x() / total : sign(x()) * loom::pow_scalar(abs(x()) / total, p - 1);
+                    if (std::isinf(p)) return Grads(scale * sign(x()) * share_of_largest(x(), total, dims));
+                    // g * sign(x) |x|^(p-1) / y^(p-1); 0 where the norm is 0, as PyTorch's subgradient, or an element
+                    const Tensor size = p < 1 ? where(x() == 0.0, 1.0, abs(x())) : abs(x());
+                    const Tensor ratio = p == 2 ? x() / total : sign(x()) * loom::pow_scalar(size / total, p - 1);
                     return Grads(where(total == 0.0, 0.0, scale * ratio));
                   });
   });

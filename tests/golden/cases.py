@@ -1,97 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What generate.py runs; tests/unit/golden_*_test.cpp have the same cases by the same names."""
 import torch
-import torch.nn.functional as F
 from torch import nn, optim
 from torch.optim import lr_scheduler as schedule
-
-
-def rand(*shape):
-    return torch.rand(*shape) * 0.8 + 0.1
-
-
-def operators():
-    r = torch.randn
-    target = torch.tensor([1, 0, 4, 2])
-    ignoring = torch.tensor([1, -100, 4, 2])
-    c = {}
-    c["linear"] = (F.linear, [r(2, 3, 4), r(5, 4), r(5)])
-    c["matmul_broadcast"] = (torch.matmul, [r(2, 1, 3, 4), r(3, 4, 2)])
-    c["matmul_vector"] = (torch.matmul, [r(2, 3, 4), r(4)])
-    c["einsum"] = (lambda a, b: torch.einsum("bij,bkj->bik", a, b), [r(2, 3, 4), r(2, 5, 4)])
-    c["conv1d"] = (lambda x, w, b: F.conv1d(x, w, b, stride=2, padding=1, dilation=2), [r(2, 3, 9), r(4, 3, 3), r(4)])
-    c["conv2d"] = (F.conv2d, [r(2, 3, 6, 5), r(4, 3, 3, 3), r(4)])
-    c["conv2d_geometry"] = (
-        lambda x, w, b: F.conv2d(x, w, b, stride=(2, 1), padding=(1, 2), dilation=(1, 2)),
-        [r(2, 3, 7, 6), r(4, 3, 3, 2), r(4)])
-    c["conv2d_groups"] = (lambda x, w: F.conv2d(x, w, None, padding=1, groups=2), [r(2, 4, 5, 5), r(6, 2, 3, 3)])
-    c["conv2d_depthwise"] = (lambda x, w, b: F.conv2d(x, w, b, padding=1, groups=3), [r(2, 3, 5, 5), r(3, 1, 3, 3), r(3)])
-    c["conv2d_pointwise"] = (F.conv2d, [r(2, 3, 4, 4), r(5, 3, 1, 1), r(5)])
-    c["conv2d_unbatched"] = (F.conv2d, [r(3, 5, 5), r(2, 3, 3, 3), r(2)])
-    c["conv_transpose2d"] = (
-        lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1, groups=2),
-        [r(2, 4, 3, 4), r(4, 3, 3, 3), r(6)])
-    c["max_pool2d"] = (lambda x: F.max_pool2d(x, 3, stride=2, padding=1), [r(2, 3, 7, 6)])
-    c["max_pool2d_ceil"] = (lambda x: F.max_pool2d(x, 2, stride=2, ceil_mode=True), [r(2, 3, 7, 5)])
-    c["max_pool2d_dilation"] = (lambda x: F.max_pool2d(x, 2, stride=1, dilation=2), [r(1, 2, 6, 6)])
-    c["max_pool1d"] = (lambda x: F.max_pool1d(x, 3, 2, 1), [r(2, 3, 9)])
-    c["avg_pool2d"] = (lambda x: F.avg_pool2d(x, 3, stride=2, padding=1), [r(2, 3, 7, 6)])
-    c["avg_pool2d_ceil"] = (
-        lambda x: F.avg_pool2d(x, 3, stride=2, padding=1, ceil_mode=True, count_include_pad=False), [r(2, 3, 6, 7)])
-    c["avg_pool1d"] = (lambda x: F.avg_pool1d(x, 3, 2, 1), [r(2, 3, 9)])
-    c["adaptive_avg_pool2d"] = (lambda x: F.adaptive_avg_pool2d(x, (3, 4)), [r(2, 3, 7, 6)])
-    c["layer_norm"] = (lambda x, w, b: F.layer_norm(x, (3, 4), w, b), [r(2, 3, 4), r(3, 4), r(3, 4)])
-    c["rms_norm"] = (lambda x, w: F.rms_norm(x, (4,), w, 1e-6), [r(2, 3, 4), r(4)])
-    c["group_norm"] = (lambda x, w, b: F.group_norm(x, 2, w, b), [r(2, 4, 3), r(4), r(4)])
-    c["batch_norm"] = (lambda x, w, b: F.batch_norm(x, None, None, w, b, True), [r(3, 4, 5), r(4), r(4)])
-    c["softmax"] = (lambda x: F.softmax(x, 0), [r(3, 4)])
-    c["log_softmax"] = (lambda x: F.log_softmax(x, -1), [r(3, 4)])
-    c["logsumexp"] = (lambda x: torch.logsumexp(x, (0, 2)), [r(2, 3, 4)])
-    for name in ("gelu", "silu", "elu", "softplus", "mish", "hardswish", "leaky_relu", "selu", "logsigmoid"):
-        c[name] = (getattr(F, name), [r(3, 5) * 2])
-    c["gelu_tanh"] = (lambda x: F.gelu(x, approximate="tanh"), [r(3, 5) * 2])
-    c["glu"] = (lambda x: F.glu(x, 1), [r(3, 4)])
-    c["prelu"] = (F.prelu, [r(2, 3, 4), r(3)])
-    c["cross_entropy"] = (lambda x: F.cross_entropy(x, target), [r(4, 5)])
-    c["cross_entropy_weight"] = (
-        lambda x, w: F.cross_entropy(x, target, w.detach(), label_smoothing=0.2), [r(4, 5), rand(5)])
-    c["cross_entropy_ignore"] = (lambda x: F.cross_entropy(x, ignoring, label_smoothing=0.1), [r(4, 5)])
-    c["cross_entropy_none"] = (lambda x: F.cross_entropy(x, ignoring, reduction="none"), [r(4, 5)])
-    c["cross_entropy_dense"] = (
-        lambda x, t: F.cross_entropy(x, t.detach(), label_smoothing=0.1), [r(4, 5), F.softmax(r(4, 5), 1)])
-    c["cross_entropy_2d"] = (F.cross_entropy, [r(2, 5, 3, 2), torch.randint(0, 5, (2, 3, 2))])
-    c["nll_loss"] = (lambda x: F.nll_loss(x, ignoring, reduction="sum"), [r(4, 5)])
-    c["mse_loss"] = (F.mse_loss, [r(3, 4), r(3, 4)])
-    c["l1_loss"] = (F.l1_loss, [r(3, 4), r(3, 4)])
-    c["smooth_l1_loss"] = (lambda x, y: F.smooth_l1_loss(x, y, beta=0.5), [r(3, 4), r(3, 4)])
-    c["huber_loss"] = (lambda x, y: F.huber_loss(x, y, delta=0.7), [r(3, 4), r(3, 4)])
-    c["bce"] = (lambda x, y: F.binary_cross_entropy(x, y.detach()), [rand(3, 4), rand(3, 4)])
-    c["bce_logits"] = (
-        lambda x, y, p: F.binary_cross_entropy_with_logits(x, y.detach(), pos_weight=p.detach()),
-        [r(3, 4), rand(3, 4), rand(4)])
-    c["kl_div"] = (
-        lambda x, y: F.kl_div(x, y.detach(), reduction="batchmean", log_target=True),
-        [F.log_softmax(r(3, 4), 1), F.log_softmax(r(3, 4), 1)])
-    c["attention"] = (F.scaled_dot_product_attention, [r(2, 2, 3, 4), r(2, 2, 5, 4), r(2, 2, 5, 4)])
-    c["attention_causal"] = (
-        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), [r(2, 4, 4), r(2, 4, 4), r(2, 4, 3)])
-    c["attention_mask"] = (
-        lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, attn_mask=m.bool(), scale=0.3),
-        [r(2, 2, 3, 4), r(2, 2, 5, 4), r(2, 2, 5, 4), torch.tensor([[1, 0, 1, 1, 0]] * 3)])
-    c["embedding"] = (lambda i, w: F.embedding(i, w, padding_idx=2), [torch.tensor([[0, 2, 1], [3, 3, 2]]), r(4, 3)])
-    c["gather"] = (lambda x, i: torch.gather(x, 1, i), [r(2, 4), torch.tensor([[0, 0, 3], [1, 2, 1]])])
-    c["scatter_add"] = (
-        lambda x, i, s: torch.scatter_add(x, 1, i, s), [r(2, 4), torch.tensor([[0, 0, 3], [1, 2, 1]]), r(2, 3)])
-    c["cumsum"] = (lambda x: torch.cumsum(x, 1), [r(2, 4)])
-    c["cumprod"] = (lambda x: torch.cumprod(x, 1), [r(2, 4)])
-    c["topk"] = (lambda x: torch.topk(x, 2, 0)[0], [r(4, 3)])
-    c["var"] = (lambda x: torch.var(x, (0, 2)), [r(2, 3, 4)])
-    c["norm"] = (lambda x: torch.linalg.vector_norm(x, 3, 1), [r(2, 3, 4)])
-    c["amax_ties"] = (lambda x: torch.amax(x, 1), [torch.tensor([[1.0, 2.0, 2.0], [3.0, 1.0, 0.0]])])
-    c["prod"] = (torch.prod, [r(2, 3)])
-    c["pad"] = (lambda x: F.pad(x, (1, 2, 0, 1), value=0.5), [r(2, 3)])
-    c["repeat_interleave"] = (lambda x: torch.repeat_interleave(x, 2, 1), [r(2, 3)])
-    return c
 
 
 def layers():
@@ -166,8 +77,9 @@ def optimizers():
     }
 
 
-def plateau_metric(epoch):
-    return max(1.0 - 0.2 * epoch, 0.3) + (0.05 if epoch % 7 == 3 else 0)
+def plateau_metric(epoch, mode):
+    falling = max(1.0 - 0.2 * epoch, 0.3) + (0.05 if epoch % 7 == 3 else 0)
+    return falling if mode == "min" else 1.5 - falling
 
 
 def sequence(o):
@@ -192,7 +104,17 @@ def schedules():
         "one_cycle": lambda o: s.OneCycleLR(o, max_lr=[0.5, 0.2], total_steps=32),
         "one_cycle_linear": lambda o: s.OneCycleLR(o, max_lr=0.4, epochs=4, steps_per_epoch=8, anneal_strategy="linear",
                                                    three_phase=True, pct_start=0.25, div_factor=10),
+        "one_cycle_flat_momentum": lambda o: s.OneCycleLR(o, max_lr=0.5, total_steps=40, cycle_momentum=False),
+        "one_cycle_adam": lambda o: s.OneCycleLR(o, max_lr=[0.5, 0.2], total_steps=32),
+        "one_cycle_adam_linear": lambda o: s.OneCycleLR(o, max_lr=0.4, total_steps=33, anneal_strategy="linear",
+                                                        base_momentum=[0.8, 0.7], max_momentum=0.9, final_div_factor=50),
+        "one_cycle_adam_three_phase": lambda o: s.OneCycleLR(o, max_lr=0.4, total_steps=31, three_phase=True, pct_start=0.4),
         "plateau": lambda o: s.ReduceLROnPlateau(o, factor=0.5, patience=3, cooldown=2, min_lr=[0.01, 0.001]),
+        "plateau_abs": lambda o: s.ReduceLROnPlateau(o, factor=0.3, patience=1, threshold=0.21, threshold_mode="abs"),
+        "plateau_eps": lambda o: s.ReduceLROnPlateau(o, factor=0.9, patience=2, eps=0.0035, threshold=0),
+        "plateau_max": lambda o: s.ReduceLROnPlateau(o, mode="max", factor=0.7, patience=0, threshold=0.3, cooldown=1),
+        "plateau_max_abs": lambda o: s.ReduceLROnPlateau(o, mode="max", factor=0.2, patience=2, threshold=0.1,
+                                                         threshold_mode="abs", cooldown=3, min_lr=0.002),
         "sequence": sequence,
     }
 

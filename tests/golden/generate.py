@@ -2,18 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the results of PyTorch that tests/unit/golden_*_test.cpp compare with.
 
-usage: generate.py      (with PyTorch and safetensors installed; writes *.safetensors beside itself)
+usage: generate.py [PART...]      (with PyTorch and safetensors installed; writes PART.safetensors beside itself)
 
 Inputs are drawn in f32 and everything is computed in f64, so that what is written has the rounding of its last digit only.
 """
 import pathlib
+import sys
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
+import array_cases
 import cases
+import dtype_cases
+import elementwise_cases
+import operator_cases
 
 SEED = 20240607
 HERE = pathlib.Path(__file__).parent
@@ -29,33 +34,36 @@ def narrow(t):
 
 
 def differentiate(out, name, outputs, leaves):
-    """Adds outputs, random cotangents and the leaves' gradients."""
-    total = 0
+    """Adds outputs, random cotangents of those that have a gradient, and the leaves' gradients."""
+    total = None
     for i, y in enumerate(outputs):
-        cotangent = torch.randn(y.shape).double()
-        out[f"{name}.out.{i}"], out[f"{name}.cotangent.{i}"] = narrow(y), narrow(cotangent)
-        total = total + (y * cotangent).sum()
-    total.backward()
+        out[f"{name}.out.{i}"] = narrow(y)
+        if y.requires_grad:
+            cotangent = torch.randn(y.shape).double()
+            out[f"{name}.cotangent.{i}"] = narrow(cotangent)
+            total = (0 if total is None else total) + (y * cotangent).sum()
+    if total is not None:
+        total.backward()
     for key, leaf in leaves.items():
         if leaf.grad is not None:
             out[f"{name}.grad.{key}"] = narrow(leaf.grad)
-
-
-def operators():
-    out = {}
-    for name, (function, inputs) in cases.operators().items():
-        inputs = [x.double() if x.is_floating_point() else x for x in inputs]
-        leaves = {str(i): x.requires_grad_() for i, x in enumerate(inputs) if x.is_floating_point()}
-        for i, x in enumerate(inputs):
-            out[f"{name}.in.{i}"] = narrow(x)
-        differentiate(out, name, [function(*inputs)], leaves)
-    save("operators", out)
 
 
 def flat(outputs):
     if isinstance(outputs, torch.Tensor):
         return [outputs]
     return [y for part in outputs if part is not None for y in flat(part)]
+
+
+def operators(name, cases):
+    out = {}
+    for case, (function, inputs) in cases.items():
+        inputs = [x.double() if x.is_floating_point() else x for x in inputs]
+        leaves = {str(i): x.requires_grad_() for i, x in enumerate(inputs) if x.is_floating_point()}
+        for i, x in enumerate(inputs):
+            out[f"{case}.in.{i}"] = narrow(x)
+        differentiate(out, case, flat(function(*inputs)), leaves)
+    save(name, out)
 
 
 def layers():
@@ -101,14 +109,16 @@ def schedules():
     out = {}
     for name, make in cases.schedules().items():
         a, b = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
-        optimizer = torch.optim.SGD([{"params": [a]}, {"params": [b], "lr": 0.03}], lr=0.1, momentum=0.9)
+        groups = [{"params": [a]}, {"params": [b], "lr": 0.03}]
+        adam = "adam" in name
+        optimizer = torch.optim.Adam(groups, lr=0.1) if adam else torch.optim.SGD(groups, lr=0.1, momentum=0.9)
         schedule = make(optimizer)
         rows = []
         for epoch in range(31):
-            rows.append([v for g in optimizer.param_groups for v in (g["lr"], g["momentum"])])
+            rows.append([v for g in optimizer.param_groups for v in (g["lr"], g["betas"][0] if adam else g["momentum"])])
             optimizer.step()
             if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                schedule.step(cases.plateau_metric(epoch))
+                schedule.step(cases.plateau_metric(epoch, schedule.mode))
             else:
                 schedule.step()
         out[name] = torch.tensor(rows, dtype=torch.float64)
@@ -134,7 +144,18 @@ def training():
     save("training", out)
 
 
+PARTS = {
+    "operators": lambda: operators("operators", operator_cases.operators()),
+    "arrays": lambda: operators("arrays", array_cases.arrays()),
+    "dtypes": lambda: save("dtypes", dtype_cases.dtypes()),
+    "elementwise": lambda: save("elementwise", elementwise_cases.elementwise()),
+    "layers": layers,
+    "optimizers": optimizers,
+    "schedules": schedules,
+    "training": training,
+}
+
 if __name__ == "__main__":
-    for part in (operators, layers, optimizers, schedules, training):
+    for name in sys.argv[1:] or PARTS:
         torch.manual_seed(SEED)
-        part()
+        PARTS[name]()

@@ -57,6 +57,53 @@ const std::map<std::string, Make> schedules = {
                                                            .div_factor = 10,
                                                            .three_phase = true});
      }},
+    {"one_cycle_flat_momentum",
+     [](Optimizer& o) {
+       return std::make_unique<OneCycleLR>(o, 0.5, OneCycleOptions{.total_steps = 40, .cycle_momentum = false});
+     }},
+    {"one_cycle_adam",
+     [](Optimizer& o) {
+       return std::make_unique<OneCycleLR>(o, PerGroup{0.5, 0.2}, OneCycleOptions{.total_steps = 32});
+     }},
+    {"one_cycle_adam_linear",
+     [](Optimizer& o) {
+       return std::make_unique<OneCycleLR>(o, 0.4,
+                                           OneCycleOptions{.total_steps = 33,
+                                                           .anneal_strategy = "linear",
+                                                           .base_momentum = {0.8, 0.7},
+                                                           .max_momentum = 0.9,
+                                                           .final_div_factor = 50});
+     }},
+    {"one_cycle_adam_three_phase",
+     [](Optimizer& o) {
+       return std::make_unique<OneCycleLR>(o, 0.4,
+                                           OneCycleOptions{.total_steps = 31, .pct_start = 0.4, .three_phase = true});
+     }},
+    {"plateau_abs",
+     [](Optimizer& o) {
+       return std::make_unique<ReduceLROnPlateau>(
+           o, PlateauOptions{.factor = 0.3, .patience = 1, .threshold = 0.21, .threshold_mode = "abs"});
+     }},
+    {"plateau_eps",
+     [](Optimizer& o) {
+       return std::make_unique<ReduceLROnPlateau>(
+           o, PlateauOptions{.factor = 0.9, .patience = 2, .threshold = 0, .eps = 0.0035});
+     }},
+    {"plateau_max",
+     [](Optimizer& o) {
+       return std::make_unique<ReduceLROnPlateau>(
+           o, PlateauOptions{.mode = "max", .factor = 0.7, .patience = 0, .threshold = 0.3, .cooldown = 1});
+     }},
+    {"plateau_max_abs",
+     [](Optimizer& o) {
+       return std::make_unique<ReduceLROnPlateau>(o, PlateauOptions{.mode = "max",
+                                                                    .factor = 0.2,
+                                                                    .patience = 2,
+                                                                    .threshold = 0.1,
+                                                                    .threshold_mode = "abs",
+                                                                    .cooldown = 3,
+                                                                    .min_lr = 0.002});
+     }},
     {"plateau",
      [](Optimizer& o) {
        return std::make_unique<ReduceLROnPlateau>(
@@ -67,21 +114,29 @@ const std::map<std::string, Make> schedules = {
 
 struct Setup {
   Parameter a{ones({1})}, b{ones({1})};
-  SGD sgd{std::vector<Group>{{{{"a", a}}, {}}, {{{"b", b}}, {{"lr", 0.03}}}}, {.lr = 0.1, .momentum = 0.9}};
+  std::vector<Group> groups = {{{{"a", a}}, {}}, {{{"b", b}}, {{"lr", 0.03}}}};
+  SGD sgd{groups, {.lr = 0.1, .momentum = 0.9}};
+  Adam adam{groups, {.lr = 0.1}};
+
+  Optimizer& optimizer(const std::string& schedule) {
+    return schedule.find("adam") == std::string::npos ? static_cast<Optimizer&>(sgd) : adam;
+  }
 };
 
-void step(Scheduler& schedule, int epoch) {
+void step(const std::string& name, Scheduler& schedule, int epoch) {
+  const double falling = std::max(1.0 - 0.2 * epoch, 0.3) + (epoch % 7 == 3 ? 0.05 : 0.0);
   if (auto* const plateau = dynamic_cast<ReduceLROnPlateau*>(&schedule))
-    plateau->step(std::max(1.0 - 0.2 * epoch, 0.3) + (epoch % 7 == 3 ? 0.05 : 0.0));
+    plateau->step(name.starts_with("plateau_max") ? 1.5 - falling : falling);
   else
     schedule.step();
 }
 
-void check_row(const SGD& sgd, const std::vector<double>& expected, size_t row) {
+void check_row(const Optimizer& optimizer, const std::vector<double>& expected, size_t row) {
   for (size_t group = 0; group < 2; ++group) {
-    const Group& g = sgd.param_groups()[group];
+    const Group& g = optimizer.param_groups()[group];
     CHECK(std::abs(g.lr() - expected[row * 4 + group * 2]) < 1e-15);
-    CHECK(std::abs(g.option("momentum") - expected[row * 4 + group * 2 + 1]) < 1e-14);
+    const double momentum = g.option(g.options.contains("beta1") ? "beta1" : "momentum");
+    CHECK(std::abs(momentum - expected[row * 4 + group * 2 + 1]) < 1e-14);
   }
 }
 
@@ -91,13 +146,14 @@ TEST_CASE("schedules are PyTorch's over 31 epochs") {
   for (const auto& [name, make] : schedules) {
     CAPTURE(name);
     Setup setup;
-    const auto schedule = make(setup.sgd);
+    Optimizer& optimizer = setup.optimizer(name);
+    const auto schedule = make(optimizer);
     const std::vector<double> expected = golden::file("schedules").at(name).to_vector<double>();
     for (int epoch = 0; epoch < 31; ++epoch) {
       CAPTURE(epoch);
-      check_row(setup.sgd, expected, static_cast<size_t>(epoch));
-      for (size_t g = 0; g < 2; ++g) CHECK(schedule->get_last_lr()[g] == setup.sgd.param_groups()[g].lr());
-      step(*schedule, epoch);
+      check_row(optimizer, expected, static_cast<size_t>(epoch));
+      for (size_t g = 0; g < 2; ++g) CHECK(schedule->get_last_lr()[g] == optimizer.param_groups()[g].lr());
+      step(name, *schedule, epoch);
     }
   }
   CHECK(schedules.size() == golden::cases(golden::file("schedules")).size());
@@ -107,15 +163,16 @@ TEST_CASE("a schedule that is saved and loaded goes on as before, bit for bit") 
   for (const auto& [name, make] : schedules) {
     CAPTURE(name);
     Setup whole, first, second;
-    const auto reference = make(whole.sgd), before = make(first.sgd);
-    for (int epoch = 0; epoch < 11; ++epoch) step(*reference, epoch), step(*before, epoch);
-    const auto after = make(second.sgd);
+    Optimizer &of_whole = whole.optimizer(name), &of_first = first.optimizer(name), &of_second = second.optimizer(name);
+    const auto reference = make(of_whole), before = make(of_first);
+    for (int epoch = 0; epoch < 11; ++epoch) step(name, *reference, epoch), step(name, *before, epoch);
+    const auto after = make(of_second);
     after->load_state_dict(before->state_dict());
-    second.sgd.load_state_dict(first.sgd.state_dict());
+    of_second.load_state_dict(of_first.state_dict());
     for (int epoch = 11; epoch < 25; ++epoch) {
-      step(*reference, epoch), step(*after, epoch);
+      step(name, *reference, epoch), step(name, *after, epoch);
       CHECK(reference->get_last_lr() == after->get_last_lr());
-      for (size_t g = 0; g < 2; ++g) CHECK(whole.sgd.param_groups()[g].options == second.sgd.param_groups()[g].options);
+      for (size_t g = 0; g < 2; ++g) CHECK(of_whole.param_groups()[g].options == of_second.param_groups()[g].options);
     }
   }
 }
