@@ -26,6 +26,8 @@ namespace {
 // Blocks are drawn with replacement, so the length of an epoch is of no account; ranks and batches divide this one.
 constexpr int64_t samples_per_epoch = 1 << 16;
 
+constexpr int most_skipped = 50;  // 65536 halved so often is nothing
+
 // The loader's batches, epoch after epoch.
 template <class Loader>
 class Endless {
@@ -136,12 +138,18 @@ void train(Fabric& fabric, const GptFlags& flags) {
                        .unit = "tokens",
                        .enabled = fabric.is_global_zero()});
     Endless batches(loader);
+    int skipped = 0;
     while (fabric.global_step() < flags.steps) {
       optimizer.zero_grad();
       const Tensor loss = accumulate(fabric, model, batches, flags.accumulate);
       const double norm = flags.clip > 0 ? fabric.clip_gradients(model, optimizer, {.max_norm = flags.clip}) : 0;
       const double lr = schedule.get_last_lr()[0];
-      if (optimizer.step()) schedule.step();
+      if (!optimizer.step()) {  // the loss scale overflowed
+        check(++skipped < most_skipped, "the gradients of ", skipped, " steps in a row were not finite");
+        continue;
+      }
+      skipped = 0;
+      schedule.step();
 
       const int64_t step = fabric.global_step();
       progress.step([&] { return loss.item<double>(); });

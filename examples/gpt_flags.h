@@ -34,7 +34,7 @@ struct GptFlags {
   double dropout = 0;
   bool checkpoint_activations = false;
 
-  int64_t steps = 2000, max_steps = 0, batch_size = 16, accumulate = 1, warmup = 100;
+  int64_t steps = 5000, max_steps = 0, batch_size = 16, accumulate = 1, warmup = 100;
   std::optional<double> lr, min_lr;
   double weight_decay = 0.1, clip = 1;
   uint64_t seed = 42;

@@ -209,6 +209,19 @@ def ranks_equal_one_process(program, folder):
     return f"ok: losses of ranks differ by at most {worst:.1e}, of accumulated batches by {parts:.1e}"
 
 
+def precisions_agree(program, folder):
+    """The same blocks in every precision: 32-true's loss in the end, within a percent."""
+    command = [program, "--data", write_text(folder), *SMALL, "--steps", 80, "--lr", 1e-2, "--eval-batches", 0, "--log"]
+    found = {}
+    for name in ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true"):
+        job = succeeds(run([*command, folder / name, "--precision", name]))
+        found[name] = float(rows(folder / name)["validation_loss"][-1][1])
+    worst = max(found, key=lambda name: abs(found[name] / found["32-true"] - 1))
+    off = abs(found[worst] / found["32-true"] - 1)
+    expect(off < 0.01, job, f"the loss of {worst} is off by {off:.2%}: {found}")
+    return f"ok: {worst} is off by {off:.2%}"
+
+
 def flags_are_checked(program, folder):
     data = write_text(folder)
     command = [program, "--data", data, *SMALL, "--steps", 1]
@@ -264,7 +277,7 @@ GROUPS = {
     "train": [trains_and_writes, shows_validations_between_bars, writes_by_seed, reads_the_bible, learns_byte_pairs],
     "pytorch": [equals_pytorch],
     "resume": [resumes_bit_for_bit],
-    "parity": [ranks_equal_one_process],
+    "parity": [ranks_equal_one_process, precisions_agree],
     "errors": [flags_are_checked, files_are_checked],
 }
 
