@@ -1,12 +1,17 @@
-// What the two image classifiers share: the model and the command line.
+// What the two image classifiers share: the model, the data, the flags.
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <string>
 
+#include <loom/fabric/csv_logger.h>
+#include <loom/fabric/progress.h>
 #include <loom/loom.h>
 #include <loom/nn/conv.h>
 #include <loom/nn/linear.h>
+#include <loom/nn/optim/adam.h>
+#include <loom/nn/optim/decay.h>
 
 namespace loom {
 
@@ -27,7 +32,7 @@ struct Flags {
   std::string data;  // folder of the data set; empty: where the Debian package puts it
   int epochs = 3;
   int64_t batch_size = 64;
-  double lr = 1e-3;
+  double lr = 1e-3, lr_end = 1;
   uint64_t seed = 42;
 
   // Parallel runs.
@@ -42,6 +47,7 @@ struct Flags {
     app.add_option("--epochs", epochs)->check(CLI::Range(1, most));
     app.add_option("--batch-size", batch_size, "samples a step and rank")->check(CLI::Range(1, most));
     app.add_option("--lr", lr, "learning rate of AdamW");
+    app.add_option("--lr-end", lr_end, "what it falls to by the end, in a line, as a share of it (1: it stays)");
     app.add_option("--seed", seed);
   }
   void add_fabric(CLI::App& app) {
@@ -58,6 +64,52 @@ struct Flags {
         ->check(CLI::Range(0, most));
     app.add_option("--log", log, "folder for metrics.csv: the loss of every step, the mean over ranks");
   }
+  std::filesystem::path last() const { return std::filesystem::path(checkpoints) / "last.safetensors"; }
+  FabricOptions fabric() const {
+    FabricOptions options{.accelerator = accelerator, .strategy = strategy, .devices = devices, .precision = precision};
+    if (!log.empty()) options.loggers.push_back(std::make_shared<CsvLogger>(CsvLoggerOptions{.root = log}));
+    return options;
+  }
 };
+
+inline auto training_images(const Flags& flags) {
+  return data::DataLoader(data::FashionMnist("train", {.root = flags.data}),
+                          {.batch_size = flags.batch_size, .shuffle = true, .seed = flags.seed});
+}
+inline auto test_images(const Flags& flags) {
+  return data::DataLoader(data::FashionMnist("test", {.root = flags.data}), {.batch_size = 500});
+}
+
+// The share of --lr for each step of all epochs.
+template <class Loader>
+auto falling_rate(const Flags& flags, const Loader& loader) {
+  const auto steps = static_cast<double>(flags.epochs * loader.size());
+  return [end = flags.lr_end, steps](int64_t step) {
+    return end + (1 - end) * std::max(0.0, 1 - static_cast<double>(step) / steps);
+  };
+}
+
+// How far `loader` is in its epoch; `batch`: samples a step, over all ranks.
+template <class Loader>
+ProgressOptions progress_of(const Loader& loader, int64_t batch, bool enabled = true) {
+  return {.title = str("epoch ", loader.state().epoch + 1),
+          .total = loader.size(),
+          .first = loader.state().position / batch,
+          .samples_per_step = batch,
+          .enabled = enabled};
+}
+
+// How many images the model puts into their class, and how many there are.
+template <class Model, class Loader>
+Tensor score(const Model& model, Loader& loader) {
+  const NoGrad off;
+  Tensor counts = zeros({2}, f64);
+  for (auto [x, y] : loader) {
+    counts[0] += sum(argmax(model(x), 1) == y);
+    counts[1] += y.numel();
+  }
+  return counts;
+}
+inline double accuracy(const Tensor& counts) { return (counts[0] / counts[1]).item<double>(); }
 
 }  // namespace loom

@@ -2,42 +2,29 @@
 // program with Fabric.
 #include "image_classifier.h"
 
-#include <loom/fabric/progress.h>
-#include <loom/nn/optim/adam.h>
-
 using namespace loom;
 
 namespace {
 
-double accuracy(const Classifier& net, data::DataLoader<data::FashionMnist>& loader) {
-  const NoGrad off;
-  int64_t correct = 0, total = 0;
-  for (auto [x, y] : loader) {
-    correct += sum(argmax(net(x), 1) == y).item<int64_t>();
-    total += y.numel();
-  }
-  return static_cast<double>(correct) / static_cast<double>(total);
-}
-
 void train(const Flags& flags) {
   seed_everything(flags.seed);
-  Classifier net;
-  optim::AdamW optimizer(nn::parameters(net), {.lr = flags.lr});
-  data::DataLoader loader(data::FashionMnist("train", {.root = flags.data}),
-                          {.batch_size = flags.batch_size, .shuffle = true, .seed = flags.seed});
-  data::DataLoader test_loader(data::FashionMnist("test", {.root = flags.data}), {.batch_size = 500});
+  Classifier model;
+  optim::AdamW optimizer(nn::parameters(model), {.lr = flags.lr});
+  auto loader = training_images(flags);
+  auto test_loader = test_images(flags);
+  optim::LambdaLR schedule(optimizer, falling_rate(flags, loader));
 
-  for (int epoch = 0; epoch < flags.epochs; ++epoch) {
-    Progress progress(
-        {.title = str("epoch ", epoch + 1), .total = loader.size(), .samples_per_step = flags.batch_size});
+  while (loader.state().epoch < flags.epochs) {
+    Progress progress(progress_of(loader, flags.batch_size));
     for (auto [x, y] : loader) {
       optimizer.zero_grad();
-      const Tensor loss = cross_entropy(net(x), y);
+      const Tensor loss = cross_entropy(model(x), y);
       loss.backward();
       optimizer.step();
+      schedule.step();
       progress.step([&] { return loss.item<double>(); });
     }
-    std::cout << str("epoch ", epoch + 1, ": test accuracy ", accuracy(net, test_loader), "\n");
+    std::cout << str("epoch ", loader.state().epoch, ": test accuracy ", accuracy(score(model, test_loader)), "\n");
   }
 }
 
