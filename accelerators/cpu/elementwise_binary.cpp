@@ -136,13 +136,13 @@ template <Binary op, class T>
     y[i] = ordinary<op, T>(a[i], b[i]) ? apply<op, T>(a[i], b[i]) : elementwise::BinaryFunction<op>{}(a[i], b[i]);
 }
 
-// relu_backward: a where b is above zero.
+// relu_backward: a where b is above zero, or NaN.
 template <class T>
 void keep_above_zero(T* y, const T* a, const T* b, int64_t n) {
   int64_t i = 0;
   for (; i + cpu::lanes<T> <= n; i += cpu::lanes<T>) {
     const cpu::Vec<T> v = cpu::loaded(cpu::load(a + i));
-    cpu::store(y + i, cpu::load(b + i) > T(0) ? v : cpu::Vec<T>{});
+    cpu::store(y + i, cpu::load(b + i) <= T(0) ? cpu::Vec<T>{} : v);
   }
   for (; i < n; ++i) y[i] = apply<Binary::relu_backward, T>(a[i], b[i]);
 }

@@ -156,10 +156,11 @@ Tensor argmin(const Tensor& x, std::optional<int> dim, bool keepdim) {
 
 namespace {
 
-// x less its mean; twice, as the first mean is rounded: to more than the deviations are where it is large.
+// x less its mean; twice, as the first mean is rounded: to more than the deviations are where it is large. Beside an
+// infinite x there is nothing to round.
 Tensor deviations(const Tensor& x, const Dims& dims) {
-  const Tensor d = x - mean(x, dims, true);
-  return d - mean(d, dims, true);
+  const Tensor d = x - mean(x, dims, true), rest = mean(d, dims, true);
+  return d - where(isfinite(rest), rest, 0.0);
 }
 
 }  // namespace
