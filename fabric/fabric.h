@@ -29,6 +29,7 @@
 #include <loom/distributed/communicator.h>
 #include <loom/fabric/agreement.h>
 #include <loom/fabric/callback.h>
+#include <loom/fabric/clip.h>
 #include <loom/fabric/join.h>
 #include <loom/fabric/logger.h>
 #include <loom/fabric/options.h>
@@ -39,13 +40,6 @@
 #include <loom/nn/module.h>
 
 namespace loom {
-
-struct ClipOptions {
-  // Exactly one of both: clamp every element to [-clip_val, clip_val], or scale so that the norm is at most max_norm.
-  std::optional<double> clip_val = {}, max_norm = {};
-  double norm_type = 2;
-  bool error_if_nonfinite = true;
-};
 
 class Fabric {
  public:
