@@ -19,8 +19,9 @@ auto compose(const Op& op, const std::tuple<Tensors&...>& arguments, const F& f)
         const auto entered = enter(op, given...);
         const NoAutocast as_given;
         return speaking_as(op.name, [&] {
-          return [&]<size_t... i>(std::index_sequence<i...>) { return f(entered.template get<i>()...); }
-          (std::index_sequence_for<Tensors...>());
+          return [&]<size_t... i>(std::index_sequence<i...>) {
+            return f(entered.template get<i>()...);
+          }(std::index_sequence_for<Tensors...>());
         });
       },
       arguments);

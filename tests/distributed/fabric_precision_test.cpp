@@ -50,7 +50,7 @@ const optim::GradScaler& scaler_of(Fabric& fabric) {
 
 // A few layers of what a transformer is made of.
 struct Block {
-  nn::LayerNorm norm{{6}};
+  nn::LayerNorm norm{6};
   nn::Linear up{6, 32}, down{32, 3};
   Tensor operator()(const Tensor& x) const { return down(gelu(up(norm(x)))); }
   LOOM_MEMBERS(norm, up, down)
