@@ -17,6 +17,15 @@ Dims row_major_strides(const Dims& shape) {
   return strides;
 }
 
+Dims batch_dims(const Dims& shape) { return Dims(std::span(shape.begin(), shape.end() - 2)); }
+
+Dims with_matrix(const Dims& batch, int64_t rows, int64_t columns) {
+  Dims out = batch;
+  out.push_back(rows);
+  out.push_back(columns);
+  return out;
+}
+
 std::ostream& operator<<(std::ostream& out, const Dims& dims) { return out << to_string(dims); }
 
 }  // namespace loom

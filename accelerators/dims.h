@@ -84,4 +84,8 @@ std::string to_string(const Dims& dims);  // "[2, 3]"
 // Strides, in elements, of a dense row-major array of this shape.
 Dims row_major_strides(const Dims& shape);
 
+// A batch of matrices [.., rows, columns]: the dims of the batch alone (shape has two or more), and with a matrix.
+Dims batch_dims(const Dims& shape);
+Dims with_matrix(const Dims& batch, int64_t rows, int64_t columns);
+
 }  // namespace loom

@@ -1,37 +1,12 @@
 #include <loom/nn/module.h>
 
 #include <loom/autograd/engine.h>
+#include <loom/nn/mismatches.h>
 #include <loom/tensor/raw.h>
 
 namespace loom::nn {
 
 namespace {
-
-void append(std::string& list, const std::string& entry) { list += (list.empty() ? "" : ", ") + entry; }
-
-// What keeps `values` from being loaded; empty when nothing does.
-std::string mismatches(const std::vector<NamedTensor>& state, const std::map<std::string, Tensor>& values,
-                       bool strict) {
-  std::string missing, unexpected, shapes;
-  std::unordered_set<std::string_view> known;
-  for (const auto& [name, tensor] : state) {
-    known.insert(name);
-    const auto found = values.find(name);
-    if (found == values.end() || !found->second.defined()) {
-      if (strict) append(missing, name);
-    } else if (found->second.shape() != tensor.shape()) {
-      append(shapes, str(name, " is ", tensor.shape(), " here and ", found->second.shape(), " in the values"));
-    }
-  }
-  if (strict)
-    for (const auto& [name, value] : values)
-      if (!known.contains(name)) append(unexpected, name);
-  std::string text;
-  for (const auto& [title, list] : {std::pair("missing keys: ", missing), std::pair("unexpected keys: ", unexpected),
-                                    std::pair("shapes differ: ", shapes)})
-    if (!list.empty()) text += (text.empty() ? "" : "; ") + (title + list);
-  return text;
-}
 
 Tensor converted(const Tensor& x, const TensorOptions& options) {
   Tensor y = raw::alias(x);
@@ -43,7 +18,10 @@ Tensor converted(const Tensor& x, const TensorOptions& options) {
 }  // namespace
 
 void check_state(const std::vector<NamedTensor>& state, const std::map<std::string, Tensor>& values, bool strict) {
-  const std::string text = mismatches(state, values, strict);
+  Mismatches mismatches(values);
+  for (const auto& [name, tensor] : state) mismatches.expect(name, tensor.shape(), strict);
+  if (strict) mismatches.refuse_others();
+  const std::string text = mismatches.text();
   check(text.empty(), "load_state_dict: ", text);
 }
 

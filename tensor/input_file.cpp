@@ -10,9 +10,8 @@
 
 namespace loom {
 
-InputFile::InputFile(std::filesystem::path path, std::string format)
-    : path_(std::move(path)), format_(std::move(format)) {
-  descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+InputFile::InputFile(std::filesystem::path file, std::string format) : NamedFile(std::move(file), std::move(format)) {
+  descriptor_ = ::open(path().c_str(), O_RDONLY | O_CLOEXEC);
   check(descriptor_ >= 0, "cannot open: ", std::strerror(errno));
   struct stat status {};
   const bool regular = ::fstat(descriptor_, &status) == 0 && S_ISREG(status.st_mode);

@@ -6,14 +6,14 @@
 #include <filesystem>
 #include <string>
 
-#include <loom/accelerators/error.h>
+#include <loom/tensor/named_file.h>
 
 namespace loom {
 
-class InputFile {
+class InputFile : public NamedFile {
  public:
   // `format` starts the text of every error: "safetensors: FILE: ...".
-  InputFile(std::filesystem::path path, std::string format);
+  InputFile(std::filesystem::path file, std::string format);
   ~InputFile();
   InputFile(const InputFile&) = delete;
   InputFile& operator=(const InputFile&) = delete;
@@ -22,19 +22,7 @@ class InputFile {
   // All of the bytes, or an Error. Safe from several threads at once.
   void read(uint64_t offset, void* into, uint64_t bytes) const;
 
-  const std::filesystem::path& path() const { return path_; }
-  std::string context() const { return format_ + ": " + path_.string() + ": "; }
-
-  // Errors that name the format and the file.
-  template <class... Args>
-  void check(bool condition, const Args&... args) const {
-    if (!condition) [[unlikely]]
-      loom::fail(context(), args...);
-  }
-
  private:
-  std::filesystem::path path_;
-  std::string format_;
   uint64_t size_ = 0;
   int descriptor_ = -1;
 };

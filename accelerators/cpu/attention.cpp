@@ -49,12 +49,6 @@ struct Running {
   }
 };
 
-int64_t product_of_leading(const Dims& shape) {
-  int64_t n = 1;
-  for (int i = 0; i + 2 < shape.size(); ++i) n *= shape[i];
-  return n;
-}
-
 template <class T>
 void forward(const View& y, const View& lse, const Attention& a) {
   const Matrices<T> q(a.q), k(a.k), v(a.v);
@@ -63,7 +57,7 @@ void forward(const View& y, const View& lse, const Attention& a) {
   const int64_t queries = q.extent(2), keys = k.extent(2), columns = v.extent(1);
   const int64_t tiles = (queries + query_block - 1) / query_block;
   const int64_t cost = query_block * keys * (q.extent(1) + columns);
-  parallel_for(product_of_leading(a.q.shape) * tiles, grain_of(cost), [&](int64_t begin, int64_t end) {
+  parallel_for(batch_dims(a.q.shape).numel() * tiles, grain_of(cost), [&](int64_t begin, int64_t end) {
     const Scratch<T> scores(query_block * key_block);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t index = unit / tiles, first = unit % tiles * query_block;
@@ -144,7 +138,7 @@ void backward(const View& dq, const View& dk, const View& dv, const View& dy, co
   const AttentionMask<T> mask(a.mask, a.causal);
   const DenseOutput<T> out_q(dq), out_k(dk), out_v(dv);
   const int64_t cost = 2 * q.extent(2) * k.extent(2) * (q.extent(1) + v.extent(1));
-  parallel_for(product_of_leading(a.q.shape), grain_of(cost), [&](int64_t begin, int64_t end) {
+  parallel_for(batch_dims(a.q.shape).numel(), grain_of(cost), [&](int64_t begin, int64_t end) {
     const Scratch<T> weights(query_block * key_block), dweights(query_block * key_block), along(q.extent(2));
     const Backward<T> work{q,
                            k,

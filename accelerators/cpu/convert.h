@@ -21,6 +21,11 @@ void scatter_run(char* y, int64_t stride, const void* x, int64_t n, size_t item)
 
 // The dtype that arithmetic on t is done in.
 constexpr DType compute_dtype(DType t) { return t == DType::f16 || t == DType::bf16 ? DType::f32 : t; }
+// Calls f.operator()<T>() with its C++ type.
+template <class F>
+decltype(auto) with_compute_type(DType t, const F& f) {
+  return with_type(t, [&]<class T>() -> decltype(auto) { return f.template operator()<compute_type<T>>(); });
+}
 
 class Reader {
  public:

@@ -202,22 +202,8 @@ constexpr std::array kernels = {
 #include <loom/accelerators/elementwise.def>
 };
 
-Kernel find_kernel(Binary op, DType compute) {
-  const auto i = static_cast<size_t>(op);
-  switch (compute) {
-    case f64:
-      return kernels<double>[i];
-    case i64:
-      return kernels<int64_t>[i];
-    case i32:
-      return kernels<int32_t>[i];
-    case u8:
-      return kernels<uint8_t>[i];
-    case boolean:
-      return kernels<bool>[i];
-    default:
-      return kernels<float>[i];
-  }
+Kernel find_kernel(Binary op, DType dtype) {
+  return cpu::with_compute_type(dtype, [&]<class T> { return kernels<T>[static_cast<size_t>(op)]; });
 }
 
 // Only the size of an element matters. Both values are read: `?:` would load one under a mask, after the other and the

@@ -50,19 +50,6 @@ Tensor attention_weights(const Tensor& q, const Tensor& k, double scale, bool ca
   return mask.dtype() == DType::boolean ? attend(scores, mask) : softmax(scores + mask.to(scores.dtype()), -1);
 }
 
-Dims leading(const Dims& shape) {
-  Dims out = shape;
-  out.erase(out.size() - 1);
-  out.erase(out.size() - 1);
-  return out;
-}
-
-Dims with_matrix(Dims batch, int64_t rows, int64_t columns) {
-  batch.push_back(rows);
-  batch.push_back(columns);
-  return batch;
-}
-
 // Whether x, of any rank, broadcasts to [.., rows, columns] without stretching the two.
 bool covers(const Tensor& x, int64_t rows, int64_t columns) {
   return (x.dim() < 1 || x.size(-1) == 1 || x.size(-1) == columns) &&
@@ -112,8 +99,9 @@ bool can_fuse(const Tensor& q, const Tensor& k, const Tensor& v, const Attention
 
 Dims common_batch(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask) {
   const char* const op = "scaled_dot_product_attention";
-  Dims batch = broadcast_shapes(op, leading(q.shape()), broadcast_shapes(op, leading(k.shape()), leading(v.shape())));
-  return mask.defined() && mask.dim() > 2 ? broadcast_shapes(op, batch, leading(mask.shape())) : batch;
+  Dims batch =
+      broadcast_shapes(op, batch_dims(q.shape()), broadcast_shapes(op, batch_dims(k.shape()), batch_dims(v.shape())));
+  return mask.defined() && mask.dim() > 2 ? broadcast_shapes(op, batch, batch_dims(mask.shape())) : batch;
 }
 
 Tensor fused_attention(const Tensor& q_, const Tensor& k_, const Tensor& v_, const AttentionOptions& options,

@@ -18,16 +18,16 @@ struct CompressedFile::Stream {
   gzFile file;
 };
 
-CompressedFile::CompressedFile(std::filesystem::path path, std::string format)
-    : path_(std::move(path)), format_(std::move(format)) {
+CompressedFile::CompressedFile(std::filesystem::path name, std::string format)
+    : NamedFile(std::move(name), std::move(format)) {
   std::error_code error;
-  check(!std::filesystem::is_directory(path_, error), "is a directory");
+  check(!std::filesystem::is_directory(path(), error), "is a directory");
   errno = 0;
-  const gzFile file = gzopen(path_.c_str(), "rb");
+  const gzFile file = gzopen(path().c_str(), "rb");
   check(file != nullptr, "cannot open: ", errno != 0 ? std::strerror(errno) : "out of memory");
   stream_ = std::make_unique<Stream>(file);
   gzbuffer(file, 1 << 17);
-  const uint64_t size = std::filesystem::file_size(path_, error);
+  const uint64_t size = std::filesystem::file_size(path(), error);
   if (error) return;
   most_bytes_ = gzdirect(file) != 0 ? size : size * 1032;  // deflate's best: 258 bytes from 2 bits
 }

@@ -7,14 +7,14 @@
 #include <memory>
 #include <string>
 
-#include <loom/accelerators/error.h>
+#include <loom/tensor/named_file.h>
 
 namespace loom::data {
 
-class CompressedFile {
+class CompressedFile : public NamedFile {
  public:
   // `format` starts the text of every error: "idx: FILE: ...".
-  CompressedFile(std::filesystem::path path, std::string format);
+  CompressedFile(std::filesystem::path name, std::string format);
   ~CompressedFile();
   CompressedFile(const CompressedFile&) = delete;
   CompressedFile& operator=(const CompressedFile&) = delete;
@@ -24,18 +24,9 @@ class CompressedFile {
   std::string read_all();
   // The contents cannot have more bytes than this: whoever sizes memory by a header can ask first.
   uint64_t most_bytes() const { return most_bytes_; }
-  std::string context() const { return format_ + ": " + path_.string() + ": "; }
-
-  template <class... Args>
-  void check(bool condition, const Args&... args) const {
-    if (!condition) [[unlikely]]
-      loom::fail(context(), args...);
-  }
 
  private:
   struct Stream;
-  std::filesystem::path path_;
-  std::string format_;
   uint64_t most_bytes_ = 0;
   std::unique_ptr<Stream> stream_;
 };

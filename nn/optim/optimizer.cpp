@@ -1,8 +1,7 @@
 #include <loom/nn/optim/optimizer.h>
 
-#include <unordered_set>
-
 #include <loom/autograd/ops.h>
+#include <loom/nn/mismatches.h>
 #include <loom/tensor/raw.h>
 
 namespace loom::optim {
@@ -175,44 +174,27 @@ State Optimizer::state_dict() const {
 }
 
 std::string Optimizer::mismatches(const State& values) const {
-  std::string missing, unexpected, shapes;
-  const auto add = [](std::string& list, const std::string& entry) { list += (list.empty() ? "" : ", ") + entry; };
-  std::unordered_set<std::string> known;
-  const auto expect = [&](const std::string& key, const Dims& shape, bool needed) {
-    known.insert(key);
-    const auto found = values.find(key);
-    if (found == values.end()) {
-      if (needed) add(missing, key);
-    } else if (found->second.shape() != shape) {
-      add(shapes, str(key, " is ", shape, " here and ", found->second.shape(), " in the values"));
-    }
-  };
-  expect("rounding_step", {}, false);
+  Mismatches found(values);
+  found.expect("rounding_step", {}, false);
   for (size_t i = 0; i < groups_.size(); ++i) {
     Group group = groups_[i];  // with the options that would be loaded
     const std::string prefix = str("groups.", i, ".");
-    for (const auto& [name, value] : defaults_) expect(prefix + name, {}, true);
-    for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at) {
-      known.insert(at->first);
-    }
+    for (const auto& [name, value] : defaults_) found.expect(prefix + name, {}, true);
+    for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at)
+      found.allow(at->first);
     take_options(group, values, prefix);
     const std::vector<std::string> names = slots(group);
     for (const NamedTensor& parameter : group.parameters) {
       bool stepped = values.contains("step." + parameter.name);
       for (const std::string& slot : names) stepped = stepped || values.contains(slot + "." + parameter.name);
-      if (counts_steps()) expect("step." + parameter.name, {}, stepped);
+      if (counts_steps()) found.expect("step." + parameter.name, {}, stepped);
       const Dims shape = piece(parameter).value.shape();
-      for (const std::string& slot : names) expect(slot + "." + parameter.name, shape, stepped);
-      expect("master." + parameter.name, shape, false);  // of a run in another precision, which has one
+      for (const std::string& slot : names) found.expect(slot + "." + parameter.name, shape, stepped);
+      found.expect("master." + parameter.name, shape, false);  // of a run in another precision, which has one
     }
   }
-  for (const auto& [key, value] : values)
-    if (!known.contains(key)) add(unexpected, key);
-  std::string text;
-  for (const auto& [title, list] : {std::pair("missing keys: ", missing), std::pair("unexpected keys: ", unexpected),
-                                    std::pair("shapes differ: ", shapes)})
-    if (!list.empty()) text += (text.empty() ? "" : "; ") + (title + list);
-  return text;
+  found.refuse_others();
+  return found.text();
 }
 
 void Optimizer::take_options(Group& group, const State& values, const std::string& prefix) {

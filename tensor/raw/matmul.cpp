@@ -20,19 +20,6 @@ void multiply(const View& y, const View& a, const View& b, const View& bias, dou
     accelerator(y.device).copy(y, broadcast(bias, y.shape));
 }
 
-Dims without_last_two(const Dims& shape) {
-  Dims out = shape;
-  out.erase(out.size() - 1);
-  out.erase(out.size() - 1);
-  return out;
-}
-
-Dims with_matrix(Dims batch, int64_t rows, int64_t columns) {
-  batch.push_back(rows);
-  batch.push_back(columns);
-  return batch;
-}
-
 // a [.., K] times b [K, N] as one product of all rows; `a` is copied where its rows do not lie evenly. y is dense.
 void multiply_rows(const Tensor& y, const Tensor& a, const View& b, const View& bias) {
   if (y.numel() == 0) return;
@@ -62,7 +49,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   check_floating("matmul", a);
   const Tensor left = a.dim() == 1 ? unsqueeze(a, 0) : a, right = b.dim() == 1 ? unsqueeze(b, 1) : b;
   const int64_t rows = left.shape()[left.dim() - 2], columns = right.shape().back();
-  const Dims batch = broadcast_shapes("matmul: batch", without_last_two(left.shape()), without_last_two(right.shape()));
+  const Dims batch = broadcast_shapes("matmul: batch", batch_dims(left.shape()), batch_dims(right.shape()));
   const Dims full = with_matrix(batch, rows, columns);
   Dims shape = batch;
   if (a.dim() > 1) shape.push_back(rows);

@@ -138,18 +138,6 @@ Tensor reentrant(const Tensor& x, const F& f) {
   });
 }
 
-// The text of what f throws; empty if nothing.
-template <class F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const std::exception& e) {
-    return e.what();
-  }
-  return {};
-}
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 inline void sleep_ms(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
 
 }  // namespace ddp_test

@@ -9,15 +9,6 @@ using namespace loom;
 
 namespace {
 
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
 // Sets an environment variable for a scope.
 struct Variable {
   Variable(const char* name, const char* value) : name(name) { setenv(name, value, 1); }

@@ -51,7 +51,7 @@ TEST_CASE("another model: missing, unexpected and mis-shaped keys are all named,
       const auto path = folder / "x";
       fabric.save(path, {{"model", net}});
       const auto before = values(wider);
-      CHECK(error_text([&] {
+      CHECK(error_of([&] {
               fabric.load(path, {{"model", wider}});
             }) ==
             str("load: ", path.string(), ": entry 'model': load_state_dict: missing keys: third.weight, third.bias; ",
@@ -60,12 +60,12 @@ TEST_CASE("another model: missing, unexpected and mis-shaped keys are all named,
       CHECK(equal_all(values(wider), before));
       nn::Linear part(6, 12);
       CHECK(contains(
-          error_text([&] {
+          error_of([&] {
             fabric.load(path, {{"model", part}});
           }),
           "missing keys: weight, bias; unexpected keys: first.bias, first.weight, second.bias, second.weight"));
       // Not strict: what fits is loaded; shapes must fit.
-      CHECK(contains(error_text([&] { fabric.load(path, {{"model", wider}}, false); }), "shapes differ: first.weight"));
+      CHECK(contains(error_of([&] { fabric.load(path, {{"model", wider}}, false); }), "shapes differ: first.weight"));
       Some some;
       fabric.load(path, {{"model", some}}, false);
       CHECK(equal(some.second.weight.detach(), net.second.weight.detach()));
@@ -86,7 +86,7 @@ TEST_CASE("an entry that the file lacks, and entries of another kind") {
       std::string text = "twelve";
       const auto path = folder / "x";
       fabric.save(path, {{"model", net}, {"epoch", epoch}, {"text", text}, {"rate", rate}});
-      const auto error = [&](const State& state) { return error_text([&] { fabric.load(path, state); }); };
+      const auto error = [&](const State& state) { return error_of([&] { fabric.load(path, state); }); };
       const std::string where = str("load: ", path.string(), ": ");
       CHECK(error({{"coconut", epoch}}) ==
             where +
@@ -139,12 +139,12 @@ TEST_CASE("a later entry that does not fit leaves the earlier ones as they were,
           const auto before = run.everything();
           State state = run.state();
           state.emplace_back("absent", run.count);
-          CHECK(contains(error_text([&] { second.load(folder / "x", state); }), "contains a key 'absent'"));
+          CHECK(contains(error_of([&] { second.load(folder / "x", state); }), "contains a key 'absent'"));
           CHECK(equal_all(run.everything(), before));
           // On one rank only.
           state = run.state();
           if (second.global_rank() == second.world_size() - 1) state.back().first = "absent";
-          CHECK(contains(error_text([&] { second.load(folder / "x", state); }), "contains a key 'absent'"));
+          CHECK(contains(error_of([&] { second.load(folder / "x", state); }), "contains a key 'absent'"));
           CHECK(equal_all(run.everything(), before));
           second.load(folder / "x", run.state());
           CHECK(equal_all(run.everything(), saved.everything()));
@@ -168,7 +168,7 @@ TEST_CASE("files that are truncated, random, of another kind or absent") {
         fabric.barrier();
         if (fabric.is_global_zero()) std::ofstream(damaged, std::ios::binary) << bytes;
         fabric.barrier();
-        return error_text([&] { fabric.load(damaged, {{"model", net}}); });
+        return error_of([&] { fabric.load(damaged, {{"model", net}}); });
       };
       std::vector<size_t> lengths = {0, 1, 7, 8, 9, whole.size() - 1};
       for (size_t n = 16; n < whole.size(); n += whole.size() / 12) lengths.push_back(n);
@@ -182,15 +182,15 @@ TEST_CASE("files that are truncated, random, of another kind or absent") {
       CHECK(equal_all(values(net), before));
 
       const auto absent = folder / "absent";
-      CHECK(error_text([&] { fabric.load(absent, {}); }) == "load: checkpoint file not found: " + absent.string());
-      CHECK(contains(error_text([&] { fabric.load(folder.path(), {}); }), folder.path().string()));
+      CHECK(error_of([&] { fabric.load(absent, {}); }) == "load: checkpoint file not found: " + absent.string());
+      CHECK(contains(error_of([&] { fabric.load(folder.path(), {}); }), folder.path().string()));
       if (fabric.is_global_zero()) save_safetensors(absent, {{"first.weight", ones({2})}});
       fabric.barrier();
-      CHECK(error_text([&] {
+      CHECK(error_of([&] {
               fabric.load(absent, {{"model", net}});
             }) == str("load: ", absent.string(),
                       " is not a checkpoint of fabric.save; a file of one module's tensors is read by load_raw"));
-      CHECK(contains(error_text([&] { fabric.load_raw(absent, net); }),
+      CHECK(contains(error_of([&] { fabric.load_raw(absent, net); }),
                      str("load_raw: ", absent.string(), ": load_state_dict: missing keys: first.bias")));
     });
   });
@@ -213,7 +213,7 @@ TEST_CASE("save: one rank that fails is heard on all, and the file that was ther
           },
           [](const StateDict&, bool) {});
       const std::string prefix = ranks.size() > 1 ? str("rank ", last, ": ") : "";
-      CHECK(error_text([&] {
+      CHECK(error_of([&] {
               fabric.save(path, {{"model", net}, {"broken", broken}});
             }) == prefix + "save: entry 'broken': out of memory");
       CHECK(contents_of(path) == before);
@@ -228,19 +228,19 @@ TEST_CASE("save: names, folders and disks that do not take it") {
     Fabric fabric(over(ranks));
     fabric.launch([&] {
       double x = 1;
-      const auto error = [&](const State& state) { return error_text([&] { fabric.save(folder / "x", state); }); };
+      const auto error = [&](const State& state) { return error_of([&] { fabric.save(folder / "x", state); }); };
       const std::string rule = "' of an entry must not be empty, contain '/' or start with 'loom.'";
       for (const char* name : {"", "a/b", "loom.step"}) CHECK(error({{name, x}}) == str("the name '", name, rule));
       CHECK(error({{"x", x}, {"x", x}}) == "the state has two entries named 'x'");
       const std::string other = ranks.size() > 1 ? "rank 0: " : "";  // rank 0 writes
       if (fabric.is_global_zero()) std::ofstream(folder / "file") << "not a folder";
       fabric.barrier();
-      CHECK(contains(error_text([&] {
+      CHECK(contains(error_of([&] {
                        fabric.save(folder / "file" / "x", {{"x", x}});
                      }),
                      other + "save: cannot make the directory " + (folder / "file").string()));
       if (std::filesystem::exists("/dev/full"))
-        CHECK_FALSE(error_text([&] { fabric.save("/proc/loom/x", {{"x", x}}); }).empty());
+        CHECK_FALSE(error_of([&] { fabric.save("/proc/loom/x", {{"x", x}}); }).empty());
       CHECK(fabric.all_reduce(1.0, "sum") == ranks.size());
     });
   });
@@ -254,7 +254,7 @@ TEST_CASE("save: a link in the lock's place is refused, and what it points to st
   double x = 1;
   Fabric fabric(over(*self));
   fabric.launch([&] {
-    CHECK(contains(error_text([&] {
+    CHECK(contains(error_of([&] {
                      fabric.save(folder / "x", {{"x", x}});
                    }),
                    "save: cannot open " + (folder / ".loom.lock").string() + ", the checkpoint directory's lock: "));
@@ -297,7 +297,7 @@ TEST_CASE("a loader over other samples than the checkpoint's is an error, on eve
         for (const auto& [count, shuffle] : loaders)
           made.push_back(second.setup_dataloaders(over_samples(count, shuffle)));
         int64_t epoch = 0;
-        CHECK(error_text([&] {
+        CHECK(error_of([&] {
                 second.load(path, {{"epoch", epoch}});
               }) == str("load: ", path.string(), ": entry 'loom.loader 0': the checkpoint's loader goes over ", there,
                         ", the one here over ", here,
@@ -329,7 +329,7 @@ TEST_CASE("a checkpoint of another version says so") {
   Fabric fabric(over(*self));
   fabric.launch([&] {
     CHECK(
-        error_text([&] { fabric.load(path, {}); }) ==
+        error_of([&] { fabric.load(path, {}); }) ==
         str("load: ", path.string(), " is a 'checkpoint 1' of another version of Loom, this one reads 'checkpoint 2'"));
   });
 }
@@ -349,11 +349,11 @@ TEST_CASE("load_raw: one rank that fails leaves all as they were") {
         plain.load(saved, strict);
       };
       const StateEntry unverified(plain.save, load);
-      CHECK(contains(error_text([&] { fabric.load_raw(folder / "raw", unverified); }), "no such device"));
+      CHECK(contains(error_of([&] { fabric.load_raw(folder / "raw", unverified); }), "no such device"));
       CHECK(equal(x, full({3}, 1.0)));
       const StateEntry verified(
           plain.save, [&](const StateDict&, bool) { check(ranks.rank() != last, "does not fit"); }, plain.load);
-      CHECK(contains(error_text([&] { fabric.load_raw(folder / "raw", verified); }), "does not fit"));
+      CHECK(contains(error_of([&] { fabric.load_raw(folder / "raw", verified); }), "does not fit"));
       CHECK(equal(x, full({3}, 1.0)));
     });
   });
@@ -366,7 +366,7 @@ TEST_CASE("save: a file system that cannot lock is not another writer") {
   Fabric fabric(over(*self));
   fabric.launch([&] {
     flock_error = ENOLCK;
-    const std::string text = error_text([&] { fabric.save(folder / "x", {{"x", x}}); });
+    const std::string text = error_of([&] { fabric.save(folder / "x", {{"x", x}}); });
     flock_error = 0;
     CHECK(text == str("save: cannot lock ", (folder / ".loom.lock").string(), ": ", std::strerror(ENOLCK)));
     fabric.save(folder / "x", {{"x", x}});
@@ -390,7 +390,7 @@ TEST_CASE("save: another writer's lock, and what a killed save left behind") {
         CHECK_FALSE(std::filesystem::exists(folder / "x.99999.3.tmp"));
         CHECK(std::filesystem::exists(folder / "x.backup.tmp"));
       }
-      const std::string text = error_text([&] { other.save(folder / "y", {{"x", x}}); });
+      const std::string text = error_of([&] { other.save(folder / "y", {{"x", x}}); });
       CHECK(
           contains(text, "save: the checkpoint directory " + folder.path().string() + " is being written by process "));
       CHECK(contains(text, "; give each program a directory of its own"));

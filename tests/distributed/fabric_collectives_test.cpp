@@ -30,11 +30,11 @@ TEST_CASE("all_reduce: every operation, and the argument stays as it is") {
 TEST_CASE("all_reduce: unknown operations and means of whole numbers") {
   for_each_fabric([](Fabric& fabric) {
     const Tensor x = ones({2});
-    CHECK(error_text([&] { fabric.all_reduce(x, "median"); }) ==
+    CHECK(error_of([&] { fabric.all_reduce(x, "median"); }) ==
           "all_reduce: unknown reduce_op 'median'; available: mean, sum, min, max, product");
-    CHECK(error_text([&] { fabric.all_reduce(1.0, ""); }) ==
+    CHECK(error_of([&] { fabric.all_reduce(1.0, ""); }) ==
           "all_reduce: unknown reduce_op ''; available: mean, sum, min, max, product");
-    CHECK(contains(error_text([&] { fabric.all_reduce(arange(3)); }),
+    CHECK(contains(error_of([&] { fabric.all_reduce(arange(3)); }),
                    "mean of i64 is not defined; expected a floating dtype"));
     CHECK(fabric.all_reduce(x, "sum").sum().item<double>() == 2.0 * fabric.world_size());  // the group is still usable
   });
@@ -67,7 +67,7 @@ TEST_CASE("all_gather_ragged: rows differ by rank, down to none") {
       CHECK(parts[static_cast<size_t>(i)].shape() == Dims{i, 4});
       if (i > 0) CHECK(equal(parts[static_cast<size_t>(i)], rows(10 * i, i, 4)));
     }
-    CHECK(error_text([&] { fabric.all_gather_ragged(full({}, 1.0)); }) ==
+    CHECK(error_of([&] { fabric.all_gather_ragged(full({}, 1.0)); }) ==
           "all_gather_ragged: expects at least 1 dimension, got a number");
   });
 }
@@ -89,10 +89,10 @@ TEST_CASE("broadcast: tensors, texts and numbers from every rank") {
     }
     CHECK(fabric.broadcast("a literal") == "a literal");
     const int src = fabric.world_size() - 1;
-    CHECK(error_text([&] { fabric.broadcast(fabric.global_rank() == src ? Tensor() : ones({1}), src); }) ==
+    CHECK(error_of([&] { fabric.broadcast(fabric.global_rank() == src ? Tensor() : ones({1}), src); }) ==
           str("broadcast: rank ", src, " gave an undefined tensor to send"));
-    CHECK(contains(error_text([&] { fabric.broadcast(1.0, fabric.world_size()); }), "is not a rank of the group"));
-    CHECK(contains(error_text([&] { fabric.broadcast(ones({1}), -1); }), "root -1 is not a rank of the group"));
+    CHECK(contains(error_of([&] { fabric.broadcast(1.0, fabric.world_size()); }), "is not a rank of the group"));
+    CHECK(contains(error_of([&] { fabric.broadcast(ones({1}), -1); }), "root -1 is not a rank of the group"));
     fabric.barrier();
   });
 }
@@ -121,7 +121,7 @@ TEST_CASE("rank_zero_first: an error on one rank is raised on all, and nothing h
   for_each_fabric([](Fabric& fabric) {
     int runs = 0;
     const auto fails_on = [&](int rank) {
-      return error_text([&] {
+      return error_of([&] {
         fabric.rank_zero_first([&] {
           ++runs;
           check(fabric.global_rank() != rank, "no network");
@@ -132,7 +132,7 @@ TEST_CASE("rank_zero_first: an error on one rank is raised on all, and nothing h
     CHECK(runs == (fabric.is_global_zero() ? 1 : 0));  // the others did not begin
     const int last = fabric.world_size() - 1;
     CHECK(fails_on(last) == str("rank ", last, ": no network"));
-    CHECK(error_text([&] { fabric.rank_zero_first([] { throw 7; }); }) == "rank 0: an exception of unknown type");
+    CHECK(error_of([&] { fabric.rank_zero_first([] { throw 7; }); }) == "rank 0: an exception of unknown type");
     CHECK(fabric.all_reduce(1.0, "sum") == fabric.world_size());
   });
 }

@@ -133,7 +133,7 @@ TEST_CASE("join: loss scaling; an overflow on a rank with data is skipped by tho
 TEST_CASE("join: one rank runs the loop as it is; options; several models") {
   for_each_world([](Communicator& ranks) {
     Fabric fabric(over(ranks));
-    CHECK(contains(error_text([&] {
+    CHECK(contains(error_of([&] {
                      Net net = seeded();
                      const auto self = self_communicator();
                      Fabric other(over(*self));
@@ -167,7 +167,7 @@ TEST_CASE("join: one rank runs the loop as it is; options; several models") {
       CHECK(alike(fabric, values(b)));
       CHECK(fabric.global_step() == 2 * fabric.world_size());
 
-      const std::string text = error_text([&, &one = one] {
+      const std::string text = error_of([&, &one = one] {
         fabric.join(one,
                     [&] {
                       for (int i = 0; i < (fabric.global_rank() == 0 ? 1 : 2); ++i) fabric.backward(loss_of(one, 0));
@@ -183,7 +183,7 @@ TEST_CASE("join: one rank runs the loop as it is; options; several models") {
     alone.launch([&] {
       Net net = seeded();
       auto model = alone.setup(net);
-      const std::string text = error_text([&] { alone.join(model, [] {}); });
+      const std::string text = error_of([&] { alone.join(model, [] {}); });
       CHECK(text == (alone.world_size() == 1 ? "" : "join: under the strategy 'alone' ranks cannot run out of data"));
     });
   });

@@ -41,7 +41,7 @@ TEST_CASE("log and log_dict go to every logger, from rank 0") {
       fabric.log("loss", tensor({0.25}));
       fabric.log("count", full({}, 7, i64));
       fabric.log_dict({{"b", 2}, {"a", 1}}, 4);
-      CHECK(error_text([&] {
+      CHECK(error_of([&] {
               fabric.log("grid", ones({2, 2}));
             }) == "log: the metric 'grid' has shape [2, 2]; expected a single element");  // on every rank
     });
@@ -66,10 +66,10 @@ TEST_CASE("CsvLogger: layout, versions, rows on disk at once, a header that grow
   CHECK(contents_of(file) == "accuracy,loss,step,zeal\n,0.5,10,\n,0.25,11,\n0.30000000000000004,,12,nan\n");
   first.log_metrics({{"loss", -INFINITY}}, {});
   CHECK(contents_of(file) == "accuracy,loss,step,zeal\n,0.5,10,\n,0.25,11,\n0.30000000000000004,,12,nan\n,-inf,13,\n");
-  CHECK(error_text([&] {
+  CHECK(error_of([&] {
           first.log_metrics({{"a,b", 1}}, {});
         }) == "CsvLogger: the metric name 'a,b' must not contain commas, quotes or line ends");
-  CHECK(error_text([&] {
+  CHECK(error_of([&] {
           first.log_metrics({{"step", 1}}, 5);
         }) == "CsvLogger: 'step' is the column of the step, not the name of a metric; pass it as the step");
 
@@ -104,7 +104,7 @@ TEST_CASE("CsvLogger: a version that is there is gone on with, and nothing of it
        {std::pair("a,b\n1,2\n", " is there and has no column 'step', so it is not CsvLogger's; log to another version"),
         std::pair("loss,step\n\"1,5\",2\n", " has 3 fields, its header 2; log to another version")}) {
     std::ofstream(file) << text;
-    CHECK(contains(error_text([&] { CsvLogger(options).log_metrics({{"loss", 7}}, {}); }), error));
+    CHECK(contains(error_of([&] { CsvLogger(options).log_metrics({{"loss", 7}}, {}); }), error));
     CHECK(contents_of(file) == text);
   }
 }
@@ -113,7 +113,7 @@ TEST_CASE("CsvLogger: a folder that cannot be made is named") {
   const TemporaryFolder folder;
   folder.write("file", "");
   CsvLogger logger({.root = folder / "file"});
-  CHECK(contains(error_text([&] { logger.log_metrics({{"loss", 1}}, {}); }), "CsvLogger: cannot make the directory "));
+  CHECK(contains(error_of([&] { logger.log_metrics({{"loss", 1}}, {}); }), "CsvLogger: cannot make the directory "));
 }
 
 TEST_CASE("callbacks: hooks of Fabric, and any member function by call") {

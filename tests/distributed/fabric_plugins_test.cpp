@@ -279,7 +279,7 @@ TEST_CASE("the forward scope of a precision is open in a forward, and closed whe
     net.inside = precision->inside.get();
     auto model = fabric.setup(net);
     CHECK(model(ones({2, 2})).defined());
-    CHECK(error_text([&] { model(ones({1, 2})); }) == "one row");
+    CHECK(error_of([&] { model(ones({1, 2})); }) == "one row");
     CHECK(*precision->inside == 0);
   });
 }

@@ -116,10 +116,10 @@ TEST_CASE("names, aliases and what is said of them") {
         "precision '16' is supported for historical reasons but its usage is discouraged; say '16-mixed'");
   CHECK(precision_warning("bf16") ==
         "precision 'bf16' is supported for historical reasons but its usage is discouraged; say 'bf16-mixed'");
-  CHECK(error_text([] { make_precision("8-true"); }) ==
+  CHECK(error_of([] { make_precision("8-true"); }) ==
         "unknown precision '8-true'; available: 64-true, 32-true, 16-true, bf16-true, 16-mixed, bf16-mixed");
-  CHECK(error_text([] { make_precision(""); }).starts_with("unknown precision ''"));
-  CHECK(error_text([] { MixedPrecision(bf16, optim::GradScalerOptions{}); }) ==
+  CHECK(error_of([] { make_precision(""); }).starts_with("unknown precision ''"));
+  CHECK(error_of([] { MixedPrecision(bf16, optim::GradScalerOptions{}); }) ==
         "precision: a loss scaling is for f16 alone; bf16 has the range of f32");
 }
 
@@ -159,7 +159,7 @@ TEST_CASE("a forward that throws leaves no scope behind") {
         [](Fabric& fabric) {
           Net net;
           auto model = fabric.setup(net);
-          CHECK(contains(error_text([&] { model(ones({2, 5})); }), "linear"));
+          CHECK(contains(error_of([&] { model(ones({2, 5})); }), "linear"));
           CHECK_FALSE(is_autocast_enabled());
           CHECK(zeros({1}).dtype() == f32);
         },
@@ -303,7 +303,7 @@ TEST_CASE("loss.backward() past Fabric is an error where losses are scaled") {
         Net net;
         auto model = fabric.setup(net);
         const Tensor loss = model(ones({2, 6})).sum();
-        CHECK(error_text([&] { loss.backward(); }) ==
+        CHECK(error_of([&] { loss.backward(); }) ==
               "the precision '16-mixed' requires fabric.backward(loss) instead of loss.backward(), which does not "
               "scale the loss");
         fabric.backward(model(ones({2, 6})).sum());

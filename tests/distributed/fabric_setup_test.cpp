@@ -40,7 +40,7 @@ struct Both {
 // The text of launching with these options on these ranks.
 std::string launch_error(Communicator& ranks, const FabricOptions& options) {
   Fabric fabric(over(ranks, options));
-  return error_text([&] { fabric.launch(); });
+  return error_of([&] { fabric.launch(); });
 }
 
 }  // namespace
@@ -131,28 +131,28 @@ TEST_CASE("before launch, methods that need ranks say so") {
   const auto text = [](const char* what) {
     return str(what, ": call fabric.launch(...) first; what uses ranks or devices goes inside");
   };
-  CHECK(error_text([&] { fabric.setup(net, sgd); }) == text("setup"));
-  CHECK(error_text([&] { fabric.setup_module(net); }) == text("setup"));
-  CHECK(error_text([&] { fabric.setup_optimizers(sgd); }) == text("setup_optimizers"));
-  CHECK(error_text([&] { fabric.setup_dataloaders(data::DataLoader(samples(4))); }) == text("setup_dataloaders"));
-  CHECK(error_text([&] { fabric.all_reduce(1.0); }) == text("all_reduce"));
-  CHECK(error_text([&] { fabric.all_gather(ones({1})); }) == text("all_gather"));
-  CHECK(error_text([&] { fabric.all_gather_ragged(ones({1})); }) == text("all_gather_ragged"));
-  CHECK(error_text([&] { fabric.broadcast("x"); }) == text("broadcast"));
-  CHECK(error_text([&] { fabric.barrier(); }) == text("barrier"));
-  CHECK(error_text([&] { fabric.rank_zero_first([] {}); }) == text("rank_zero_first"));
-  CHECK(error_text([&] { fabric.save("x", {}); }) == text("save"));
-  CHECK(error_text([&] { fabric.load("x", {}); }) == text("load"));
-  CHECK(error_text([&] { fabric.load_raw("x", net); }) == text("load_raw"));
-  CHECK(error_text([&] { fabric.strategy(); }) == text("strategy"));
-  CHECK(error_text([&] { fabric.communicator(); }) == text("communicator"));
+  CHECK(error_of([&] { fabric.setup(net, sgd); }) == text("setup"));
+  CHECK(error_of([&] { fabric.setup_module(net); }) == text("setup"));
+  CHECK(error_of([&] { fabric.setup_optimizers(sgd); }) == text("setup_optimizers"));
+  CHECK(error_of([&] { fabric.setup_dataloaders(data::DataLoader(samples(4))); }) == text("setup_dataloaders"));
+  CHECK(error_of([&] { fabric.all_reduce(1.0); }) == text("all_reduce"));
+  CHECK(error_of([&] { fabric.all_gather(ones({1})); }) == text("all_gather"));
+  CHECK(error_of([&] { fabric.all_gather_ragged(ones({1})); }) == text("all_gather_ragged"));
+  CHECK(error_of([&] { fabric.broadcast("x"); }) == text("broadcast"));
+  CHECK(error_of([&] { fabric.barrier(); }) == text("barrier"));
+  CHECK(error_of([&] { fabric.rank_zero_first([] {}); }) == text("rank_zero_first"));
+  CHECK(error_of([&] { fabric.save("x", {}); }) == text("save"));
+  CHECK(error_of([&] { fabric.load("x", {}); }) == text("load"));
+  CHECK(error_of([&] { fabric.load_raw("x", net); }) == text("load_raw"));
+  CHECK(error_of([&] { fabric.strategy(); }) == text("strategy"));
+  CHECK(error_of([&] { fabric.communicator(); }) == text("communicator"));
 }
 
 TEST_CASE("a launch that failed leaves a Fabric that is not launched") {
   for_each_world([](Communicator& ranks) {
     Fabric fabric(over(ranks, {.precision = "4-true"}));
-    CHECK_FALSE(error_text([&] { fabric.launch(); }).empty());
-    CHECK(contains(error_text([&] { fabric.barrier(); }), "call fabric.launch"));
+    CHECK_FALSE(error_of([&] { fabric.launch(); }).empty());
+    CHECK(contains(error_of([&] { fabric.barrier(); }), "call fabric.launch"));
   });
 }
 

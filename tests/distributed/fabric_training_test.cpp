@@ -139,7 +139,7 @@ TEST_CASE("backward: a cotangent, a kept graph, second order") {
         fabric.backward(out, ones({2, 3}, f64) * 2.0, true);
         const Tensor first = net.second.bias.grad().clone();
         CHECK(equal(first, full({3}, 4.0, f64)));
-        CHECK(contains(error_text([&] { fabric.backward(model(rows(0, 2, 6))); }), "has shape [2, 3]"));
+        CHECK(contains(error_of([&] { fabric.backward(model(rows(0, 2, 6))); }), "has shape [2, 3]"));
       },
       {.precision = "64-true"});
   const auto self = self_communicator();
@@ -180,7 +180,7 @@ TEST_CASE("clip_gradients: values, and what it refuses") {
     CHECK(fabric.clip_gradients(model, optimizer, {.clip_val = 0.25}) == 0);
     CHECK(equal(gradients_of(net), clamp(g, -0.25, 0.25)));
     const auto error = [&](const ClipOptions& options) {
-      return error_text([&] { fabric.clip_gradients(model, optimizer, options); });
+      return error_of([&] { fabric.clip_gradients(model, optimizer, options); });
     };
     CHECK(error({.clip_val = 1, .max_norm = 1}) ==
           "clip_gradients: only one of clip_val and max_norm can be set; each is an algorithm of its own");
@@ -272,7 +272,7 @@ TEST_CASE("setup_dataloaders: loaders that differ by rank are an error on every 
   for_each_fabric([](Fabric& fabric) {
     const bool last = fabric.global_rank() == fabric.world_size() - 1;
     const data::DataLoader mine(data::TensorDataset(arange(last ? 14 : 10)), {.batch_size = 2, .shuffle = true});
-    const std::string text = error_text([&] { fabric.setup_dataloaders(mine); });
+    const std::string text = error_of([&] { fabric.setup_dataloaders(mine); });
     CHECK(text == (fabric.world_size() == 1
                        ? ""
                        : str("setup_dataloaders: the ranks' loaders differ: rank 0 has 10 samples, shuffled, rank ",

@@ -120,17 +120,4 @@ inline double difference(const std::vector<Tensor>& a, const std::vector<Tensor>
   return out;
 }
 
-// The text of what f throws; empty if nothing.
-template <class F>
-std::string error_text(const F& f) {
-  try {
-    f();
-  } catch (const std::exception& e) {
-    return e.what();
-  }
-  return {};
-}
-
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 }  // namespace fabric_test

@@ -10,8 +10,10 @@
 #include <loom/distributed/mpi.h>
 #include <loom/distributed/threads.h>
 
+#include "../error_of.h"
 #include "main.h"
 
+using loom::testing::error_of;
 using Ranks = std::function<void(loom::Communicator&)>;
 
 // Inline mode: a collective returns when it is done, so that ranks must agree on the order across groups.
@@ -31,3 +33,5 @@ inline void for_each_world(const Ranks& f, const loom::MpiOptions& options = {})
     for (const int n : {1, 2, 4}) loom::run_threads(n, f, options.communicator);
   }
 }
+
+inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }

@@ -13,15 +13,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const std::exception& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
 double seconds(const std::function<void()>& f) {
   const auto start = std::chrono::steady_clock::now();
   f();

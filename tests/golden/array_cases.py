@@ -1,21 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Views, positions, reductions and order, by the name of the op and what is special about the case: "op/what". A case is a
 function and its inputs; it may give several results. tests/unit/golden_arrays_test.cpp has the same cases."""
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import randn as r
 
-nan, inf = math.nan, math.inf
-
-
-def rand(*shape):
-    return torch.rand(*shape) * 0.8 + 0.1
-
-
-def t(*values):
-    return torch.tensor(values)
+from operator_cases import inf, nan, rand, t
 
 
 def views():

@@ -11,6 +11,8 @@
 
 #include <loom/accelerators/accelerator.h>
 
+#include "../error_of.h"
+
 namespace loom::testing {
 
 inline const std::vector<DType> all_dtypes = {f64, f32, f16, bf16, i64, i32, u8, boolean};
@@ -102,17 +104,6 @@ inline bool close(double got, double expected, double relative, double absolute 
   if (std::isnan(expected)) return std::isnan(got);
   if (std::isinf(expected) || std::isinf(got)) return got == expected;
   return std::abs(got - expected) <= relative * std::max(1.0, std::abs(expected)) + absolute;
-}
-
-// The text of the Error that f throws; empty when it throws none.
-template <class F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
 }
 
 // Layouts of a rank 2 shape: dense, transposed, with gaps.

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "golden.h"
+#include "kernel_test.h"
 
 namespace {
 
@@ -56,27 +57,14 @@ bool sign_of_zero_matters(const Place& at) {
   return at.part == 0 && std::find(free.begin(), free.end(), at.op) == free.end();
 }
 
-// Spacing of the dtype's numbers at 1, and the smallest normal one.
-std::pair<double, double> precision(DType dtype) {
-  switch (dtype) {
-    case f64:
-      return {0x1p-52, 0x1p-1022};
-    case f32:
-      return {0x1p-23, 0x1p-126};
-    case f16:
-      return {0x1p-10, 0x1p-14};
-    default:
-      return {0x1p-7, 0x1p-126};
-  }
-}
+double smallest_normal(DType dtype) { return dtype == f64 ? 0x1p-1022 : dtype == f16 ? 0x1p-14 : 0x1p-126; }
 
 // A few roundings, more where the function is steep (half a step of x = 50 is 25 of exp(x)). What subtracts nearly
 // equal numbers is right to the digits of these: gradients made from the result, PyTorch's f64 too.
 double allowed(const Place& at, double value) {
   const bool half = item_size(at.dtype) == 2;
-  const auto [step, smallest] = precision(at.dtype);
-  const double computed = half ? precision(f32).first : step;
-  double out = std::abs(value) * (half ? step : 8 * step) + 2 * smallest + at.largest * 0x1p-50;
+  const double step = kernel_test::epsilon(at.dtype), computed = half ? kernel_test::epsilon(f32) : step;
+  double out = std::abs(value) * (half ? step : 8 * step) + 2 * smallest_normal(at.dtype) + at.largest * 0x1p-50;
   out += std::abs(value) * 2 * std::min(at.largest, 1000.0) * computed;
   if (at.part != 0 || at.op == "gelu" || at.op == "tanhshrink") out += 4 * at.largest * computed;
   if (at.op == "hardsigmoid") out += 1e-7 * std::abs(value);  // PyTorch's sixth is an f32

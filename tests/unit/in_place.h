@@ -3,7 +3,6 @@
 #pragma once
 
 #include <functional>
-#include <string>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -11,9 +10,12 @@
 #include <loom/autograd/ops.h>
 #include <loom/tensor/create.h>
 
+#include "../error_of.h"
+
 namespace in_place {
 
 using namespace loom;
+using loom::testing::error_of;
 
 // The same numbers in several layouts: dense, transposed, every second column of a wider tensor.
 inline std::vector<Tensor> layouts(const Tensor& x) {
@@ -21,15 +23,6 @@ inline std::vector<Tensor> layouts(const Tensor& x) {
   const Tensor strided = slice(wide, 1, 0, 2 * x.size(1), 2);
   strided.copy_(x);
   return {x.clone(), x.t().contiguous().t(), strided};
-}
-
-inline std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
 }
 
 // In place gives `expected` in every layout, in the same memory, and is counted as a write.

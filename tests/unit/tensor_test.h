@@ -10,25 +10,18 @@
 #include <loom/tensor/raw.h>
 #include <loom/tensor/tensor.h>
 
+#include "../error_of.h"
+
 namespace tensor_test {
 
 using namespace loom;
+using loom::testing::error_of;
 
 // dtype, shape and the elements in row-major order: "f32[2, 2] 1 2 3 4".
 inline std::string show(const Tensor& x) {
   std::string out = str(x.dtype(), x.shape());
   for (const double value : x.to_vector<double>()) out += " " + text::number(value);
   return out;
-}
-
-template <class F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 // 0, 1, 2, ... in this shape.

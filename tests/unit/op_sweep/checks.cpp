@@ -8,6 +8,8 @@
 #include <loom/autograd/engine.h>
 #include <loom/autograd/grad_mode.h>
 
+#include "../kernel_test.h"
+
 namespace loom::sweep {
 
 namespace {
@@ -205,19 +207,6 @@ std::string check_layouts(const Case& c) {
 
 namespace {
 
-double epsilon(DType t) {
-  switch (t) {
-    case DType::f32:
-      return 0x1p-23;
-    case DType::f16:
-      return 0x1p-10;
-    case DType::bf16:
-      return 0x1p-7;
-    default:
-      return 0x1p-52;
-  }
-}
-
 double largest(const Tensor& x) {
   double most = 0;
   for (const double v : x.to_vector<double>())
@@ -245,7 +234,7 @@ std::string check_precision(const Case& c, DType dtype) {
   std::vector<Tensor> exact;
   for (size_t i = 0; i < values.size(); ++i) exact.push_back(c.inputs[i].typed ? values[i].to(DType::f64) : values[i]);
   const auto low = outcome(c, values, false), reference = outcome(c, exact, false);
-  const double tolerance = epsilon(dtype) * std::sqrt(c.length) * c.factor;
+  const double tolerance = kernel_test::epsilon(dtype) * std::sqrt(c.length) * c.factor;
   std::string wrong;
   for (size_t i = 0; i < low.size(); ++i)
     wrong += compare_low(str(to_string(dtype), ": ", i == 0 ? std::string("result") : str("gradient ", i - 1)), low[i],

@@ -1,0 +1,28 @@
+// What keeps a state from being loaded, found before anything is changed and said all at once.
+#pragma once
+
+#include <map>
+#include <string>
+#include <unordered_set>
+
+#include <loom/tensor/tensor.h>
+
+namespace loom {
+
+class Mismatches {
+ public:
+  explicit Mismatches(const std::map<std::string, Tensor>& values) : values_(values) {}
+
+  // The state has this key; values without it are refused if it is `needed`, values of another shape always.
+  void expect(const std::string& key, const Dims& shape, bool needed);
+  void allow(const std::string& key) { known_.insert(key); }  // whatever its value
+  void refuse_others();                                       // keys neither expected nor allowed
+  std::string text() const;                                   // empty: nothing is wrong
+
+ private:
+  const std::map<std::string, Tensor>& values_;
+  std::unordered_set<std::string> known_;
+  std::string missing_, unexpected_, shapes_;
+};
+
+}  // namespace loom
