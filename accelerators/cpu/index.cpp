@@ -165,16 +165,17 @@ void copy_rows(const Plan& p, char* list, const char* table, const int64_t* inde
   });
 }
 
-bool takes_rows(const Plan& p) {
+// Shorter rows cost less as the loop over elements that all plans have.
+bool takes_rows(const Plan& p, int64_t item) {
   return p.dim == 0 && p.shape.size() == 2 && p.strides[in_index][1] == 0 && p.strides[in_table][1] == 1 &&
-         p.strides[in_list][1] == 1;
+         p.strides[in_list][1] == 1 && p.shape[1] * item >= 256;
 }
 
 void take(const View& y, const View& x, const View& index, int dim) {
   const Plan p = plan(x, y, index, dim);
-  if (y.numel() > 0 && takes_rows(p))
-    return copy_rows(p, y.as<char>(), x.as<const char>(), index.as<const int64_t>(),
-                     static_cast<int64_t>(item_size(x.dtype)));
+  const auto item = static_cast<int64_t>(item_size(x.dtype));
+  if (y.numel() > 0 && takes_rows(p, item))
+    return copy_rows(p, y.as<char>(), x.as<const char>(), index.as<const int64_t>(), item);
   with_bits(x.dtype, [&]<class T> {
     for_each_pair(p, x.as<T>(), y.as<T>(), index.as<const int64_t>(), [](const T& table, T& list) { list = table; });
   });

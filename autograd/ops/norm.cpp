@@ -52,7 +52,9 @@ struct RowNorm {
 
   Tensor flat(const Tensor& x) const { return contiguous(reshape(x, {rows, columns})); }
   Tensor flat_parameter(const Tensor& w) const { return w.defined() ? reshape(w, {channels}) : Tensor(); }
-  Dims by_channel() const { return {channels * spread == 0 ? 0 : rows * columns / (channels * spread), channels, spread}; }
+  Dims by_channel() const {
+    return {channels * spread == 0 ? 0 : rows * columns / (channels * spread), channels, spread};
+  }
   Tensor forward(const Tensor& x, const Tensor& w, const Tensor& b) const;
   Grads fused(const Tensor& g, const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
               const std::array<Tensor, 3>& grads) const;

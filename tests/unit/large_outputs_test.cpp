@@ -138,6 +138,17 @@ TEST_CASE("cumprod: the gradient beside zeros is that of the formula that can be
   }
 }
 
+TEST_CASE("rows by index: long and short ones, from strided tables too") {
+  manual_seed(9);
+  for (const int64_t width : {1, 63, 64, 130, 1500})
+    for (const DType t : {f64, f32, bf16}) {
+      const Tensor wide = randn({40, 2 * width}).to(t), table = narrow(wide, 1, width, width),
+                   at = randint(0, 40, {77});
+      const Tensor rows = index_select(table, 0, at);
+      for (int64_t i = 0; i < 77; ++i) REQUIRE(equal(rows[i], table[at[i].item<int64_t>()]));
+    }
+}
+
 TEST_CASE("i32 positions") {
   const Tensor table = arange(12).to(f32).reshape({4, 3}), at = tensor({3, 0, 3});
   CHECK(equal(embedding(at.to(i32), table), embedding(at, table)));
