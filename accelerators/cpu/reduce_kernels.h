@@ -35,7 +35,7 @@ struct Kernels {
 
 // Vectors side by side hide the latency of addition; a piece of them is summed in T, the pieces in double.
 template <Reduce op, class S>
-requires std::is_floating_point_v<compute_type<S>>
+  requires std::is_floating_point_v<compute_type<S>>
 double reduce_row(const S* x, int64_t n) {
   using T = compute_type<S>;
   constexpr int64_t width = lanes<T>, ways = vector_registers >= 32 ? 8 : 4, piece = 8 * ways * width;

@@ -34,7 +34,7 @@ inline constexpr bool has_fma = false;
 template <class T, int bytes>
 struct VectorOf {};
 template <class T, int bytes>
-requires std::is_arithmetic_v<T>
+  requires std::is_arithmetic_v<T>
 struct VectorOf<T, bytes> {
   typedef T type __attribute__((vector_size(bytes)));  // NOLINT(modernize-use-using): g++ takes the attribute here only
 };
@@ -48,7 +48,8 @@ template <class T>
   return x - Vec<T>{};  // not +: -0 stays -0
 }
 template <class T>
-requires(!std::is_class_v<T>) [[gnu::always_inline]] inline Vec<T> load(const T* p) {
+  requires(!std::is_class_v<T>)
+[[gnu::always_inline]] inline Vec<T> load(const T* p) {
   Vec<T> v;
   std::memcpy(&v, p, sizeof(v));
   return v;
@@ -205,7 +206,8 @@ struct FirstLanes {
 
 // Lanes that the mask leaves out are zero, and their memory is not touched.
 template <class T>
-requires(!std::is_class_v<T>) [[gnu::always_inline]] inline Vec<T> load(const T* p, const FirstLanes<T>& mask) {
+  requires(!std::is_class_v<T>)
+[[gnu::always_inline]] inline Vec<T> load(const T* p, const FirstLanes<T>& mask) {
   static_assert(std::is_floating_point_v<T>);
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4)
@@ -247,11 +249,13 @@ template <class T>
 
 // The first n lanes from memory, zeros in the others: 0 <= n <= lanes.
 template <class T>
-requires(!std::is_class_v<T>) [[gnu::always_inline]] inline Vec<T> load_first(const T* p, int64_t n) {
+  requires(!std::is_class_v<T>)
+[[gnu::always_inline]] inline Vec<T> load_first(const T* p, int64_t n) {
   return load(p, FirstLanes<T>(n));
 }
 template <class S>
-requires(sizeof(S) == 2) [[gnu::always_inline]] inline Vec<float> load_first(const S* p, int64_t n) {
+  requires(sizeof(S) == 2)
+[[gnu::always_inline]] inline Vec<float> load_first(const S* p, int64_t n) {
   S some[lanes<float>];
 #if defined(__AVX512F__)
   const __m256i bits = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p);

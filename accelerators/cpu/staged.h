@@ -25,8 +25,7 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
   const auto item = static_cast<int64_t>(item_size(views[0]->dtype));
   const bool in_place = [&]<size_t... k>(std::index_sequence<k...>) {
     return ((loop.data()[0] == loop.data()[k + 1]) || ...);
-  }
-  (std::make_index_sequence<N - 1>());
+  }(std::make_index_sequence<N - 1>());
   // Past the caches, unless the output is an input, or one is walked backwards: that is slower so.
   const bool past = loop.numel() * item >= stream_bytes && loop.contiguous(0, static_cast<size_t>(item)) && !in_place &&
                     loop.forward();
@@ -55,8 +54,7 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
           if (past) lines.commit(n * item);
         }
       });
-    }
-    (std::make_index_sequence<N - 1>());
+    }(std::make_index_sequence<N - 1>());
     if (past) lines.finish();
   });
 }
