@@ -38,7 +38,7 @@ def run(command, ranks=None, **variables):
     start = time.monotonic()
     job = subprocess.run(words(command, ranks), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          stderr=subprocess.STDOUT, env=environment(**variables), timeout=LIMIT, check=False)
-    return Job(job.returncode, job.stdout.decode(), time.monotonic() - start)
+    return Job(job.returncode, job.stdout.decode(errors="replace"), time.monotonic() - start)
 
 
 def run_on_terminal(command, ranks=None, **variables):
