@@ -179,7 +179,7 @@ TEST_CASE("second gradients through a region") {
 
 TEST_CASE("recomputation casts as the forward did") {
   nn::Linear first(8, 8), second(8, 8);
-  nn::LayerNorm norm({8});
+  nn::LayerNorm norm(Dims{8});
   const Tensor x = randn({3, 8}).requires_grad_();
   std::vector<DType> seen;
   const auto body = [&](const Tensor& in) {
