@@ -260,7 +260,7 @@ std::string check_autocast(const Case& c, DType given, std::optional<DType> expe
   std::string wrong;
   if (expected && y.dtype() != *expected) wrong += str("gives ", y.dtype(), " instead of ", *expected, "\n");
   const auto reference = outcome(c, exact, false);
-  const double tolerance = epsilon(DType::bf16) * std::sqrt(c.length) * c.factor;
+  const double tolerance = kernel_test::epsilon(DType::bf16) * std::sqrt(c.length) * c.factor;
   wrong += compare_low("result", y, reference[0], tolerance);
   const auto grads = gradients({y}, {random_like(y, 4)}, wanted);
   for (size_t i = 0; i < wanted.size(); ++i) {
