@@ -136,7 +136,7 @@ class FabricModule {
   // loss.backward() would leave gradients unscaled that the step unscales.
   void watch(const std::vector<Tensor>& outputs) const {
     for (const Tensor& y : outputs) {
-      if (!y.requires_grad()) continue;
+      if (!y.requires_grad() || y.is_leaf()) continue;  // a parameter that is returned as it is outlives the forward
       y.register_hook([inside = inside_backward_, name = std::string(precision_->name())](const Tensor&) {
         check(*inside, "the precision '", name, "' requires fabric.backward(loss) instead of loss.backward(), which ",
               "does not scale the loss");

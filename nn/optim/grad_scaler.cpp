@@ -30,13 +30,22 @@ std::vector<Tensor> gradients_of(const Optimizer& optimizer) {
   return out;
 }
 
-// Divides gradients by the scale and notes what is not finite in `found`, by device.
+// Whether x has no gaps, in whatever order its dimensions lie (a gradient in a bucket lies as its parameter does).
+bool is_dense(const Tensor& x) {
+  int64_t last = 0;
+  for (int d = 0; d < x.dim(); ++d) last += (x.size(d) - 1) * x.strides()[d];
+  return x.numel() == 0 || last == x.numel() - 1;
+}
+
+// Divides gradients by the scale and notes what is not finite in `found`.
 void unscale_all(std::span<const Tensor> gradients, const Tensor& factor, const Tensor& found) {
   std::vector<UpdatePiece> pieces;
   pieces.reserve(gradients.size());
   for (const Tensor& g : gradients) {
-    check(g.is_contiguous() && g.device() == found.device(), "unscale_: expects dense gradients on ", found.device(),
-          ", got one on ", g.device());
+    check(g.device() == found.device(), "unscale_: the loss was on ", found.device(), ", a gradient is on ",
+          g.device());
+    check(is_dense(g), "unscale_: a gradient of shape ", g.shape(), " has strides ", g.strides(),
+          ", expected one without gaps");
     UpdatePiece& piece = pieces.emplace_back();
     piece.numel = g.numel();
     piece.grad = dense(g);

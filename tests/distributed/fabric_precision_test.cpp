@@ -320,6 +320,34 @@ TEST_CASE("loss.backward() past Fabric is an error where losses are scaled") {
         in(precision));
 }
 
+namespace {
+
+// A weight that lies column by column, and a number that the forward hands out (CLIP's logit scale).
+struct Odd {
+  Parameter weight{ones({6, 3}, f32).t()}, scale{full({}, 2.0)};
+  std::pair<Tensor, Tensor> operator()(const Tensor& x) const { return {linear(x, weight) * scale, scale}; }
+  LOOM_MEMBERS(weight, scale)
+};
+
+}  // namespace
+
+TEST_CASE("gradients that lie as their parameters do are unscaled; a parameter that is returned is not watched") {
+  for_each_fabric(
+      [](Fabric& fabric) {
+        Odd net;
+        CHECK_FALSE(net.weight.is_contiguous());
+        optim::SGD sgd(nn::parameters(net), {.lr = 0.5});
+        auto [model, optimizer] = fabric.setup(net, sgd);
+        fabric.backward(model(ones({2, 6})).first.sum());
+        CHECK(optimizer.step());
+        CHECK(equal(net.weight.detach(), full({3, 6}, -1.0)));  // 1 - 0.5 * 2 * 2
+        optimizer.zero_grad();
+        Tensor(net.scale * 3.0).backward();  // has nothing to do with the model's outputs
+        CHECK(net.scale.grad().item<double>() == 3);
+      },
+      in("16-mixed"));
+}
+
 TEST_CASE("every checkpoint holds the loss scale; masters make a resumed run the uninterrupted one") {
   for (const char* const precision : {"16-mixed", "16-true", "bf16-true"})
     for_each_world([&](Communicator& ranks) {
