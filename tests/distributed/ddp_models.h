@@ -31,6 +31,20 @@ struct Net {
   LOOM_MEMBERS(first, second, third)
 };
 
+// Two branches of which a step may take any.
+struct Branches {
+  nn::Linear trunk, left{4, 2}, right{4, 2};
+  explicit Branches(int64_t inputs = 4) : trunk(inputs, 4) {}
+  Tensor operator()(const Tensor& x, bool use_left, bool use_right) const {
+    const Tensor h = tanh(trunk(x));
+    Tensor y = h.sum();
+    if (use_left) y = y + square(left(h)).sum();
+    if (use_right) y = y + square(right(h)).sum();
+    return y;
+  }
+  LOOM_MEMBERS(trunk, left, right)
+};
+
 // The same weights on every rank and in every run.
 template <class M = Net, class... Args>
 M seeded(const Args&... args) {

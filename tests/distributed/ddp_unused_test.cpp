@@ -8,19 +8,6 @@ namespace {
 
 const DdpOptions finding{.find_unused_parameters = true, .warn = [](const std::string&) {}};
 
-// Two branches of which a step may take any.
-struct Branches {
-  nn::Linear trunk{4, 4}, left{4, 2}, right{4, 2};
-  Tensor operator()(const Tensor& x, bool use_left, bool use_right) const {
-    const Tensor h = tanh(trunk(x));
-    Tensor y = h.sum();
-    if (use_left) y = y + square(left(h)).sum();
-    if (use_right) y = y + square(right(h)).sum();
-    return y;
-  }
-  LOOM_MEMBERS(trunk, left, right)
-};
-
 std::vector<float> numbers(const Tensor& x) { return x.defined() ? x.to_vector<float>() : std::vector<float>{}; }
 
 Tensor rank_samples(int rank, int step = 0) { return samples(50 * step + 3 * rank, 3, 4); }

@@ -217,20 +217,20 @@ void add_sums(std::vector<Case>& c) {
   const std::pair<std::string, Reduce> ops[] = {
       {"sum", loom::sum}, {"mean", loom::mean}, {"prod", loom::prod}, {"amax", loom::amax}, {"amin", loom::amin}};
   for (const auto& [name, f] : ops) {
-    c.push_back({name, [f = f](const Args& x) { return f(x[0], {}, false); }});
-    c.push_back({name + "/special", [f = f](const Args& x) { return f(x[0], {1}, false); }});
-    if (name != "prod") c.push_back({name + "/dims", [f = f](const Args& x) { return f(x[0], {0, -1}, true); }});
-    if (name[0] == 'a') c.push_back({name + "/ties", [f = f](const Args& x) { return f(x[0], {1}, false); }});
+    c.emplace_back(name, [f = f](const Args& x) { return f(x[0], {}, false); });
+    c.emplace_back(name + "/special", [f = f](const Args& x) { return f(x[0], {1}, false); });
+    if (name != "prod") c.emplace_back(name + "/dims", [f = f](const Args& x) { return f(x[0], {0, -1}, true); });
+    if (name[0] == 'a') c.emplace_back(name + "/ties", [f = f](const Args& x) { return f(x[0], {1}, false); });
   }
-  c.push_back({"prod/dim", [](const Args& x) { return prod(x[0], {1}, true); }});
-  c.push_back({"prod/zeros", [](const Args& x) { return prod(x[0], {1}); }});
-  c.push_back({"sum/masks", [](const Args& x) { return sum(x[0], {0}); }});
-  c.push_back({"sum/bytes", [](const Args& x) { return sum(x[0]); }});
-  c.push_back({"prod/whole", [](const Args& x) { return prod(x[0], {0}); }});
-  c.push_back({"all", [](const Args& x) { return Results{all(x[0]), all(x[0], {1}, true)}; }});
-  c.push_back({"any", [](const Args& x) { return Results{any(x[0]), any(x[0], {1})}; }});
-  c.push_back({"all/nothing", [](const Args& x) { return all(x[0], {1}); }});
-  c.push_back({"any/whole", [](const Args& x) { return any(x[0], {0}); }});
+  c.emplace_back("prod/dim", [](const Args& x) { return prod(x[0], {1}, true); });
+  c.emplace_back("prod/zeros", [](const Args& x) { return prod(x[0], {1}); });
+  c.emplace_back("sum/masks", [](const Args& x) { return sum(x[0], {0}); });
+  c.emplace_back("sum/bytes", [](const Args& x) { return sum(x[0]); });
+  c.emplace_back("prod/whole", [](const Args& x) { return prod(x[0], {0}); });
+  c.emplace_back("all", [](const Args& x) { return Results{all(x[0]), all(x[0], {1}, true)}; });
+  c.emplace_back("any", [](const Args& x) { return Results{any(x[0]), any(x[0], {1})}; });
+  c.emplace_back("all/nothing", [](const Args& x) { return all(x[0], {1}); });
+  c.emplace_back("any/whole", [](const Args& x) { return any(x[0], {0}); });
 }
 
 void add_extrema(std::vector<Case>& c) {
@@ -242,21 +242,21 @@ void add_extrema(std::vector<Case>& c) {
   };
   const Extremum ops[] = {{"max", loom::max, loom::max, loom::argmax}, {"min", loom::min, loom::min, loom::argmin}};
   for (const Extremum& op : ops) {
-    c.push_back({op.name, [op](const Args& x) { return op.whole(x[0]); }});
-    c.push_back({op.name + "/ties", [op](const Args& x) { return op.whole(x[0]); }});
-    c.push_back({op.name + "/dim", [op](const Args& x) { return op.along(x[0], 0, true); }});
+    c.emplace_back(op.name, [op](const Args& x) { return op.whole(x[0]); });
+    c.emplace_back(op.name + "/ties", [op](const Args& x) { return op.whole(x[0]); });
+    c.emplace_back(op.name + "/dim", [op](const Args& x) { return op.along(x[0], 0, true); });
     for (const char* const what : {"/ties_dim", "/special", "/whole"})
-      c.push_back({op.name + what, [op](const Args& x) { return op.along(x[0], 1, false); }});
+      c.emplace_back(op.name + what, [op](const Args& x) { return op.along(x[0], 1, false); });
     const std::string name = "arg" + op.name;
-    c.push_back({name, [op](const Args& x) { return op.where(x[0], {}, false); }});
-    c.push_back({name + "/dim", [op](const Args& x) { return op.where(x[0], -1, true); }});
-    c.push_back({name + "/ties", [op](const Args& x) {
-                   return Results{op.where(x[0], {}, false), op.where(x[0], 1, false)};
-                 }});
-    c.push_back({name + "/special", [op](const Args& x) {
-                   return Results{op.where(x[0], {}, false), op.where(x[0], 0, false)};
-                 }});
-    c.push_back({name + "/bytes", [op](const Args& x) { return op.where(x[0], 1, false); }});
+    c.emplace_back(name, [op](const Args& x) { return op.where(x[0], {}, false); });
+    c.emplace_back(name + "/dim", [op](const Args& x) { return op.where(x[0], -1, true); });
+    c.emplace_back(name + "/ties", [op](const Args& x) {
+      return Results{op.where(x[0], {}, false), op.where(x[0], 1, false)};
+    });
+    c.emplace_back(name + "/special", [op](const Args& x) {
+      return Results{op.where(x[0], {}, false), op.where(x[0], 0, false)};
+    });
+    c.emplace_back(name + "/bytes", [op](const Args& x) { return op.where(x[0], 1, false); });
   }
 }
 
@@ -264,20 +264,20 @@ void add_spreads(std::vector<Case>& c) {
   using Spread = Tensor (*)(const Tensor&, const Dims&, double, bool);
   const std::pair<std::string, Spread> ops[] = {{"var", loom::var}, {"std", loom::std}};
   for (const auto& [name, f] : ops) {
-    c.push_back({name, [f = f](const Args& x) { return f(x[0], {}, 1, false); }});
-    c.push_back({name + "/dims", [f = f](const Args& x) { return f(x[0], {0, 2}, 1, true); }});
-    c.push_back({name + "/biased", [f = f](const Args& x) { return f(x[0], {1}, 0, false); }});
-    c.push_back({name + "/correction", [f = f](const Args& x) { return f(x[0], {0}, 2, false); }});
+    c.emplace_back(name, [f = f](const Args& x) { return f(x[0], {}, 1, false); });
+    c.emplace_back(name + "/dims", [f = f](const Args& x) { return f(x[0], {0, 2}, 1, true); });
+    c.emplace_back(name + "/biased", [f = f](const Args& x) { return f(x[0], {1}, 0, false); });
+    c.emplace_back(name + "/correction", [f = f](const Args& x) { return f(x[0], {0}, 2, false); });
     for (const char* const what : {"/too_few", "/equal", "/special"})
-      c.push_back({name + what, [f = f](const Args& x) { return f(x[0], {1}, 1, false); }});
+      c.emplace_back(name + what, [f = f](const Args& x) { return f(x[0], {1}, 1, false); });
   }
   const std::pair<std::string, double> orders[] = {{"zero", 0},  {"one", 1},    {"two", 2},
                                                    {"three", 3}, {"half", 0.5}, {"infinite", inf}};
   for (const auto& [what, p] : orders)
     for (const char* const of : {"", "_of_zeros", "_special"})
-      c.push_back({"norm/" + what + of, [p = p](const Args& x) { return norm(x[0], p, {1}); }});
-  c.push_back({"norm/all", [](const Args& x) { return norm(x[0], 2, {}, true); }});
-  c.push_back({"norm/infinite_ties", [](const Args& x) { return norm(x[0], inf); }});
+      c.emplace_back("norm/" + what + of, [p = p](const Args& x) { return norm(x[0], p, {1}); });
+  c.emplace_back("norm/all", [](const Args& x) { return norm(x[0], 2, {}, true); });
+  c.emplace_back("norm/infinite_ties", [](const Args& x) { return norm(x[0], inf); });
 }
 
 std::vector<Case> reductions() {
@@ -293,27 +293,27 @@ std::vector<Case> order() {
   const std::pair<std::string, Tensor (*)(const Tensor&, int)> scans[] = {{"cumsum", loom::cumsum},
                                                                           {"cumprod", loom::cumprod}};
   for (const auto& [name, f] : scans) {
-    c.push_back({name, [f = f](const Args& x) { return f(x[0], 1); }});
-    c.push_back({name + "/first", [f = f](const Args& x) { return f(x[0], 0); }});
-    c.push_back({name + "/special", [f = f](const Args& x) { return f(x[0], 1); }});
-    c.push_back({name + "/whole", [f = f](const Args& x) { return f(x[0], 0); }});
+    c.emplace_back(name, [f = f](const Args& x) { return f(x[0], 1); });
+    c.emplace_back(name + "/first", [f = f](const Args& x) { return f(x[0], 0); });
+    c.emplace_back(name + "/special", [f = f](const Args& x) { return f(x[0], 1); });
+    c.emplace_back(name + "/whole", [f = f](const Args& x) { return f(x[0], 0); });
   }
-  c.push_back({"cumprod/zeros", [](const Args& x) { return cumprod(x[0], 1); }});
-  c.push_back({"cumsum/masks", [](const Args& x) { return cumsum(x[0], 0); }});
+  c.emplace_back("cumprod/zeros", [](const Args& x) { return cumprod(x[0], 1); });
+  c.emplace_back("cumsum/masks", [](const Args& x) { return cumsum(x[0], 0); });
   for (const std::string what : {"", "/ties", "/special"}) {
-    c.push_back({"sort" + what, [](const Args& x) { return sort(x[0]); }});
-    c.push_back({"sort" + (what.empty() ? "/plain" : what) + "_descending",
-                 [](const Args& x) { return sort(x[0], -1, true); }});
-    c.push_back({"argsort" + what, [](const Args& x) { return argsort(x[0], 0, true); }});
+    c.emplace_back("sort" + what, [](const Args& x) { return sort(x[0]); });
+    c.emplace_back("sort" + (what.empty() ? "/plain" : what) + "_descending",
+                   [](const Args& x) { return sort(x[0], -1, true); });
+    c.emplace_back("argsort" + what, [](const Args& x) { return argsort(x[0], 0, true); });
   }
-  c.push_back({"sort/first", [](const Args& x) { return sort(x[0], 0); }});
-  c.push_back({"sort/whole", [](const Args& x) { return sort(x[0], -1, true); }});
-  c.push_back({"sort/masks", [](const Args& x) { return sort(x[0]); }});
-  c.push_back({"topk", [](const Args& x) { return topk(x[0], 2, 0); }});
-  c.push_back({"topk/smallest", [](const Args& x) { return topk(x[0], 3, -1, false); }});
-  c.push_back({"topk/all", [](const Args& x) { return topk(x[0], 4); }});
-  c.push_back({"topk/special", [](const Args& x) { return topk(x[0], 3); }});
-  c.push_back({"topk/special_smallest", [](const Args& x) { return topk(x[0], 3, -1, false); }});
+  c.emplace_back("sort/first", [](const Args& x) { return sort(x[0], 0); });
+  c.emplace_back("sort/whole", [](const Args& x) { return sort(x[0], -1, true); });
+  c.emplace_back("sort/masks", [](const Args& x) { return sort(x[0]); });
+  c.emplace_back("topk", [](const Args& x) { return topk(x[0], 2, 0); });
+  c.emplace_back("topk/smallest", [](const Args& x) { return topk(x[0], 3, -1, false); });
+  c.emplace_back("topk/all", [](const Args& x) { return topk(x[0], 4); });
+  c.emplace_back("topk/special", [](const Args& x) { return topk(x[0], 3); });
+  c.emplace_back("topk/special_smallest", [](const Args& x) { return topk(x[0], 3, -1, false); });
   return c;
 }
 
@@ -321,7 +321,7 @@ std::vector<Case> order() {
 Case writing(const std::string& name, const std::function<void(const Tensor&, const Args&)>& write) {
   return {name, [write](const Args& x) {
             const NoGrad off;
-            const Tensor y = x[0].clone();
+            Tensor y = x[0].clone();
             write(y, x);
             return y;
           }};

@@ -39,7 +39,7 @@ inline void check_case(const Tensors& expected, const Case& test, DType dtype) {
   }
   if (total.defined()) total.backward();
   for (const auto& [input, grad] : below(expected, name + ".grad."))
-    check_close(name + " gradient " + input, inputs[std::stoul(input)].grad(), grad);
+    check_close(str(name, " gradient ", input), inputs[std::stoul(input)].grad(), grad);
 }
 
 // All cases of a file, in f64 and f32.

@@ -64,7 +64,7 @@ double inner(const Tensor& a, const Tensor& b) {
 // Central differences of a scalar function of x's elements, which are changed in place and put back.
 template <class F>
 Tensor differences(const Tensor& x, double step, const F& f) {
-  const Tensor slope = zeros(x.shape(), DType::f64);
+  Tensor slope = zeros(x.shape(), DType::f64);
   double *const at = x.data<double>(), *const out = slope.data<double>();
   for (int64_t i = 0; i < x.numel(); ++i) {
     const double kept = at[i];
@@ -175,6 +175,7 @@ std::vector<Tensor> outcome(const Case& c, In values, bool strided_cotangent) {
 
 std::string compare_outcomes(const Case& c, const std::string& layout, In values) {
   std::vector<Tensor> dense;
+  dense.reserve(values.size());
   for (const Tensor& x : values) dense.push_back(x.contiguous().clone());
   const auto expected = outcome(c, dense, false), given = outcome(c, values, true);
   std::string wrong;
@@ -273,6 +274,7 @@ std::string check_autocast(const Case& c, DType given, std::optional<DType> expe
 std::string check_inputs_kept(const Case& c) {
   const auto values = c.draw();
   std::vector<Tensor> before;
+  before.reserve(values.size());
   for (const Tensor& x : values) before.push_back(x.clone());
   outcome(c, values, false);
   std::string wrong;
