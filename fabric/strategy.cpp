@@ -50,13 +50,7 @@ std::unique_ptr<OptimizerSync> Strategy::setup_optimizer(Communicator& world, op
   return std::make_unique<OptimizerSync>(world, optimizer);
 }
 
-std::vector<Tensor> OptimizerSync::gradients() const {
-  std::vector<Tensor> out;
-  for (const optim::Group& group : optimizer_->param_groups())
-    for (const NamedTensor& p : group.parameters)
-      if (p.tensor.grad().defined()) out.push_back(p.tensor.grad());
-  return out;
-}
+std::vector<Tensor> OptimizerSync::gradients() const { return optimizer_->gradients(); }
 
 void OptimizerSync::agree(const Tensor& found) const {
   if (join_) join_->announce(*this, 1);

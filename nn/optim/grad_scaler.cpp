@@ -22,14 +22,6 @@ void check_options(const GradScalerOptions& o) {
   check(o.min_scale >= 0, "GradScaler: min_scale is ", o.min_scale, ", expected 0 or more");
 }
 
-std::vector<Tensor> gradients_of(const Optimizer& optimizer) {
-  std::vector<Tensor> out;
-  for (const Group& group : optimizer.param_groups())
-    for (const NamedTensor& p : group.parameters)
-      if (p.tensor.grad().defined()) out.push_back(p.tensor.grad());
-  return out;
-}
-
 // Whether x has no gaps, in whatever order its dimensions lie (a gradient in a bucket lies as its parameter does).
 bool is_dense(const Tensor& x) {
   int64_t last = 0;
@@ -75,7 +67,7 @@ Tensor GradScaler::scale(const Tensor& loss) {
   return (is_half(loss.dtype()) ? loss.to(f32) : loss) * scale_;
 }
 
-void GradScaler::unscale_(Optimizer& optimizer) { unscale_(optimizer, gradients_of(optimizer), {}); }
+void GradScaler::unscale_(Optimizer& optimizer) { unscale_(optimizer, optimizer.gradients(), {}); }
 
 void GradScaler::unscale_(Optimizer& optimizer, std::span<const Tensor> gradients, const Agree& agree) {
   if (!options_.enabled) return;

@@ -156,6 +156,14 @@ void Optimizer::zero_grad(bool set_to_none) {
     }
 }
 
+std::vector<Tensor> Optimizer::gradients() const {
+  std::vector<Tensor> out;
+  for (const Group& group : groups_)
+    for (const NamedTensor& p : group.parameters)
+      if (p.tensor.grad().defined()) out.push_back(p.tensor.grad());
+  return out;
+}
+
 State Optimizer::state_dict() const {
   State out;
   if (rounding_step_ > 0) out["rounding_step"] = full({}, static_cast<double>(rounding_step_), i64);

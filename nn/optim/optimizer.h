@@ -93,6 +93,8 @@ class Optimizer {
   }
   void zero_grad(bool set_to_none = true);
 
+  std::vector<Tensor> gradients() const;  // of all parameters that have one
+
   std::vector<Group>& param_groups() { return groups_; }
   const std::vector<Group>& param_groups() const { return groups_; }
   void add_param_group(Group group);
