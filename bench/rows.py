@@ -97,6 +97,7 @@ MICRO = [
            seconds=20),
     *micro("conv", "convolutions: forward, the input's and the weight's gradient", {"": PRODUCT},
            {"contiguous": [], "channels_last": ["channels_last=1"]}, seconds=20),
+    *micro("conv_bf16", "convolutions, bf16", {}, {"contiguous": [], "channels_last": ["channels_last=1"]}, seconds=20),
     *micro("attention", "causal attention", {"": Target(ratio=1)}, seconds=6),
     *micro("elementwise", "elementwise functions", ELEMENTWISE, seconds=9),
     *micro("rows", "softmax, norms, losses, sums, embeddings", ELEMENTWISE, seconds=10),

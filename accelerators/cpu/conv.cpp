@@ -1,9 +1,12 @@
 // Convolution: which kernel a shape takes, and the general one, as matrix products: each image (or a tile of its output
 // rows) is unfolded into columns, one per output pixel. Threads take images, so a thread's columns stay in its cache.
 #include <algorithm>
+#include <type_traits>
 
+#include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/direct_conv.h>
-#include <loom/accelerators/cpu/gemm.h>
+#include <loom/accelerators/cpu/gemm_args.h>
+#include <loom/accelerators/cpu/micro_kernel.h>
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/cpu/unfold.h>
 #include <loom/accelerators/threads.h>
@@ -40,50 +43,64 @@ struct Tile {
         last(std::min(s.out_height, first + tiles.rows)) {}
 };
 
-template <class T>
+// Products of E: float, double, or pairs of bf16, whose columns are bf16 too and whose sums are f32.
+template <class E>
 class Conv {
- public:
-  Conv(const ConvShape& shape, bool spread) : s(shape), tiles(shape, sizeof(T), spread) {}
+  using T = SumOf<E>;
+  using S = std::conditional_t<is_pair<E>, BFloat16, E>;
 
-  void forward(T* y, const T* x, const T* w, const T* bias) const {
+ public:
+  Conv(const ConvShape& shape, bool spread) : s(shape), tiles(shape, sizeof(S), spread) {}
+
+  void forward(S* y, const S* x, const S* w, const T* bias) const {
     parallel_for(s.images * tiles.count, grain(), [&](int64_t begin, int64_t end) {
-      const Scratch<T> column = columns();
+      const Scratch<S> column = columns();
       for (int64_t i = begin; i < end; ++i) {
         const Tile t(tiles, s, i);
-        for (int64_t group = 0; group < s.groups; ++group) {
-          const MatrixRef<T> out = output(y, t, group);
-          for (int64_t o = 0; o < out.rows; ++o)
-            std::fill_n(out.data + o * out.row_stride, out.columns,
-                        bias != nullptr ? bias[group * s.group_outputs + o] : T(0));
-          multiply_add(out, weights(w, group), unfolded(x, column.data(), t, group));
-        }
+        for (int64_t group = 0; group < s.groups; ++group)
+          product(ProductArgs<S, T, S>{.a = weights(w, group),
+                                       .b = unfolded(x, column.data(), t, group),
+                                       .c = output(y, t, group),
+                                       .bias = bias == nullptr ? nullptr : bias + group * s.group_outputs,
+                                       .bias_row = 1,
+                                       .bias_column = 0});
       }
     });
   }
 
-  void grad_input(T* dx, const T* dy, const T* w) const {
-    const int64_t channels =
-        s.group_channels * s.plane();  // tiles of an image overlap in dx: one thread takes them all
+  // Tiles of an image overlap in dx: one thread takes them all.
+  void grad_input(S* dx, const S* dy, const S* w) const {
+    const int64_t size = s.group_channels * s.plane();
     parallel_for(s.images * s.groups, grain(), [&](int64_t begin, int64_t end) {
-      const Scratch<T> column = columns();
-      for (int64_t i = begin; i < end; ++i) {
-        std::fill_n(dx + i * channels, channels, T(0));
-        for (int64_t tile = 0; tile < tiles.count; ++tile) {
-          const Tile t(tiles, s, i / s.groups * tiles.count + tile);
-          input_tile(dx + i * channels, dy, w, column.data(), t, i % s.groups);
+      if (s.pointwise()) {
+        for (int64_t i = begin; i < end; ++i) {
+          const MatrixRef<S> to{dx + i * size, s.taps(), s.plane(), s.plane(), 1};
+          const Tile whole(tiles, s, i / s.groups);
+          product(ProductArgs<S, T, S>{
+              .a = transposed(weights(w, i % s.groups)), .b = output(dy, whole, i % s.groups), .c = to});
         }
+        return;
+      }
+      const Scratch<T> column(column_size()), wide(std::is_same_v<S, T> ? 0 : size);
+      for (int64_t i = begin; i < end; ++i) {
+        T* sums = wide.data();
+        if constexpr (std::is_same_v<S, T>) sums = dx + i * size;
+        std::fill_n(sums, size, T(0));
+        for (int64_t tile = 0; tile < tiles.count; ++tile)
+          input_tile(sums, dy, w, column.data(), Tile(tiles, s, i / s.groups * tiles.count + tile), i % s.groups);
+        if constexpr (!std::is_same_v<S, T>) converter(dtype_of<S>(), dtype_of<T>())(dx + i * size, sums, size);
       }
     });
   }
 
   // Images (or tiles) are dealt to num_threads() parts; each sums into its own dw, and these are added in order.
-  void grad_weight(T* dw, const T* dy, const T* x) const {
+  void grad_weight(T* dw, const S* dy, const S* x) const {
     const int64_t size = s.outputs * s.taps(), items = s.images * tiles.count;
     const int64_t parts = std::clamp<int64_t>(items / grain(), 1, num_threads());
     const Scratch<T> sums((parts - 1) * size);
     const auto sum = [&](int64_t part) { return part == 0 ? dw : sums.data() + (part - 1) * size; };
     parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
-      const Scratch<T> column = columns();
+      const Scratch<S> column = columns();
       for (int64_t part = begin; part < end; ++part) {
         std::fill_n(sum(part), size, T(0));
         for (int64_t i = items * part / parts; i < items * (part + 1) / parts; ++i)
@@ -103,7 +120,8 @@ class Conv {
   int64_t grain() const {
     return grain_of(2 * s.outputs * s.taps() * std::max<int64_t>(1, tiles.rows * s.out_width), parallel_flops);
   }
-  Scratch<T> columns() const { return Scratch<T>(s.pointwise() ? 0 : s.taps() * tiles.rows * s.out_width); }
+  int64_t column_size() const { return s.pointwise() ? 0 : s.taps() * tiles.rows * s.out_width; }
+  Scratch<S> columns() const { return Scratch<S>(column_size()); }
   int64_t pixels(const Tile& t) const { return (t.last - t.first) * s.out_width; }
 
   template <class U>
@@ -115,8 +133,8 @@ class Conv {
   MatrixRef<U> weights(U* w, int64_t group) const {
     return {w + group * s.group_outputs * s.taps(), s.group_outputs, s.taps(), s.taps(), 1};
   }
-  MatrixRef<const T> unfolded(const T* x, T* column, const Tile& t, int64_t group) const {
-    const T* const from = x + (t.image * s.groups + group) * s.group_channels * s.plane();
+  MatrixRef<const S> unfolded(const S* x, S* column, const Tile& t, int64_t group) const {
+    const S* const from = x + (t.image * s.groups + group) * s.group_channels * s.plane();
     if (s.pointwise()) return {from + t.first * s.width, s.taps(), pixels(t), s.plane(), 1};
     unfold(s, column, from, t.first, t.last);
     return {column, s.taps(), pixels(t), pixels(t), 1};
@@ -128,83 +146,97 @@ class Conv {
     return m;
   }
 
-  void input_tile(T* dx, const T* dy, const T* w, T* column, const Tile& t, int64_t group) const {
-    const auto kernel = transposed(weights(w, group));
-    const auto g = output(dy, t, group);
-    if (s.pointwise()) {
-      multiply_add(MatrixRef<T>{dx + t.first * s.width, s.taps(), pixels(t), s.plane(), 1}, kernel, g);
-      return;
-    }
-    std::fill_n(column, s.taps() * pixels(t), T(0));
-    multiply_add(MatrixRef<T>{column, s.taps(), pixels(t), pixels(t), 1}, kernel, g);
+  void input_tile(T* dx, const S* dy, const S* w, T* column, const Tile& t, int64_t group) const {
+    product(ProductArgs<S, T, T>{.a = transposed(weights(w, group)),
+                                 .b = output(dy, t, group),
+                                 .c = {column, s.taps(), pixels(t), pixels(t), 1}});
     fold(s, dx, column, t.first, t.last);
   }
 
-  void weight_tile(T* dw, const T* dy, const T* x, T* column, const Tile& t) const {
+  void weight_tile(T* dw, const S* dy, const S* x, S* column, const Tile& t) const {
     for (int64_t group = 0; group < s.groups; ++group)
-      multiply_add(weights(dw, group), output(dy, t, group), transposed(unfolded(x, column, t, group)));
+      product(ProductArgs<S, T, T>{.a = output(dy, t, group),
+                                   .b = transposed(unfolded(x, column, t, group)),
+                                   .c = weights(dw, group),
+                                   .beta = 1});
   }
 };
 
-template <class T>
-void forward(const ConvShape& s, T* y, const T* x, const T* w, const T* bias) {
-  if (s.depthwise()) return depthwise_forward(s, y, x, w, bias);
-  if constexpr (std::is_same_v<T, float>)
+// Pairs of bf16 take the general way, other dtypes a kernel made for the shape where there is one.
+template <class E, class S>
+void forward(const ConvShape& s, S* y, const S* x, const S* w, const SumOf<E>* bias) {
+  if constexpr (!is_pair<E>)
+    if (s.depthwise()) return depthwise_forward(s, y, x, w, bias);
+  if constexpr (std::is_same_v<E, float>)
     if (suits_direct_forward(s)) return direct_forward(s, y, x, w, bias);
-  Conv<T>(s, true).forward(y, x, w, bias);
+  Conv<E>(s, true).forward(y, x, w, bias);
 }
 
-template <class T>
-void grad_input(const ConvShape& s, T* dx, const T* dy, const T* w) {
-  if (s.depthwise()) return depthwise_grad_input(s, dx, dy, w);
-  if constexpr (std::is_same_v<T, float>)
+template <class E, class S>
+void grad_input(const ConvShape& s, S* dx, const S* dy, const S* w) {
+  if constexpr (!is_pair<E>)
+    if (s.depthwise()) return depthwise_grad_input(s, dx, dy, w);
+  if constexpr (std::is_same_v<E, float>)
     if (suits_direct_grad_input(s)) return direct_grad_input(s, dx, dy, w);
-  Conv<T>(s, false).grad_input(dx, dy, w);
+  Conv<E>(s, false).grad_input(dx, dy, w);
 }
 
-template <class T>
-void grad_weight(const ConvShape& s, T* dw, const T* dy, const T* x) {
-  if (s.depthwise()) return depthwise_grad_weight(s, dw, dy, x);
-  if constexpr (std::is_same_v<T, float>)
+template <class E, class S>
+void grad_weight(const ConvShape& s, SumOf<E>* dw, const S* dy, const S* x) {
+  if constexpr (!is_pair<E>)
+    if (s.depthwise()) return depthwise_grad_weight(s, dw, dy, x);
+  if constexpr (std::is_same_v<E, float>)
     if (suits_direct_grad_weight(s)) return direct_grad_weight(s, dw, dy, x);
-  Conv<T>(s, true).grad_weight(dw, dy, x);
+  Conv<E>(s, true).grad_weight(dw, dy, x);
+}
+
+// Calls f with the E of Conv that suits S on this processor.
+template <class S, class F>
+void with_products(const ConvShape& s, const F& f) {
+  if constexpr (std::is_same_v<S, BFloat16> && may_have_pair_products)
+    if (has_pair_products() && !s.depthwise()) return f.template operator()<BFloat16Pair, BFloat16>();
+  f.template operator()<compute_type<S>, compute_type<S>>();
 }
 
 }  // namespace
 
 void Cpu::conv2d(const View& y, const View& x, const View& w, const View& bias, const ConvGeometry& g) {
-  with_floating("conv2d", x.dtype, [&]<class S> {
-    if (y.numel() == 0) return;
-    using T = compute_type<S>;
-    const ConvShape s(x.shape, w.shape, y.shape, g);
-    const DenseInput<T> in(x), weight(w), b(bias);
-    const DenseOutput<T> out(y);
-    forward(s, out.data(), in.data(), weight.data(), b.data());
-    out.store();
+  if (y.numel() == 0) return;
+  const ConvShape s(x.shape, w.shape, y.shape, g);
+  with_floating("conv2d", x.dtype, [&]<class X> {
+    with_products<X>(s, [&]<class E, class S> {
+      const DenseInput<S> in(x), weight(w);
+      const DenseInput<SumOf<E>> b(bias);
+      const DenseOutput<S> out(y);
+      forward<E>(s, out.data(), in.data(), weight.data(), b.data());
+      out.store();
+    });
   });
 }
 
 void Cpu::conv2d_grad_input(const View& dx, const View& dy, const View& w, const ConvGeometry& g) {
-  with_floating("conv2d", dy.dtype, [&]<class S> {
-    if (dx.numel() == 0) return;
-    using T = compute_type<S>;
-    const ConvShape s(dx.shape, w.shape, dy.shape, g);
-    const DenseInput<T> gradient(dy), weight(w);
-    const DenseOutput<T> out(dx);
-    grad_input(s, out.data(), gradient.data(), weight.data());
-    out.store();
+  if (dx.numel() == 0) return;
+  const ConvShape s(dx.shape, w.shape, dy.shape, g);
+  with_floating("conv2d", dy.dtype, [&]<class X> {
+    with_products<X>(s, [&]<class E, class S> {
+      const DenseInput<S> gradient(dy), weight(w);
+      const DenseOutput<S> out(dx);
+      grad_input<E>(s, out.data(), gradient.data(), weight.data());
+      out.store();
+    });
   });
 }
 
 void Cpu::conv2d_grad_weight(const View& dw, const View& dy, const View& x, const ConvGeometry& g) {
-  with_floating("conv2d", dy.dtype, [&]<class S> {
-    if (dw.numel() == 0) return;
-    using T = compute_type<S>;
-    const ConvShape s(x.shape, dw.shape, dy.shape, g);
-    const DenseInput<T> gradient(dy), in(x);
-    const DenseOutput<T> out(dw);
-    grad_weight(s, out.data(), gradient.data(), in.data());
-    out.store();
+  if (dw.numel() == 0) return;
+  const ConvShape s(x.shape, dw.shape, dy.shape, g);
+  with_floating("conv2d", dy.dtype, [&]<class X> {
+    with_products<X>(s, [&]<class E, class S> {
+      const DenseInput<S> gradient(dy), in(x);
+      const DenseOutput<SumOf<E>> out(dw);
+      grad_weight<E>(s, out.data(), gradient.data(), in.data());
+      out.store();
+    });
   });
 }
 

@@ -77,11 +77,6 @@ void batched(const Gemm& args) {
   });
 }
 
-template <class T>
-void accumulate(const MatrixRef<T>& c, const MatrixRef<const T>& a, const MatrixRef<const T>& b, T alpha) {
-  multiply<T>(ProductArgs<T, T, T>{.a = a, .b = b, .c = c, .alpha = alpha, .beta = 1});
-}
-
 template <class S>
 void gemm_of(const Gemm& args) {
   if constexpr (std::is_same_v<S, BFloat16> && may_have_pair_products)
@@ -91,13 +86,22 @@ void gemm_of(const Gemm& args) {
 
 }  // namespace
 
+void cpu::product(const ProductArgs<float, float, float>& p) { multiply<float>(p); }
+void cpu::product(const ProductArgs<double, double, double>& p) { multiply<double>(p); }
+void cpu::product(const ProductArgs<BFloat16, float, BFloat16>& p) {
+  if constexpr (may_have_pair_products) multiply<BFloat16Pair>(p);
+}
+void cpu::product(const ProductArgs<BFloat16, float, float>& p) {
+  if constexpr (may_have_pair_products) multiply<BFloat16Pair>(p);
+}
+
 void cpu::multiply_add(const MatrixRef<float>& c, const MatrixRef<const float>& a, const MatrixRef<const float>& b,
                        float alpha) {
-  accumulate(c, a, b, alpha);
+  product(ProductArgs<float, float, float>{.a = a, .b = b, .c = c, .alpha = alpha, .beta = 1});
 }
 void cpu::multiply_add(const MatrixRef<double>& c, const MatrixRef<const double>& a, const MatrixRef<const double>& b,
                        double alpha) {
-  accumulate(c, a, b, alpha);
+  product(ProductArgs<double, double, double>{.a = a, .b = b, .c = c, .alpha = alpha, .beta = 1});
 }
 
 void Cpu::gemm(const Gemm& args) {

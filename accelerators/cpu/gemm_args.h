@@ -33,6 +33,12 @@ ProductArgs<S, T, C> transposed(const ProductArgs<S, T, C>& p) {
   return {swapped(p.b), swapped(p.a), swapped(p.c), p.alpha, p.beta, p.bias, p.bias_column, p.bias_row};
 }
 
+// The product; c must not be empty. bf16 is multiplied in pairs, which has_pair_products() must allow.
+void product(const ProductArgs<float, float, float>& p);
+void product(const ProductArgs<double, double, double>& p);
+void product(const ProductArgs<BFloat16, float, BFloat16>& p);
+void product(const ProductArgs<BFloat16, float, float>& p);
+
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline int64_t second_cache() {

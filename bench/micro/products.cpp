@@ -22,25 +22,28 @@ Operation gemm(const Case& given) {
           .cost = {.flops = 2 * count(m * n * k), .bf16 = dtype == DType::bf16}};
 }
 
-// conv forward|input|weight N C H O KERNEL STRIDE: the output, or a gradient of it; padding keeps the size.
+// conv forward|input|weight DTYPE N C H O KERNEL STRIDE: the output, or a gradient of it; padding keeps the size.
 Operation conv(const Case& given) {
   const std::string& pass = given.word(1);
-  const int64_t n = given.number(2), c = given.number(3), h = given.number(4), o = given.number(5);
-  const int64_t kernel = given.exact(6), stride = given.exact(7);
-  const Tensor x = randn({n, c, h, h}), w = randn({o, c, kernel, kernel});
+  const DType dtype = given.dtype(2);
+  const int64_t n = given.number(3), c = given.number(4), h = given.number(5), o = given.number(6);
+  const int64_t kernel = given.exact(7), stride = given.exact(8);
+  const Tensor x = randn({n, c, h, h}).to(dtype), w = randn({o, c, kernel, kernel}).to(dtype);
   const auto forward = [stride, kernel](const Tensor& input, const Tensor& weight) {
     return conv2d(input, weight, {}, {.stride = stride, .padding = kernel / 2});
   };
   const int64_t out = (h + 2 * (kernel / 2) - kernel) / stride + 1;
   Operation operation{
-      .unit = "GFLOP/s", .call = {}, .cost = {.flops = 2 * count(n * out * out * o * c * kernel * kernel)}};
+      .unit = "GFLOP/s",
+      .call = {},
+      .cost = {.flops = 2 * count(n * out * out * o * c * kernel * kernel), .bf16 = dtype == DType::bf16}};
   if (pass == "forward") {
     operation.call = [=] { keep(forward(x, w)); };
     return operation;
   }
   const Tensor wanted = given.is(1, "input", "weight") ? x : w;
   Tensor(wanted).requires_grad_();
-  const Tensor y = forward(x, w), seed = randn(y.shape());
+  const Tensor y = forward(x, w), seed = randn(y.shape()).to(dtype);
   operation.call = [=] { keep(grad(y, wanted, seed, {.retain_graph = true})); };
   return operation;
 }

@@ -45,14 +45,14 @@ def gemm_onednn(form, dtype, *sizes):
     return lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
-def conv(which, n, c, h, o, kernel, stride, layout=torch.contiguous_format):
-    x = torch.randn(n, c, h, h).to(memory_format=layout)
-    w = torch.randn(o, c, kernel, kernel).to(memory_format=layout)
+def conv(which, dtype, n, c, h, o, kernel, stride, layout=torch.contiguous_format):
+    x = torch.randn(n, c, h, h, dtype=DTYPES[dtype]).to(memory_format=layout)
+    w = torch.randn(o, c, kernel, kernel, dtype=DTYPES[dtype]).to(memory_format=layout)
     if which == "forward":
         return lambda: F.conv2d(x, w, None, stride, kernel // 2)
     wanted = (x if which == "input" else w).requires_grad_()
     y = F.conv2d(x, w, None, stride, kernel // 2)
-    seed = torch.randn(y.shape).to(memory_format=layout)
+    seed = torch.randn(y.shape, dtype=y.dtype).to(memory_format=layout)
     return lambda: torch.autograd.grad(y, wanted, seed, retain_graph=True)
 
 
