@@ -190,12 +190,12 @@ class Worker {
     for (int64_t at = 0, i = 0; const Phase& phase : plan_.phases) {
       const int64_t taps = static_cast<int64_t>(phase.kernel.size()) * plan_.in_channels;
       const int64_t* const offset = offsets_[static_cast<size_t>(i)].data();
-      const ConvLines lines{placed_.data(), phase.out[0],
-                            phase.out[1],   plan_.step[0] * frames_[0].pitch(),
-                            plan_.step[1],  offset,
-                            taps,           sums_.data() + at,
-                            step,           0,
-                            channels};
+      const ConvLines<float> lines{placed_.data(), phase.out[0],
+                                   phase.out[1],   plan_.step[0] * frames_[0].pitch(),
+                                   plan_.step[1],  offset,
+                                   taps,           sums_.data() + at,
+                                   step,           0,
+                                   channels};
       lines.run(weights, b, 0, images * phase.out[0]);
       parts_[static_cast<size_t>(i++)] = sums_.data() + at;
       weights += taps * width;
@@ -220,7 +220,7 @@ class Worker {
   const Plan& plan_;
   Pack pack_;
   Scratch<float> weights_, sums_;
-  std::vector<Framed> frames_;
+  std::vector<Framed<float>> frames_;
   std::vector<const float*> placed_, parts_;
   std::vector<Scratch<int64_t>> offsets_;
 };

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The innermost loops of direct convolution: tiles of sums held in registers. Vectors run over output channels, pixels
-// are broadcast, so planes of any width leave no lane idle.
+// are broadcast, so planes of any width leave no lane idle. E, what a step multiplies, is float or BFloat16Pair.
 #pragma once
 
+#include <loom/accelerators/cpu/micro_kernel.h>
 #include <loom/accelerators/cpu/shuffle.h>
 
 namespace loom::cpu {
@@ -13,24 +14,34 @@ inline constexpr int conv_vectors = 2, conv_block = conv_vectors * lanes<float>;
 inline constexpr int conv_pixels = vector_registers == 32 ? 14 : 6, conv_rows = vector_registers == 32 ? 3 : 2;
 
 // Where a tile reads: tap k of pixel (r, q) is row[r][offset[k] + q * step].
+template <class E>
 struct ConvInput {
-  const float* row[conv_rows];
+  const E* row[conv_rows];
   const int64_t* offset;
   int64_t taps;
 };
 // Where it writes: channel o, pixel (r, q) row[r][o * channel_step + q]; the first `channels` channels only. With
-// channel_step 0 the sums stay as they are: vectors of all channels, one pixel after the other.
+// channel_step 0, floats only, the sums stay as they are: vectors of all channels, one pixel after the other.
+template <class S>
 struct ConvOutput {
-  float* row[conv_rows];
+  S* row[conv_rows];
   int64_t channels, channel_step;
 };
 
 namespace conv_detail {
 
+template <class S>
+[[gnu::always_inline]] inline void store_pixels(S* p, Vec<float> v, const FirstLanes<float>& mask, int64_t count) {
+  if constexpr (std::is_same_v<S, float>)
+    store(p, v, mask);
+  else
+    store_first(p, v, count);
+}
+
 // Pixels are lanes after the turn: one store per channel, of `count` pixels.
-template <int pixels, int vectors>
-[[gnu::always_inline]] inline void store_row(const Vec<float> (&sum)[pixels][vectors], const ConvOutput& out,
-                                             float* at) {
+template <int pixels, int vectors, class S>
+[[gnu::always_inline]] inline void store_row(const Vec<float> (&sum)[pixels][vectors], const ConvOutput<S>& out,
+                                             S* at) {
   constexpr int n = lanes<float>;
 #pragma GCC unroll 4
   for (int v = 0; v < vectors; ++v)
@@ -41,16 +52,17 @@ template <int pixels, int vectors>
 #pragma GCC unroll 16
       for (int i = 0; i < n; ++i) turned[i] = first + i < pixels ? sum[first + i < pixels ? first + i : 0][v] : none;
       transpose<float>(turned);
-      float* const to = at + v * n * out.channel_step + first;
+      S* const to = at + v * n * out.channel_step + first;
       const int64_t channels = out.channels - v * n;
-      const FirstLanes<float> mask(pixels - first < n ? pixels - first : n);
+      const int count = pixels - first < n ? pixels - first : n;
+      const FirstLanes<float> mask(count);
       if (channels >= n) {
 #pragma GCC unroll 16
-        for (int i = 0; i < n; ++i) store(to + i * out.channel_step, turned[i], mask);
+        for (int i = 0; i < n; ++i) store_pixels(to + i * out.channel_step, turned[i], mask, count);
       } else {
 #pragma GCC unroll 16
         for (int i = 0; i < n; ++i)
-          if (i < channels) store(to + i * out.channel_step, turned[i], mask);
+          if (i < channels) store_pixels(to + i * out.channel_step, turned[i], mask, count);
       }
     }
 }
@@ -59,8 +71,8 @@ template <int pixels, int vectors>
 
 // rows x pixels outputs of vectors * lanes channels: out = bias + sum over taps of weights[k][channel] * input.
 // weights: [taps][vectors * lanes]; bias as wide.
-template <int rows, int pixels, int vectors, int step>
-void conv_tile(const ConvInput& in, const float* weights, const float* bias, const ConvOutput& out) {
+template <int rows, int pixels, int vectors, int step, class E>
+void conv_tile(const ConvInput<E>& in, const float* weights, const float* bias, const ConvOutput<StoredOf<E>>& out) {
   constexpr int n = lanes<float>;
   Vec<float> sum[rows][pixels][vectors];
 #pragma GCC unroll 32
@@ -78,44 +90,49 @@ void conv_tile(const ConvInput& in, const float* weights, const float* bias, con
     for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 16
       for (int q = 0; q < pixels; ++q) {
-        const Vec<float> pixel = broadcast(in.row[r][at + q * step]);
+        const Vec<float> pixel = broadcast_step<E>(in.row[r] + at + q * step);
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) sum[r][q][v] = fma(pixel, w[v], sum[r][q][v]);
+        for (int v = 0; v < vectors; ++v) sum[r][q][v] = add_product<E>(pixel, w[v], sum[r][q][v]);
       }
   }
-  if (out.channel_step == 0) {
+  if constexpr (!is_pair<E>) {
+    if (out.channel_step == 0) {
 #pragma GCC unroll 32
-    for (int i = 0; i < rows * pixels * vectors; ++i)
-      store(out.row[i / (pixels * vectors)] + i % (pixels * vectors) * n,
-            sum[i / (pixels * vectors)][i / vectors % pixels][i % vectors]);
-    return;
+      for (int i = 0; i < rows * pixels * vectors; ++i)
+        store(out.row[i / (pixels * vectors)] + i % (pixels * vectors) * n,
+              sum[i / (pixels * vectors)][i / vectors % pixels][i % vectors]);
+      return;
+    }
   }
 #pragma GCC unroll 4
   for (int r = 0; r < rows; ++r) conv_detail::store_row<pixels, vectors>(sum[r], out, out.row[r]);
 }
 
-using ConvTile = void (*)(const ConvInput&, const float*, const float*, const ConvOutput&);
+template <class E>
+using ConvTile = void (*)(const ConvInput<E>&, const float*, const float*, const ConvOutput<StoredOf<E>>&);
 
 // The gradient of `taps_h` rows of `taps_w` taps of one input channel by conv_gradient_vectors * lanes output channels,
 // to or added to dw [taps_h * taps_w][channels]: over pixels of any rows of images, dy [pixel][channels] times the
-// tap's pixel of x.
+// tap's pixel of x. A pair is of two neighbouring pixels.
 inline constexpr int conv_gradient_vectors = vector_registers == 32 ? 2 : 1;
 inline constexpr int conv_gradient_block = conv_gradient_vectors * lanes<float>;
 
+template <class E>
 struct ConvGradientInput {
-  const float *dy, *x;
-  const int64_t* offset;  // of x, for each pixel of dy
+  const float* dy;
+  const StoredOf<E>* x;
+  const int64_t* offset;  // of x, for each pixel (or pair) of dy
   int64_t pixels, pitch;  // pitch: of x, from a row of taps to the next
   bool adds;
 };
 
-template <int taps_h, int taps_w>
-void conv_gradient_tile(const ConvGradientInput& in, float* dw) {
+template <int taps_h, int taps_w, class E>
+void conv_gradient_tile(const ConvGradientInput<E>& in, float* dw) {
   constexpr int n = lanes<float>, vectors = conv_gradient_vectors;
   Vec<float> sum[taps_h][taps_w][vectors] = {};
   const float* dy = in.dy;
   for (int64_t p = 0; p < in.pixels; ++p, dy += vectors * n) {
-    const float* const x = in.x + in.offset[p];
+    const StoredOf<E>* const x = in.x + in.offset[p];
     Vec<float> g[vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) g[v] = load(dy + v * n);
@@ -123,9 +140,9 @@ void conv_gradient_tile(const ConvGradientInput& in, float* dw) {
     for (int h = 0; h < taps_h; ++h)
 #pragma GCC unroll 16
       for (int w = 0; w < taps_w; ++w) {
-        const Vec<float> pixel = broadcast(x[h * in.pitch + w]);
+        const Vec<float> pixel = broadcast_step<E>(x + h * in.pitch + w);
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) sum[h][w][v] = fma(pixel, g[v], sum[h][w][v]);
+        for (int v = 0; v < vectors; ++v) sum[h][w][v] = add_product<E>(pixel, g[v], sum[h][w][v]);
       }
   }
   const bool adds = in.adds;
@@ -136,6 +153,7 @@ void conv_gradient_tile(const ConvGradientInput& in, float* dw) {
   }
 }
 
-using ConvGradientTile = void (*)(const ConvGradientInput&, float*);
+template <class E>
+using ConvGradientTile = void (*)(const ConvGradientInput<E>&, float*);
 
 }  // namespace loom::cpu

@@ -17,6 +17,10 @@ struct Correlation {
 
   int64_t kernel_plane() const { return kernel[0] * kernel[1]; }
   int64_t taps() const { return in_channels * kernel_plane(); }
+  template <class E>
+  int64_t steps() const {  // of a tile
+    return (is_pair<E> ? (in_channels + 1) / 2 : in_channels) * kernel_plane();
+  }
   int64_t blocks() const { return (out_channels + conv_block - 1) / conv_block; }
   int64_t channels_of(int64_t block) const { return std::min<int64_t>(conv_block, out_channels - block * conv_block); }
   int64_t width_of(int64_t block) const { return channels_of(block) > lanes<float> ? conv_block : lanes<float>; }
@@ -32,13 +36,14 @@ Correlation forward_of(const ConvShape& s);
 Correlation grad_input_of(const ConvShape& s);
 
 // Rows of outputs, counted through images; one block of channels.
+template <class E>
 struct ConvLines {
-  const float* const* images;  // frames
-  int64_t rows, width;         // of an image's outputs
-  int64_t row_step, step;      // in a frame, from a row of outputs to the next and from an output to the next
-  const int64_t* offset;       // of taps
+  const E* const* images;  // frames
+  int64_t rows, width;     // of an image's outputs
+  int64_t row_step, step;  // in a frame, from a row of outputs to the next and from an output to the next
+  const int64_t* offset;   // of taps
   int64_t taps;
-  float* y;
+  StoredOf<E>* y;
   int64_t image_step, channel_step, channels;  // of y, whose rows are dense; channel_step 0: as ConvOutput has it
 
   // weights [taps][one or two vectors], bias as wide.

@@ -25,6 +25,25 @@ template <class E>
 inline constexpr bool is_pair = std::is_same_v<E, BFloat16Pair>;
 template <class E>
 using SumOf = std::conditional_t<is_pair<E>, float, E>;
+// What E is made from, and how a sum of its products is stored at last.
+template <class E>
+using StoredOf = std::conditional_t<is_pair<E>, BFloat16, E>;
+
+// The E at p in all lanes; a pair may lie at any element.
+template <class E>
+[[gnu::always_inline]] inline Vec<SumOf<E>> broadcast_step(const void* p) {
+  SumOf<E> one;
+  std::memcpy(&one, p, sizeof(one));
+  return broadcast(one);
+}
+// sum + a * b
+template <class E>
+[[gnu::always_inline]] inline Vec<SumOf<E>> add_product(Vec<SumOf<E>> a, Vec<SumOf<E>> b, Vec<SumOf<E>> sum) {
+  if constexpr (is_pair<E>)
+    return pair_products(a, b, sum);
+  else
+    return fma(a, b, sum);
+}
 
 // sum[i][j] += a[p * a_step + i * a_row] * b[p * b_step + j], p = 0 .. k - 1 in this order for every element, so that a
 // result does not depend on the tile that an element falls into. Steps count elements; a_row is 1 in a packed panel.
@@ -42,16 +61,9 @@ template <int rows, int vectors, class E>
     for (int j = 0; j < vectors; ++j) std::memcpy(&row[j], b + j * lanes<T>, sizeof(row[j]));
 #pragma GCC unroll 32
     for (int i = 0; i < rows; ++i) {
-      T one;
-      std::memcpy(&one, base[i / 3] + i % 3 * a_row, sizeof(one));  // a pair that was not packed may lie anywhere
-      const Vec<T> element = broadcast(one);
+      const Vec<T> element = broadcast_step<E>(base[i / 3] + i % 3 * a_row);
 #pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) {
-        if constexpr (is_pair<E>)
-          sum[i][j] = pair_products(element, row[j], sum[i][j]);
-        else
-          sum[i][j] = fma(element, row[j], sum[i][j]);
-      }
+      for (int j = 0; j < vectors; ++j) sum[i][j] = add_product<E>(element, row[j], sum[i][j]);
     }
 #pragma GCC unroll 8
     for (int g = 0; g < bases; ++g) base[g] += a_step;

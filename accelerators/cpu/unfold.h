@@ -37,6 +37,12 @@ void clear_edges(T* column, int64_t rows, int64_t width, ConvRange columns) {
   }
 }
 
+// A function of its own: inlined, its step does not stay in a register.
+template <class T>
+[[gnu::noinline]] void add_apart(T* to, int64_t step, const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i * step] += from[i];
+}
+
 }  // namespace unfold_detail
 
 // column [taps, (last - first) * out_width] from the group's channels x.
@@ -82,7 +88,8 @@ void fold(const ConvShape& s, T* x, T* column, int64_t first, int64_t last) {
     for (int64_t r = rows.begin; r < rows.end; ++r) {
       const T* const in = from + (r - first) * ow;
       T* const out = to + (r * s.g.stride[0] + s.row_shift(kh)) * s.width + s.column_shift(kw);
-      for (int64_t i = columns.begin; i < columns.end; ++i) out[i * step] += in[i];
+      if (columns.begin < columns.end)
+        unfold_detail::add_apart(out + columns.begin * step, step, in + columns.begin, columns.end - columns.begin);
     }
   });
 }

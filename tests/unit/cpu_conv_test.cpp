@@ -74,12 +74,14 @@ TEST_CASE("conv2d: no images give an empty result and a zero weight gradient") {
 TEST_CASE("conv2d: the weight gradient has the same bits every time") {
   const Threads scope(3);
   const ConvCase c{"", {13, 8, 14, 14}, {16, 8, 3, 3}, {.padding = {1, 1}}};
-  const Array x = random(DType::f32, c.x), dy = random(DType::f32, c.y()), first(DType::f32, c.w);
-  cpu_accelerator().conv2d_grad_weight(first, dy, x, c.g);
-  for (int i = 0; i < 5; ++i) {
-    const Array again(DType::f32, c.w);
-    cpu_accelerator().conv2d_grad_weight(again, dy, x, c.g);
-    CHECK(values(again) == values(first));
+  for (const DType t : {DType::f32, DType::bf16}) {
+    const Array x = random(t, c.x), dy = random(t, c.y()), first(DType::f32, c.w);
+    cpu_accelerator().conv2d_grad_weight(first, dy, x, c.g);
+    for (int i = 0; i < 5; ++i) {
+      const Array again(DType::f32, c.w);
+      cpu_accelerator().conv2d_grad_weight(again, dy, x, c.g);
+      CHECK(values(again) == values(first));
+    }
   }
 }
 

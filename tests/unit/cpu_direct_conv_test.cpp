@@ -12,8 +12,10 @@ std::string named(const Dims& x, const Dims& w, const ConvGeometry& g) {
          std::to_string(g.padding[1]) + ", groups " + std::to_string(g.groups);
 }
 
+constexpr DType dtypes[] = {DType::f32, DType::bf16};
+
 void check(const Dims& x, const Dims& w, const ConvGeometry& g) {
-  check_conv({named(x, w, g), x, w, g}, DType::f32, Layout::dense);
+  for (const DType t : dtypes) check_conv({named(x, w, g), x, w, g}, t, Layout::dense);
 }
 
 }  // namespace
@@ -76,26 +78,57 @@ TEST_CASE("conv2d: forward and input gradient have the same bits on any number o
   const ConvCase cases[] = {{"plain", {3, 16, 13, 15}, {40, 16, 3, 3}, {.padding = {1, 1}}},
                             {"strided", {7, 40, 13, 15}, {40, 40, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}}},
                             {"small", {7, 40, 4, 4}, {40, 40, 3, 3}, {.padding = {1, 1}}}};
-  for (const ConvCase& c : cases) {
-    CAPTURE(c.what);
-    const Array x = random(DType::f32, c.x), w = random(DType::f32, c.w), dy = random(DType::f32, c.y());
-    std::vector<double> first_y, first_dx;
-    for (const int threads : {1, 2, 3, 4}) {
-      const Threads scope(threads);
-      const Array y(DType::f32, c.y()), dx(DType::f32, c.x);
-      cpu_accelerator().conv2d(y, x, w, without(), c.g);
-      cpu_accelerator().conv2d_grad_input(dx, dy, w, c.g);
-      if (threads == 1) first_y = values(y), first_dx = values(dx);
-      CHECK(values(y) == first_y);
-      CHECK(values(dx) == first_dx);
+  for (const DType t : dtypes)
+    for (const ConvCase& c : cases) {
+      CAPTURE(c.what);
+      const Array x = random(t, c.x), w = random(t, c.w), dy = random(t, c.y());
+      std::vector<double> first_y, first_dx;
+      for (const int threads : {1, 2, 3, 4}) {
+        const Threads scope(threads);
+        const Array y(t, c.y()), dx(t, c.x);
+        cpu_accelerator().conv2d(y, x, w, without(), c.g);
+        cpu_accelerator().conv2d_grad_input(dx, dy, w, c.g);
+        if (threads == 1) first_y = values(y), first_dx = values(dx);
+        CHECK(values(y) == first_y);
+        CHECK(values(dx) == first_dx);
+      }
     }
-  }
 }
 
 TEST_CASE("conv2d: what is not a number stays in the outputs that see it") {
-  const ConvCase c{"", {1, 8, 6, 6}, {16, 8, 3, 3}, {.padding = {1, 1}}};
-  const Array x = random(DType::f32, c.x), w = random(DType::f32, c.w), y(DType::f32, c.y());
-  set(x.view, 0, std::numeric_limits<double>::quiet_NaN());  // the upper left pixel of channel 0
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const DType t : dtypes)
+    for (const int64_t channels : {7, 8})
+      for (const double value : {std::numeric_limits<double>::quiet_NaN(), infinity, -infinity}) {
+        CAPTURE(to_string(t));
+        CAPTURE(channels);
+        CAPTURE(value);
+        const ConvCase c{"", {1, channels, 6, 6}, {16, channels, 3, 3}, {.padding = {1, 1}}};
+        const Array x = random(t, c.x), w = random(t, c.w), dy = random(t, c.y());
+        const Array y(t, c.y()), dx(t, c.x), dw(t, c.w);
+        Accelerator& cpu = cpu_accelerator();
+        const auto near = [](int64_t i) { return i % 36 / 6 <= 1 && i % 6 <= 1; };
+        const auto finite = [](const Array& a, int64_t i) { return std::isfinite(get(a, i)); };
+        set(x.view, (channels - 1) * 36, value);  // the upper left pixel of the last channel
+        cpu.conv2d(y, x, w, without(), c.g);
+        for (int64_t i = 0; i < y.view.numel(); ++i) CHECK(finite(y, i) != near(i));
+        cpu.conv2d_grad_weight(dw, dy, x, c.g);  // the taps that do not reach beyond that pixel
+        for (int64_t i = 0; i < dw.view.numel(); ++i) {
+          const bool meets = i / 9 % channels == channels - 1 && i % 9 / 3 <= 1 && i % 3 <= 1;
+          CHECK(finite(dw, i) != meets);
+        }
+        set(dy.view, 15 * 36, value);
+        cpu.conv2d_grad_input(dx, dy, w, c.g);
+        for (int64_t i = 0; i < dx.view.numel(); ++i) CHECK(finite(dx, i) != near(i));
+      }
+}
+
+TEST_CASE("conv2d: bf16 is summed in f32 and rounded once") {
+  // 1 + 2^-8 terms: in bf16 each of the small ones would be lost.
+  const ConvCase c{"", {1, 33, 8, 8}, {32, 33, 3, 3}, {}};
+  const Array x = random(DType::bf16, c.x, Layout::dense, 1, 1), w = random(DType::bf16, c.w, Layout::dense, 1, 1);
+  for (int64_t i = 0; i < w.view.numel(); ++i) set(w.view, i, i % 297 == 0 ? 1 : 0x1p-8);
+  const Array y(DType::bf16, c.y());
   cpu_accelerator().conv2d(y, x, w, without(), c.g);
-  for (int64_t i = 0; i < y.view.numel(); ++i) CHECK(std::isnan(get(y, i)) == (i % 36 / 6 <= 1 && i % 6 <= 1));
+  for (int64_t i = 0; i < y.view.numel(); ++i) CHECK(get(y, i) == 2.15625);  // 1 + 296 / 256
 }
