@@ -150,7 +150,8 @@ class Accelerator {
   // The first k of x sorted along dim (stable; NaN counts as largest); values and index have extent k at dim.
   virtual void sort(const View& values, const View& index, const View& x, int dim, bool descending) = 0;
 
-  virtual void gemm(const Gemm& args) = 0;  // floating dtypes, all equal
+  // Floating dtypes, all equal; or a and b of f16 or bf16, c and bias of f32.
+  virtual void gemm(const Gemm& args) = 0;
 
   // x [N, C, H, W], w [O, C / groups, KH, KW], y [N, O, OH, OW], bias [O] or null data. Floating dtypes, all equal.
   virtual void conv2d(const View& y, const View& x, const View& w, const View& bias, const ConvGeometry& g) = 0;

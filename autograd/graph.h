@@ -138,6 +138,7 @@ const char* current_op();
 struct Destination {
   Tensor memory;
   bool adds = false;
+  std::optional<DType> dtype;  // of the gradient at last, whatever the rule gives; none outside of a rule
 };
 Destination destination(size_t input);
 

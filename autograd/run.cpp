@@ -161,14 +161,17 @@ void before_write(const Meta& leaf) {
 }  // namespace
 
 Destination Run::destination(size_t input) const {
-  if (!accumulate_ || create_ || running_ == nullptr) return {};
-  const Meta* const leaf = running_->inputs[input].leaf.get();
-  if (leaf == nullptr || leaf->pending != 1 || leaf->incoming.defined() || !leaf->hooks.empty()) return {};
+  if (running_ == nullptr) return {};
+  const Edge& edge = running_->inputs[input];
+  const Destination none{.dtype = edge.dtype};
+  const Meta* const leaf = edge.leaf.get();
+  if (!accumulate_ || create_ || leaf == nullptr) return none;
+  if (leaf->pending != 1 || leaf->incoming.defined() || !leaf->hooks.empty()) return none;
   const bool adds = leaf->grad.defined();
   const Tensor& memory = adds ? leaf->grad : leaf->grad_buffer;
-  if (!memory.defined() || requires_grad(memory) || memory.dtype() != running_->inputs[input].dtype) return {};
+  if (!memory.defined() || requires_grad(memory) || memory.dtype() != edge.dtype) return none;
   before_write(*leaf);
-  return {memory, adds};
+  return {memory, adds, edge.dtype};
 }
 
 Destination destination(size_t input) { return Run::current() ? Run::current()->destination(input) : Destination(); }

@@ -71,7 +71,8 @@ Tensor triangle(const Tensor& x, int64_t diagonal, bool upper);  // triu, tril
 
 // Linear algebra and networks.
 Tensor matmul(const Tensor& a, const Tensor& b);  // torch.matmul's rules for 1-d, 2-d and batched operands
-// y = a @ b, or y += a @ b, for matrices of one dtype and device that fit; bumps y's version.
+// y = a @ b, or y += a @ b, for matrices of one dtype and device that fit; y of f32 also takes products of 16-bit ones.
+// Bumps y's version.
 void matmul_into(const Tensor& y, const Tensor& a, const Tensor& b, bool accumulate);
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);  // x [.., in], weight [out, in]
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvGeometry& g);

@@ -51,8 +51,8 @@ MatrixRef<T> matrix(const View& x, int64_t offset) {
   return {x.as<T>() + offset, x.shape[row], x.shape[column], x.strides[row], x.strides[column]};
 }
 
-// Tiles multiply E; a, b and c are of S.
-template <class E, class S>
+// Tiles multiply E; a and b are of S, c of C.
+template <class E, class S, class C>
 void batched(const Gemm& args) {
   using T = SumOf<E>;
   const View& c = args.c;
@@ -60,9 +60,9 @@ void batched(const Gemm& args) {
   const int64_t m = c.shape[c.rank() - 2], n = c.shape.back(), k = args.a.shape.back(), batches = c.numel() / (m * n);
   const auto one = [&](int64_t batch) {
     const auto at = [&](const View& x) { return batch_offset(batch, c.shape, x.strides); };
-    multiply<E>(ProductArgs<S, T, S>{.a = matrix<const S>(args.a, at(args.a)),
+    multiply<E>(ProductArgs<S, T, C>{.a = matrix<const S>(args.a, at(args.a)),
                                      .b = matrix<const S>(args.b, at(args.b)),
-                                     .c = matrix<S>(c, at(c)),
+                                     .c = matrix<C>(c, at(c)),
                                      .alpha = static_cast<T>(args.alpha),
                                      .beta = static_cast<T>(args.beta),
                                      .bias = bias.data()});
@@ -77,11 +77,11 @@ void batched(const Gemm& args) {
   });
 }
 
-template <class S>
+template <class S, class C>
 void gemm_of(const Gemm& args) {
   if constexpr (std::is_same_v<S, BFloat16> && may_have_pair_products)
-    if (has_pair_products()) return batched<BFloat16Pair, S>(args);
-  batched<compute_type<S>, S>(args);
+    if (has_pair_products()) return batched<BFloat16Pair, S, C>(args);
+  batched<compute_type<S>, S, C>(args);
 }
 
 }  // namespace
@@ -105,8 +105,10 @@ void cpu::multiply_add(const MatrixRef<double>& c, const MatrixRef<const double>
 }
 
 void Cpu::gemm(const Gemm& args) {
-  with_floating("gemm", args.c.dtype, [&]<class T> {
-    if (args.c.numel() > 0) gemm_of<T>(flattened(args));
+  with_floating("gemm", args.a.dtype, [&]<class S> {
+    if (args.c.numel() == 0) return;
+    if (args.c.dtype == args.a.dtype) return gemm_of<S, S>(flattened(args));
+    if constexpr (sizeof(S) == 2) gemm_of<S, float>(flattened(args));
   });
 }
 

@@ -8,6 +8,7 @@
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
 #include <loom/autograd/ops/speaking_as.h>
+#include <loom/tensor/create.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -77,13 +78,19 @@ Tensor outer(const Tensor& a, const Tensor& b) {
 
 namespace {
 
-// rows^T @ x, into the weight's .grad where it may go there directly.
+// rows^T @ x, into the weight's .grad where it may go there directly. A gradient that is to be f32, as under autocast,
+// is so from the start: the product of 16-bit matrices is summed in f32 anyhow.
 Tensor weight_gradient(const Tensor& rows, const Tensor& x) {
   if (context().grad_mode) return matmul(rows.t(), x);
-  const auto [memory, adds] = destination(1);
-  if (!memory.defined() || memory.dtype() != x.dtype() || memory.storage() == rows.storage() ||
-      memory.storage() == x.storage())
-    return matmul(rows.t(), x);
+  auto [memory, adds, dtype] = destination(1);
+  const bool widens = dtype == DType::f32 && (x.dtype() == DType::f16 || x.dtype() == DType::bf16);
+  const bool fits = memory.defined() && (widens || memory.dtype() == x.dtype()) && memory.storage() != rows.storage() &&
+                    memory.storage() != x.storage();
+  if (!fits && !widens) return matmul(rows.t(), x);
+  if (!fits) {
+    memory = empty({rows.size(1), x.size(1)}, {DType::f32, x.device()});
+    adds = false;
+  }
   raw::matmul_into(memory, rows.t(), x, adds);
   return memory;
 }

@@ -72,7 +72,8 @@ void matmul_into(const Tensor& y, const Tensor& a, const Tensor& b, bool accumul
         " and ", b.shape(), " do not give one of shape ", y.shape());
   check_inner(a, b);
   check_same_dtype("matmul", a, b);
-  check_same_dtype("matmul", y, a);
+  if (y.dtype() != DType::f32 || (a.dtype() != DType::f16 && a.dtype() != DType::bf16))
+    check_same_dtype("matmul", y, a);
   check_writable("matmul", y);
   y.storage()->bump_version();
   multiply(y, a, b, {}, accumulate ? 1 : 0);

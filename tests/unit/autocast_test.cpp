@@ -97,6 +97,51 @@ TEST_CASE("gradients come back in f32, and sum over uses in f32") {
   CHECK(w.grad()[0][0].item<double>() == 257);  // bf16 would round the sum of both uses to 256
 }
 
+TEST_CASE("a linear layer's weight gets the f32 sums of its gradient, which are rounded to 16 bits nowhere") {
+  for (const DType low : {bf16, f16}) {
+    const Tensor w = randn({48, 40}).requires_grad_(), x = randn({64, 40}), dy = randn({64, 48});
+    const auto exact = matmul(dy.to(low).to(f64).t(), x.to(low).to(f64));
+    const auto backward_once = [&] {
+      Tensor y;
+      {
+        const Autocast region(low);
+        y = linear(x, w);
+      }
+      y.backward(dy.to(low));
+    };
+    const auto differ = [&](double times) { return abs(w.grad().to(f64) - exact * times).max().item<double>(); };
+    backward_once();  // a tensor of its own
+    CHECK(w.grad().dtype() == f32);
+    CHECK(differ(1) < 1e-4);  // rounded to 16 bits it would be off by some 0.01
+    const Tensor grad = w.grad();
+    backward_once();  // added where it lies
+    CHECK(w.grad().is_same(grad));
+    CHECK(differ(2) < 1e-4);
+    const Tensor buffer = full({48, 40}, 7.0);
+    set_grad_buffer(w, buffer);
+    w.set_grad({});
+    backward_once();
+    CHECK(w.grad().is_same(buffer));
+    CHECK(differ(1) < 1e-4);
+  }
+}
+
+TEST_CASE("under autocast, too, a weight's gradient is added without a tensor of its size") {
+  const Tensor w = randn({256, 256}).requires_grad_(), x = randn({4, 256});
+  set_grad_buffer(w, zeros({256, 256}));
+  for (int i = 0; i < 2; ++i) {  // into the buffer, added there
+    Tensor loss;
+    {
+      const Autocast region(bf16);
+      loss = sum(linear(x, w));
+    }
+    reset_peak_memory_stats();
+    const int64_t before = memory_stats().allocated;
+    loss.backward();
+    CHECK(memory_stats().peak_allocated - before < w.numel());
+  }
+}
+
 TEST_CASE("a parameter is cast once in a region, and anew once it has changed") {
   nn::Linear fc(64, 64);
   const Tensor x = randn({1, 64}, bf16);

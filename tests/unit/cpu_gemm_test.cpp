@@ -62,6 +62,27 @@ TEST_CASE("gemm: alpha, beta and bias") {
           }
 }
 
+TEST_CASE("gemm: products of 16-bit matrices in f32") {
+  for (const int threads : {1, 3}) {
+    const Threads scope(threads);
+    for (const DType t : {DType::f16, DType::bf16})
+      for (const Dims& s : {Dims{9, 11, 7}, Dims{1, 40, 33}, Dims{40, 1, 33}, Dims{3, 17, 50}, Dims{33, 65, 31},
+                            Dims{150, 67, 90}, Dims{61, 201, 90}, Dims{5, 18, 4099}})
+        for (const double beta : {0.0, 1.0, 0.25})
+          for (const Layout layout : layouts) {
+            CAPTURE(to_string(t));
+            CAPTURE(to_string(s));
+            const Array a = random(t, {s[0], s[2]}, layout), b = random(t, {s[2], s[1]}, layout);
+            const Array bias = random(DType::f32, {s[1]});
+            const Array c =
+                beta == 0 ? Array(DType::f32, {s[0], s[1]}, layout) : random(DType::f32, {s[0], s[1]}, layout);
+            check_gemm({.c = c, .a = a, .b = b, .bias = beta == 1 ? without() : bias.view, .alpha = 0.5, .beta = beta});
+          }
+  }
+  const Array a(DType::bf16, {4, 0}), b(DType::bf16, {0, 3}), c = random(DType::f32, {4, 3});
+  check_gemm({.c = c, .a = a, .b = b, .bias = without(), .beta = 0.5});
+}
+
 TEST_CASE("gemm: empty extents") {
   for (const DType t : floating) {
     const Array a(t, {4, 0}), b(t, {0, 3}), bias = random(t, {3}), c = random(t, {4, 3});

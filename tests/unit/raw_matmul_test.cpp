@@ -65,6 +65,22 @@ TEST_CASE("matmul: nothing to sum over gives zeros") {
   CHECK(show(raw::linear(zeros({2, 0}), zeros({2, 0}), tensor({1.0, 2.0}))) == "f32[2, 2] 1 2 1 2");
 }
 
+TEST_CASE("matmul_into: f32 takes the product of 16-bit matrices, and no other dtype of another") {
+  const Tensor y = ones({2, 2}), row = tensor({256.0, 1.0}, bf16).reshape({1, 2}), column = raw::transpose(row, 0, 1);
+  raw::matmul_into(y, column, row, false);
+  raw::matmul_into(y, column, row, true);
+  CHECK(show(y) == "f32[2, 2] 131072 512 512 2");
+  raw::matmul_into(y, tensor({128.0, 0.5}, f16).reshape({2, 1}), row.to(f16), true);
+  CHECK(show(y) == "f32[2, 2] 163840 640 640 2.5");
+  const auto differ = [](const Tensor& to, const Tensor& a, const Tensor& b) {
+    return error_of([&] { raw::matmul_into(to, a, b, false); });
+  };
+  CHECK(differ(ones({2, 2}, f64), column, row) == "matmul: dtypes f64 and bf16 differ; convert one with .to(dtype)");
+  CHECK(differ(ones({2, 2}, bf16), column.to(f32), row.to(f32)) ==
+        "matmul: dtypes bf16 and f32 differ; convert one with .to(dtype)");
+  CHECK(differ(y, column, row.to(f16)) == "matmul: dtypes bf16 and f16 differ; convert one with .to(dtype)");
+}
+
 TEST_CASE("matmul: what does not fit") {
   CHECK(
       error_of([] {
