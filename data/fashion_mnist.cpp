@@ -43,6 +43,7 @@ FashionMnist::FashionMnist(std::string_view split, const FashionMnistOptions& op
   const auto label_file = find_file(folder, prefix + "-labels-idx1-ubyte");
   images_ = load_idx(image_file);
   labels_ = load_idx(label_file);
+  check(images_.numel() > 0, "FashionMnist: ", image_file.string(), " holds no images");
   check(images_.dtype() == u8 && images_.dim() == 3 && images_.size(1) == 28 && images_.size(2) == 28,
         "FashionMnist: ", image_file.string(), ": ", images_.dtype(), " of shape ", images_.shape(),
         ", expects u8 of shape [n, 28, 28]");

@@ -22,7 +22,7 @@ void train(Fabric& fabric, const Flags& flags) {
     fabric.print("epoch ", loader.state().epoch, ": test accuracy ",
                  accuracy(fabric.all_reduce(score(model, test_loader), "sum")));
 
-  while (loader.state().epoch < flags.epochs) {
+  while (loader.state().epoch < flags.epochs && !flags.enough(fabric.global_step())) {
     Progress progress(progress_of(loader, flags.batch_size * fabric.world_size(), fabric.is_global_zero()));
     for (auto [x, y] : loader) {
       optimizer.zero_grad();
@@ -33,10 +33,11 @@ void train(Fabric& fabric, const Flags& flags) {
       progress.step([&] { return loss.item<double>(); });
       if (!flags.log.empty()) fabric.log("loss", fabric.all_reduce(loss), fabric.global_step());
       if (flags.save_every > 0 && fabric.global_step() % flags.save_every == 0) fabric.save(flags.last(), state);
-      if (flags.max_steps > 0 && fabric.global_step() >= flags.max_steps) return;
+      if (flags.enough(fabric.global_step())) break;
     }
-    fabric.print("epoch ", loader.state().epoch, ": test accuracy ",
-                 accuracy(fabric.all_reduce(score(model, test_loader), "sum")));
+    if (loader.state().position == 0)  // of the next epoch: this one has ended
+      fabric.print("epoch ", loader.state().epoch, ": test accuracy ",
+                   accuracy(fabric.all_reduce(score(model, test_loader), "sum")));
     if (!flags.checkpoints.empty()) fabric.save(flags.last(), state);
   }
 }

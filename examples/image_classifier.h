@@ -47,8 +47,9 @@ struct Flags {
     app.add_option("--epochs", epochs)->check(CLI::Range(1, most));
     app.add_option("--batch-size", batch_size, "samples a step and rank")->check(CLI::Range(1, most));
     app.add_option("--lr", lr, "learning rate of AdamW");
-    app.add_option("--lr-end", lr_end, "what it falls to by the end, in a line, as a share of it (1: it stays)");
-    app.add_option("--seed", seed);
+    app.add_option("--lr-end", lr_end, "what it falls to by the end, in a line, as a share of it (1: it stays)")
+        ->check(CLI::Range(0.0, 1.0));
+    app.add_option("--seed", seed)->check(CLI::NonNegativeNumber);
   }
   void add_fabric(CLI::App& app) {
     app.add_option("--devices", devices, "ranks on this machine: auto or a number");
@@ -60,10 +61,11 @@ struct Flags {
         ->check(CLI::Range(0, most))
         ->needs(folder);
     app.add_option("--resume", resume, "checkpoint to go on from");
-    app.add_option("--max-steps", max_steps, "stop after so many steps in all (0: no limit)")
+    app.add_option("--max-steps", max_steps, "stop after so many steps in all, resumed ones too (0: no limit)")
         ->check(CLI::Range(0, most));
     app.add_option("--log", log, "folder for metrics.csv: the loss of every step, the mean over ranks");
   }
+  bool enough(int64_t steps) const { return max_steps > 0 && steps >= max_steps; }
   std::filesystem::path last() const { return std::filesystem::path(checkpoints) / "last.safetensors"; }
   FabricOptions fabric() const {
     FabricOptions options{.accelerator = accelerator, .strategy = strategy, .devices = devices, .precision = precision};

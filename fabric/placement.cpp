@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include <loom/accelerators/accelerator.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -84,7 +85,7 @@ int requested_ranks(const Devices& devices) {
 
 void check_accelerator_name(const std::string& name) {
   check(name == "auto" || name == "cpu" || name == "cuda" || name == "gpu", "unknown accelerator '", name,
-        "'; available: auto, cpu, cuda");
+        "'; available: auto, cpu", device_count(Device::cuda) > 0 ? ", cuda" : "");
 }
 
 void check_launched_ranks(const Devices& devices, int num_nodes, int local_size, int nodes) {

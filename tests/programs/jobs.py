@@ -34,10 +34,10 @@ def words(command, ranks):
     return [*launcher, *map(str, command)]
 
 
-def run(command, ranks=None, **variables):
+def run(command, ranks=None, limit=LIMIT, **variables):
     start = time.monotonic()
     job = subprocess.run(words(command, ranks), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT, env=environment(**variables), timeout=LIMIT, check=False)
+                         stderr=subprocess.STDOUT, env=environment(**variables), timeout=limit, check=False)
     return Job(job.returncode, job.stdout.decode(errors="replace"), time.monotonic() - start)
 
 
