@@ -15,9 +15,8 @@ class Mismatches {
 
   // The state has this key; values without it are refused if it is `needed`, values of another shape always.
   void expect(const std::string& key, const Dims& shape, bool needed);
-  void allow(const std::string& key) { known_.insert(key); }  // whatever its value
-  void refuse_others();                                       // keys neither expected nor allowed
-  std::string text() const;                                   // empty: nothing is wrong
+  void refuse_others();      // keys that are not expected
+  std::string text() const;  // empty: nothing is wrong
 
  private:
   const std::map<std::string, Tensor>& values_;

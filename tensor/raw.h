@@ -15,6 +15,8 @@
 namespace loom::raw {
 
 void check_same_device(std::string_view op, const Tensor& a, const Tensor& b);  // "op: tensors are on cpu and cuda:0"
+void check_same_dtype(std::string_view op, const Tensor& a, const Tensor& b);
+void check_floating(std::string_view op, const Tensor& x);
 
 // Views: same memory, other shape and strides.
 // `offset` counts from the start of the storage, as in PyTorch.

@@ -1,5 +1,5 @@
 // Scaled dot-product attention. The fused kernel keeps the result and a logsumexp of each query; what it does not take
-// (dropout, a mask with a gradient, mixed dtypes) and a backward that is itself recorded are composed of other ops.
+// (dropout, a mask with a gradient) and a backward that is itself recorded are composed of other ops.
 #include <cmath>
 #include <limits>
 
@@ -21,6 +21,9 @@ void check_operands(const Tensor& q, const Tensor& k, const Tensor& v, const Att
   const char* const op = "scaled_dot_product_attention";
   for (const Tensor* const other : {&k, &v, &options.mask})
     if (other->defined()) raw::check_same_device(op, q, *other);
+  raw::check_same_dtype(op, q, k);
+  raw::check_same_dtype(op, q, v);
+  raw::check_floating(op, q);
   const bool fits =
       q.dim() >= 2 && k.dim() >= 2 && v.dim() >= 2 && q.size(-1) == k.size(-1) && k.size(-2) == v.size(-2);
   check(fits, op, ": given q ", q.shape(), ", k ", k.shape(), ", v ", v.shape(),
@@ -92,9 +95,8 @@ Grads FusedAttention::composed(const Tensor& g, const Tensor& q, const Tensor& k
 
 bool can_fuse(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
   const Tensor& mask = options.mask;
-  return options.dropout == 0 && is_floating(q.dtype()) && q.dtype() == k.dtype() && q.dtype() == v.dtype() &&
-         q.device() == k.device() && q.device() == v.device() && q.numel() > 0 && k.numel() > 0 && v.numel() > 0 &&
-         (!mask.defined() || (!recording(mask) && covers(mask, q.size(-2), k.size(-2)) && mask.device() == q.device()));
+  return options.dropout == 0 && q.numel() > 0 && k.numel() > 0 && v.numel() > 0 &&
+         (!mask.defined() || (!recording(mask) && covers(mask, q.size(-2), k.size(-2))));
 }
 
 Dims common_batch(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask) {

@@ -2,6 +2,7 @@
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/norm_dtypes.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -23,7 +24,7 @@ void check_channels(const char* what, const Tensor& t, const Tensor& x) {
   raw::check_same_device("batch_norm", x, t);
   check(t.shape() == Dims{x.size(1)}, "batch_norm: given ", what, " of shape ", t.shape(), " for x of shape ",
         x.shape(), ", expected [", x.size(1), "]");
-  check(is_floating(t.dtype()), "batch_norm: given ", what, " of ", t.dtype(), ", expected a floating dtype");
+  check_norm_dtype("batch_norm", what, t, x);
 }
 
 void check_input(const Tensor& x, const Tensor& mean, const Tensor& var, bool training) {
@@ -95,7 +96,7 @@ Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor&
   Tensor mean, var;
   {
     const NoGrad off;
-    const DType wide = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
+    const DType wide = statistics_dtype(x.dtype());
     const Tensor dense = planes(x);
     // Copies: the running statistics may move on before backward.
     mean = training ? empty({x.size(1)}, {wide, x.device()}) : clone(known_mean.to(wide));

@@ -74,9 +74,13 @@ void check_transposed(const Tensor& x, const Tensor& weight, const Tensor& bias,
   check(o.groups >= 1 && weight.size(0) % o.groups == 0, op, ": given ", weight.size(0), " channels and ", o.groups,
         " groups, expected groups that divide the channels");
   raw::check_same_device(op, x, weight);
-  if (bias.defined())
+  raw::check_same_dtype(op, x, weight);
+  if (bias.defined()) {
     check(bias.dim() == 1 && bias.size(0) == weight.size(1) * o.groups, op, ": given bias of shape ", bias.shape(),
           ", expected [", weight.size(1) * o.groups, "]");
+    raw::check_same_device(op, x, bias);
+    raw::check_same_dtype(op, x, bias);
+  }
   for (const auto& [extra, stride, dilation] : {std::array{o.output_padding.height, o.stride.height, o.dilation.height},
                                                 std::array{o.output_padding.width, o.stride.width, o.dilation.width}})
     check(extra >= 0 && (extra < stride || extra < dilation), op, ": given output_padding ", extra, " with stride ",

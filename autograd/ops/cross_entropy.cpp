@@ -45,7 +45,8 @@ void check_class_options(const char* op, const Tensor& x, const Tensor& target, 
   check(target.dtype() == DType::i64, op, ": given a target of ", target.dtype(), ", expected class indices (i64)",
         op == std::string_view("cross_entropy") ? " or probabilities (floating)" : "");
   check(target.shape() == positions_shape(x.shape()), op, ": given an input of shape ", x.shape(),
-        " and a target of shape ", target.shape(), ", expected a target of shape ", positions_shape(x.shape()));
+        " and class indices (i64) of shape ", target.shape(), ", expected class indices of shape ",
+        positions_shape(x.shape()));
 }
 
 // Class indices per row, what each row weighs (0: ignored), in the dtype that sums are made in.
@@ -130,8 +131,6 @@ Tensor row_losses(const Tensor& input, const Tensor& target, const CrossEntropyO
 }
 
 Tensor of_probabilities(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options) {
-  check(target.shape() == logits.shape(), "cross_entropy: given an input of shape ", logits.shape(),
-        " and probabilities of shape ", target.shape(), ", expected equal shapes");
   check(options.ignore_index < 0, "cross_entropy: given ignore_index ", options.ignore_index,
         " and probabilities, expected class indices with it");
   const int64_t classes = logits.size(logits.dim() == 1 ? 0 : 1);
@@ -157,8 +156,14 @@ Tensor cross_entropy(const Tensor& logits_, const Tensor& target_, const CrossEn
         check(options.label_smoothing >= 0 && options.label_smoothing <= 1, "cross_entropy: given label_smoothing ",
               options.label_smoothing, ", expected a number in [0, 1]");
         if (is_floating(target.dtype())) {
-          const auto loss = [&](const Tensor& x, const Tensor& p) { return of_probabilities(x, p, options); };
-          return in_wide(loss, logits, target);
+          check(target.shape() == logits.shape(), "cross_entropy: given an input of shape ", logits.shape(),
+                " and probabilities (", target.dtype(), ") of shape ", target.shape(),
+                ", expected equal shapes, or class indices (i64)");
+          const auto loss = [&](const Tensor& x, const Tensor& p, const Tensor& of_classes) {
+            options.weight = of_classes;
+            return of_probabilities(x, p, options);
+          };
+          return in_wide(loss, logits, target, weight);
         }
         const Tensor input = as_rows("cross_entropy", logits), positions = reshape(target, {input.size(0)});
         const Tensor losses = row_losses(input, positions, options);

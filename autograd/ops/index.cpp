@@ -85,6 +85,15 @@ void check_devices(const char* op, const Tensor& x, const std::vector<Index>& in
       raw::check_same_device(op, x, **tensor);
 }
 
+// Values with dimensions keep what they are: fractions do not vanish in integers, nor numbers in true and false.
+void check_values(const char* op, const Tensor& x, const Tensor& values) {
+  if (values.dim() == 0) return;
+  raw::check_same_device(op, x, values);
+  const DType from = values.dtype(), to = x.dtype();
+  check((is_floating(to) || !is_floating(from)) && (to != DType::boolean || from == to), op, ": values of ", from,
+        " cannot be stored in ", to, "; convert them with .to(dtype)");
+}
+
 Plan plan(const Tensor& x, const std::vector<Index>& indices) {
   int used = 0, ellipses = 0;
   check_devices("index", x, indices);
@@ -198,7 +207,7 @@ Tensor index(const Tensor& x, const std::vector<Index>& indices) {
 // The same indices, applied to the numbers of x's elements, say where the values go.
 Tensor index_put(const Tensor& x, const std::vector<Index>& indices, const Tensor& values, bool accumulate) {
   check_devices("index_put", x, indices);
-  if (values.dim() > 0) raw::check_same_device("index_put", x, values);
+  check_values("index_put", x, values);
   return speaking_as("index_put", [&] {
     const Tensor numbers = reshape(arange(x.numel(), {DType::i64, x.device()}), x.shape());
     const Tensor at = index(numbers, indices);
@@ -213,7 +222,7 @@ void index_put_into(const Tensor& x, const std::vector<Index>& indices, const Te
     const NoGrad off;
     const Tensor mine = x.detach();
     const Places p = places(mine, indices);
-    if (values.dim() > 0) raw::check_same_device("index_put_", x, values);
+    check_values("index_put_", x, values);
     const Tensor given = values.to(x.dtype());
     const Tensor source = expand(values.storage() == x.storage() ? clone(given) : given, p.shape);
     if (p.table.storage() == x.storage()) return write_places(p, source, accumulate);

@@ -55,10 +55,15 @@ Tensor bmm(const Tensor& a, const Tensor& b) {
 }
 
 Tensor addmm(const Tensor& c_, const Tensor& a_, const Tensor& b_, double beta, double alpha) {
-  return compose_wide(ops::addmm, std::tie(c_, a_, b_), [&](const Tensor& c, const Tensor& a, const Tensor& b) {
+  return compose(ops::addmm, std::tie(c_, a_, b_), [&](const Tensor& c, const Tensor& a, const Tensor& b) {
     raw::check_same_device("addmm", a, b);
+    raw::check_same_dtype("addmm", a, b);
     if (c.dim() > 0 || c.device().kind != Device::cpu) raw::check_same_device("addmm", c, a);
-    return c * beta + mm(a, b) * alpha;
+    if (c.dim() > 0) raw::check_same_dtype("addmm", c, a);
+    const auto sum_with_product = [&](const Tensor& given, const Tensor& left, const Tensor& right) {
+      return given * beta + mm(left, right) * alpha;
+    };
+    return in_wide(sum_with_product, c, a, b);
   });
 }
 

@@ -6,6 +6,7 @@
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/norm_dtypes.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -13,9 +14,6 @@ namespace loom {
 using namespace autograd;
 
 namespace {
-
-// Statistics are kept in f32, in f64 for f64.
-DType statistics_dtype(DType t) { return t == DType::f64 ? DType::f64 : DType::f32; }
 
 View view_or_null(const Tensor& x) { return x.defined() ? View(x) : View(); }
 
@@ -30,16 +28,12 @@ void check_norm_input(const char* op, const Tensor& x, const Dims& shape) {
         ", expected x to end in that shape");
 }
 
-// A kernel takes parameters in x's dtype or in that of the statistics (mixed precision).
 void check_norm_parameter(const char* op, const char* what, const Tensor& parameter, const Dims& shape,
                           const Tensor& x) {
   if (!parameter.defined()) return;
   raw::check_same_device(op, x, parameter);
   check(parameter.shape() == shape, op, ": given ", what, " of shape ", parameter.shape(), ", expected ", shape);
-  const DType wide = statistics_dtype(x.dtype());
-  check(parameter.dtype() == x.dtype() || parameter.dtype() == wide, op, ": given ", what, " of ", parameter.dtype(),
-        " and x of ", x.dtype(), ", expected ", what, " to be ", x.dtype(),
-        wide == x.dtype() ? std::string() : str(" or ", wide));
+  check_norm_dtype(op, what, parameter, x);
 }
 
 // What layer_norm, rms_norm and group_norm share: x as `rows` rows of `columns` elements, each normalised by itself,

@@ -74,6 +74,10 @@ Tensor take_along_dim(const Tensor& x, const Tensor& index, int dim) {
     check(x.dim() == index.dim(), "take_along_dim: given x of shape ", x.shape(), " and index of shape ", index.shape(),
           ", expected equal ranks");
     const int d = normalize_dim("take_along_dim", dim, x.dim());
+    for (int i = 0; i < x.dim(); ++i)
+      check(i == d || x.size(i) == index.size(i) || x.size(i) == 1 || index.size(i) == 1,
+            "take_along_dim: given x of shape ", x.shape(), " and index of shape ", index.shape(),
+            ", expected extents that broadcast at dimension ", i);
     Dims of_x = x.shape(), of_index = index.shape();
     of_x[d] = of_index[d] = 1;
     Dims shape = broadcast_shapes("take_along_dim", of_x, of_index);

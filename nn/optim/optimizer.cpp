@@ -187,9 +187,8 @@ std::string Optimizer::mismatches(const State& values) const {
   for (size_t i = 0; i < groups_.size(); ++i) {
     Group group = groups_[i];  // with the options that would be loaded
     const std::string prefix = str("groups.", i, ".");
-    for (const auto& [name, value] : defaults_) found.expect(prefix + name, {}, true);
-    for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at)
-      found.allow(at->first);
+    for (const char* const name : options_of_schedulers) group.options.emplace(name, 0);
+    for (const auto& [name, value] : group.options) found.expect(prefix + name, {}, defaults_.contains(name));
     take_options(group, values, prefix);
     const std::vector<std::string> names = slots(group);
     for (const NamedTensor& parameter : group.parameters) {
@@ -207,7 +206,8 @@ std::string Optimizer::mismatches(const State& values) const {
 
 void Optimizer::take_options(Group& group, const State& values, const std::string& prefix) {
   for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at)
-    group.options[at->first.substr(prefix.size())] = at->second.item<double>();
+    if (at->second.defined() && at->second.dim() == 0)
+      group.options[at->first.substr(prefix.size())] = at->second.item<double>();
 }
 
 void Optimizer::check_state_dict(const State& values) const {

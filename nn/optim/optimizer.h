@@ -35,6 +35,10 @@ struct Group {
   void set_lr(double lr) { options["lr"] = lr; }
 };
 
+// What schedulers add to a group's options, and so to an optimizer's state.
+inline constexpr const char* options_of_schedulers[] = {"initial_lr", "max_lr", "min_lr", "max_momentum",
+                                                        "base_momentum"};
+
 // What a step reads and writes of a parameter: all of it, or under a sharding strategy this rank's piece.
 struct Piece {
   Tensor value, grad;  // no grad: the parameter is skipped

@@ -26,8 +26,6 @@ Tensor at_least_1d(const Tensor& x);
 
 // Where an op on a and b runs. 0-dimensional CPU tensors go along with any device.
 Device common_device(std::string_view op, const Tensor& a, const Tensor& b);
-void check_same_dtype(std::string_view op, const Tensor& a, const Tensor& b);
-void check_floating(std::string_view op, const Tensor& x);
 void check_index(std::string_view op, const Tensor& index, const Tensor& x);  // i64, on x's device
 
 // The element of a 0-dimensional CPU tensor.

@@ -18,6 +18,8 @@ TEST_CASE("elementwise") {
       {CALL(atan2(f({3}), f({2, 4}))), "atan2: shapes [3] and [2, 4] do not broadcast (dimension 1)"},
       {CALL(bitwise_and(f({2}), f({2}))), "bitwise_and: expects integral or boolean dtypes, got f32 and f32"},
       {CALL(where(f({2}), f({2}), f({2}))), "where: condition must be boolean, got f32"},
+      {CALL(where(zeros({3}, boolean), f({2}), f({2}))), "where: shapes [3] and [2] do not broadcast (dimension 0)"},
+      {CALL(where(zeros({2}, boolean), f({2}), f({3}))), "where: shapes [2] and [3] do not broadcast (dimension 0)"},
       {CALL(masked_fill(f({2}), i({2}), 1.0)), "masked_fill: the mask must be boolean, got i64"},
       {CALL(masked_fill(f({2}), zeros({2}, boolean), f({2}))),
        "masked_fill: the value must be a number or 0-dimensional, got shape [2]"},
@@ -35,6 +37,18 @@ TEST_CASE("elementwise") {
        "sub: not defined for boolean tensors; use logical_xor, or logical_not for the inverse of a mask"},
       {CALL(pow(i({2}), -1)),
        "pow: integers to negative integer powers are not allowed; convert the base with .to(f32)"},
+  });
+}
+
+TEST_CASE("every elementwise op of two tensors names shapes that do not broadcast") {
+  const auto text = [](const char* op) {
+    return str(op, ": shapes [2, 3] and [4, 1, 2] do not broadcast (dimension 2)");
+  };
+  check_all({
+#define BINARY(name, ...) {CALL(name(f({2, 3}), f({4, 1, 2}))), text(#name)},
+#define COMPARE(name, ...) BINARY(name)
+#define BITWISE(name, ...) {CALL(name(i({2, 3}), i({4, 1, 2}))), text(#name)},
+#include <loom/accelerators/elementwise.def>
   });
 }
 
@@ -120,6 +134,17 @@ TEST_CASE("products") {
       {CALL(matmul(f({2, 2, 3}), f({3, 3, 2}))), "matmul: batch: shapes [2] and [3] do not broadcast (dimension 0)"},
       {CALL(matmul(f({2, 3}), zeros({3, 2}, f64))), "matmul: dtypes f32 and f64 differ; convert one with .to(dtype)"},
       {CALL(matmul(i({2, 3}), i({3, 2}))), "matmul: expects a floating dtype, got i64"},
+      {CALL(mm(f({2, 3}), f({2, 3}))),
+       "mm: shapes [2, 3] and [2, 3] do not fit: the last dimension of the first (3) must equal the second-to-last of "
+       "the second (2)"},
+      {CALL(bmm(f({2, 2, 3}), f({1, 3, 2}))),
+       "bmm: expects two batches of matrices, got shapes [2, 2, 3] and [1, 3, 2]"},
+      {CALL(bmm(f({1, 2, 3}), f({1, 2, 3}))),
+       "bmm: shapes [1, 2, 3] and [1, 2, 3] do not fit: the last dimension of the first (3) must equal the "
+       "second-to-last of the second (2)"},
+      {CALL(dot(f({2}), f({3}))),
+       "dot: shapes [2] and [3] do not fit: the last dimension of the first (2) must equal the only one of the second "
+       "(3)"},
       {CALL(mm(f({2, 3}), i({3, 2}))), "mm: dtypes f32 and i64 differ; convert one with .to(dtype)"},
       {CALL(bmm(f({1, 2, 3}), i({1, 3, 2}))), "bmm: dtypes f32 and i64 differ; convert one with .to(dtype)"},
       {CALL(dot(f({2}), i({2}))), "dot: dtypes f32 and i64 differ; convert one with .to(dtype)"},
@@ -158,6 +183,12 @@ TEST_CASE("indexing") {
        "scatter: index of shape [2, 2] exceeds the source of shape [1, 2] at dimension 0"},
       {CALL(scatter_add(f({2, 3}), 0, tensor({{5}}), f({1, 1}))),
        "scatter_add: index 5 is out of range for dimension 0 of size 2"},
+      {CALL(scatter_add(f({2, 3}), 0, i({2}), f({2, 3}))),
+       "scatter_add: index of shape [2] and input of shape [2, 3] differ in rank"},
+      {CALL(take_along_dim(f({2, 3}), i({3, 2}), 0)),
+       "take_along_dim: given x of shape [2, 3] and index of shape [3, 2], expected extents that broadcast at "
+       "dimension "
+       "1"},
       {CALL(take_along_dim(f({2, 3}), i({2}), 0)),
        "take_along_dim: given x of shape [2, 3] and index of shape [2], expected equal ranks"},
       {CALL(embedding(f({2}), f({3, 2}))), "embedding: given an index of f32, expected i64 or i32"},
@@ -168,6 +199,8 @@ TEST_CASE("indexing") {
       {CALL(one_hot(i({0}))), "one_hot: given an empty index, expected the number of classes with it"},
       {CALL(one_hot(tensor({3}), 2)), "one_hot: index 3 is out of range for dimension 1 of size 2"},
       {CALL(masked_select(f({2}), i({2}))), "masked_select: given a mask of i64, expected boolean"},
+      {CALL(masked_select(f({2}), zeros({3}, boolean))),
+       "masked_select: shapes [2] and [3] do not broadcast (dimension 0)"},
       {CALL(f({2, 3}).index({2})), "index: index 2 is out of range for dimension 0 of size 2"},
       {CALL(f({2, 3}).index({0, 0, 0})),
        "index: given indices for 3 dimensions, expected at most 2 (the tensor has shape [2, 3])"},
@@ -184,6 +217,10 @@ TEST_CASE("indexing") {
        "index: shapes [2] and [3] do not broadcast (dimension 0)"},
       {CALL(index_put(f({2, 3}), {Index(tensor({0}))}, f({2}))),
        "index_put: shape [2] does not expand to [1, 3] (dimension 1)"},
+      {CALL(index_put(i({2}), {Index(tensor({0}))}, f({1}))),
+       "index_put: values of f32 cannot be stored in i64; convert them with .to(dtype)"},
+      {CALL(i({2}).index_put_({Index(tensor({0}))}, f({1}))),
+       "index_put_: values of f32 cannot be stored in i64; convert them with .to(dtype)"},
   });
 }
 

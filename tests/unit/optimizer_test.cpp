@@ -141,6 +141,89 @@ TEST_CASE("what does not fit is listed, and nothing changes") {
   CHECK(adam.param_groups()[0].lr() == 1e-3);
 }
 
+namespace {
+
+struct TwoGroups {
+  Parameter p = parameter(ones({2}), 1), q = parameter(ones({3}), 1);
+  Adam adam{std::vector<Group>{{{{"p", p}}, {}}, {{{"q", q}}, {{"lr", 0.5}}}}, {.lr = 0.1}};
+};
+
+// What adam says of a state that `spoil` has changed; checks that it took nothing of it.
+template <class F>
+std::string refusal(Adam& adam, const F& spoil) {
+  State state = adam.state_dict();
+  const auto before = state;
+  state["groups.0.lr"] = full({}, 5, f64);
+  spoil(state);
+  const std::string text = error_of([&] { adam.load_state_dict(state); });
+  CHECK(error_of([&] { adam.check_state_dict(state); }) == text);
+  const State after = adam.state_dict();
+  REQUIRE(after.size() == before.size());
+  for (const auto& [key, value] : before) CHECK_MESSAGE(equal(after.at(key), value), key);
+  return text;
+}
+
+void rename(State& state, const std::string& from, const std::string& to) {
+  auto entry = state.extract(from);
+  REQUIRE(!entry.empty());
+  entry.key() = to;
+  state.insert(std::move(entry));
+}
+
+}  // namespace
+
+TEST_CASE("options of groups: each that is missing, unexpected or mis-shaped is named, and nothing changes") {
+  TwoGroups two;
+  const ExponentialLR schedule(two.adam, 0.5);  // notes initial_lr
+  two.adam.step();
+  const auto said = [&](const auto& spoil) { return refusal(two.adam, spoil); };
+  CHECK(said([](State& s) { rename(s, "groups.0.initial_lr", "groups.0.initial_lrx"); }) ==
+        "Adam::load_state_dict: unexpected keys: groups.0.initial_lrx");
+  CHECK(said([](State& s) { rename(s, "groups.0.amsgrad", "groups.0.amsgradx"); }) ==
+        "Adam::load_state_dict: missing keys: groups.0.amsgrad; unexpected keys: groups.0.amsgradx");
+  CHECK(said([](State& s) { s["groups.1.lr"] = ones({2}); }) ==
+        "Adam::load_state_dict: shapes differ: groups.1.lr is [] here and [2] in the values");
+  CHECK(said([](State& s) { s["groups.1.initial_lr"] = ones({1}); }) ==
+        "Adam::load_state_dict: shapes differ: groups.1.initial_lr is [] here and [1] in the values");
+  CHECK(said([](State& s) {
+          rename(s, "groups.0.amsgrad", "groups.0.");
+          rename(s, "step.q", "step.r");
+          s["groups.1.eps"] = ones({0});
+          s["groups.1.max_lr"] = ones({2, 1});
+          s["exp_avg.p"] = ones({3});
+        }) ==
+        "Adam::load_state_dict: missing keys: groups.0.amsgrad, step.q; unexpected keys: groups.0., step.r; shapes "
+        "differ: exp_avg.p is [2] here and [3] in the values, groups.1.eps is [] here and [0] in the values, "
+        "groups.1.max_lr is [] here and [2, 1] in the values");
+}
+
+TEST_CASE("another number of groups is refused, key by key") {
+  TwoGroups two;
+  Parameter p = parameter(ones({2}), 1), q = parameter(ones({3}), 1);
+  Adam one({{"p", p}, {"q", q}}, {.lr = 0.1});
+  const std::string options =
+      "groups.1.amsgrad, groups.1.beta1, groups.1.beta2, groups.1.eps, groups.1.lr, groups.1.maximize, "
+      "groups.1.weight_decay";
+  CHECK(error_of([&] { one.load_state_dict(two.adam.state_dict()); }) ==
+        "Adam::load_state_dict: unexpected keys: " + options);
+  CHECK(error_of([&] { two.adam.load_state_dict(one.state_dict()); }) ==
+        "Adam::load_state_dict: missing keys: " + options);
+  CHECK(two.adam.param_groups()[1].lr() == 0.5);
+}
+
+TEST_CASE("what schedulers and users note in groups is loaded") {
+  TwoGroups scheduled, bare;
+  const OneCycleLR schedule(scheduled.adam, 0.3, {.total_steps = 9});
+  bare.adam.load_state_dict(scheduled.adam.state_dict());  // its scheduler may be made later
+  for (size_t g = 0; g < 2; ++g) CHECK(bare.adam.param_groups()[g].options == scheduled.adam.param_groups()[g].options);
+  State noted = bare.adam.state_dict();
+  noted["groups.1.mine"] = full({}, 4, f64);
+  CHECK(error_of([&] { bare.adam.load_state_dict(noted); }) == "Adam::load_state_dict: unexpected keys: groups.1.mine");
+  bare.adam.param_groups()[1].options["mine"] = 3;
+  bare.adam.load_state_dict(noted);
+  CHECK(bare.adam.param_groups()[1].option("mine") == 4);
+}
+
 TEST_CASE("the optimizer may be made before the parameters move to another dtype") {
   nn::Linear net(2, 2);
   Adam adam(nn::parameters(net), {.lr = 0.1});

@@ -156,9 +156,11 @@ TEST_CASE("several threads: matrices, attention, recurrence") {
 TEST_CASE("several threads: norms, convolutions, pools") {
   manual_seed(7);
   const Tensor x = randn({16, 24, 14, 15}), w24 = randn({24}), b24 = randn({24});
-  for (const DType dtype : {f32, f64, bf16})
-    check_threads("batch_norm", {x.to(dtype), w24, b24},
+  for (const DType dtype : {f32, f64, bf16}) {
+    const DType wide = dtype == f64 ? f64 : f32;
+    check_threads("batch_norm", {x.to(dtype), w24.to(wide), b24.to(wide)},
                   [](const Tensors& t) { return Tensors{batch_norm(t[0], {}, {}, t[1], t[2], true)}; });
+  }
   check_threads("batch_norm of rows", {randn({3000, 24}), w24, b24},
                 [](const Tensors& t) { return Tensors{batch_norm(t[0], {}, {}, t[1], t[2], true)}; });
   check_threads("batch_norm, evaluation", {x, w24, b24, randn({24}), rand({24})},
