@@ -46,18 +46,13 @@ void Recurrent::reset_parameters() const {
 
 std::pair<Tensor, Recurrent::States> Recurrent::run_direction(const Tensor& x, const States& states, const Weights& w,
                                                               bool reverse) const {
-  // 16-bit layers step in f32: what is rounded at each step adds up over the sequence.
-  const DType wide = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
-  const auto widened = [wide](const Tensor& t) { return t.defined() ? t.to(wide) : t; };
   // Of all steps in one product. A GRU's biases enter in different places; elsewhere their sum does.
   const bool together = cell_ != RecurrentCell::gru && w.bias_ih.defined();
   const Tensor gates = linear(x, w.ih, together ? w.bias_ih + w.bias_hh : Tensor(w.bias_ih));
-  const Tensor bias_hh = together ? Tensor() : widened(w.bias_hh);
-  const auto [y, c] = recurrent_steps(cell_, widened(gates), widened(w.hh), bias_hh, widened(states[0]),
-                                      states.size() > 1 ? widened(states[1]) : Tensor(), reverse);
-  const Tensor output = y.to(x.dtype());
+  const auto [output, c] = recurrent_steps(cell_, gates, w.hh, together ? Tensor() : Tensor(w.bias_hh), states[0],
+                                           states.size() > 1 ? states[1] : Tensor(), reverse);
   States last{select(output, 0, reverse ? 0 : output.size(0) - 1)};
-  if (c.defined()) last.push_back(c.to(x.dtype()));
+  if (c.defined()) last.push_back(c);
   return {output, last};
 }
 

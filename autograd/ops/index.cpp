@@ -3,12 +3,15 @@
 // Positions, slices and new axes make a view. Tensors of positions are then broadcast together and select elements of
 // the dimensions that they stand at; where these adjoin, the broadcast dimensions take their place, else they come
 // first. (As in PyTorch, and unlike NumPy, plain positions do not count as tensors here.)
+#include <loom/autograd/compose.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/ops.h>
 #include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
+
+using namespace autograd;
 
 namespace {
 
@@ -205,10 +208,10 @@ Tensor index(const Tensor& x, const std::vector<Index>& indices) {
 }
 
 // The same indices, applied to the numbers of x's elements, say where the values go.
-Tensor index_put(const Tensor& x, const std::vector<Index>& indices, const Tensor& values, bool accumulate) {
-  check_devices("index_put", x, indices);
-  check_values("index_put", x, values);
-  return speaking_as("index_put", [&] {
+Tensor index_put(const Tensor& x_, const std::vector<Index>& indices, const Tensor& values_, bool accumulate) {
+  check_devices("index_put", x_, indices);
+  check_values("index_put", x_, values_);
+  return compose(ops::index_put, std::tie(x_, values_), [&](const Tensor& x, const Tensor& values) {
     const Tensor numbers = reshape(arange(x.numel(), {DType::i64, x.device()}), x.shape());
     const Tensor at = index(numbers, indices);
     const Tensor source = reshape(expand(values.to(x.dtype()), at.shape()), {at.numel()});

@@ -1,7 +1,9 @@
 // Recurrent layers' steps as one op: a product and one pass over the gates each, and in backward one product for the
-// gradient of the weights of all steps. A backward that is itself recorded is composed of other ops.
+// gradient of the weights of all steps. A backward that is itself recorded is composed of other ops. Operands of 16
+// bits are stepped through in f32, as what is rounded at each step adds up over the sequence; results are rounded once.
 #include <loom/autograd/ops/recurrent.h>
 
+#include <loom/autograd/compose.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
@@ -16,6 +18,12 @@ namespace {
 
 // What the kernel keeps of each step for its gradient, in units of H.
 int64_t kept_parts(RecurrentCell cell) { return cell == RecurrentCell::lstm || cell == RecurrentCell::gru ? 4 : 0; }
+
+// wide() without a graph.
+Tensor widened(const Tensor& x) { return x.defined() && is_half(x.dtype()) ? raw::cast(x, DType::f32) : x; }
+
+// x itself where it has the dtype already, as a handle of its own: the graph holds x, so x must not hold its node.
+Tensor rounded(const Tensor& x, DType dtype) { return x.dtype() == dtype ? raw::alias(x) : raw::cast(x, dtype); }
 
 View view_or_null(const Tensor& x) { return x.defined() ? View(x) : View(); }
 
@@ -52,8 +60,7 @@ void check_operands(const Steps& s, const Tensor& gates, const Tensor& w_hh, con
             (!lstm || c_0.shape() == state),
         op, ": given gates ", gates.shape(), ", w_hh ", w_hh.shape(), " and a state ", h_0.shape(),
         ", expected [T, N, G * H], [G * H, H] and [N, H]");
-  check(gates.dtype() == DType::f32 || gates.dtype() == DType::f64, op, ": given gates of ", gates.dtype(),
-        ", expected f32 or f64");
+  check(is_floating(gates.dtype()), op, ": given gates of ", gates.dtype(), ", expected a floating dtype");
   for (const Tensor* x : {&w_hh, &b_hh, &h_0, &c_0}) {
     if (!x->defined()) continue;
     raw::check_same_device(op, gates, *x);
@@ -62,7 +69,7 @@ void check_operands(const Steps& s, const Tensor& gates, const Tensor& w_hh, con
   }
 }
 
-// Everything of a forward pass that its backward reads.
+// Everything of a forward pass that its backward reads, in f32 or f64.
 struct Pass {
   Tensor h_0, c_0, w_hh;
   Tensor y, c, kept;  // [T, N, H], [T, N, H] (lstm), [T, N, parts * H]
@@ -249,27 +256,31 @@ std::pair<Tensor, Tensor> recurrent_steps(RecurrentCell cell, const Tensor& gate
         ", w_hh ", w_hh.shape(), " and a state ", h_0.shape(), ", expected [T, N, G * H], [G * H, H] and [N, H]");
   const Steps s{cell, reverse, gates.size(0), gates.size(1), h_0.size(1), gates.size(2)};
   check_operands(s, gates, w_hh, b_hh, h_0, c_0);
-  const TensorOptions like(gates.dtype(), gates.device());
-  const Dims shape{s.steps, s.rows, s.hidden};
   const bool lstm = cell == RecurrentCell::lstm;
-  Pass pass{raw::contiguous(h_0), lstm ? raw::contiguous(c_0) : Tensor(), w_hh,
-            empty(shape, like),   lstm ? empty(shape, like) : Tensor(),   {}};
+  const DType dtype = gates.dtype();
+  Pass pass{raw::contiguous(widened(h_0)), lstm ? raw::contiguous(widened(c_0)) : Tensor(), widened(w_hh), {}, {}, {}};
+  const TensorOptions like(pass.w_hh.dtype(), gates.device());
+  const Dims shape{s.steps, s.rows, s.hidden};
+  pass.y = empty(shape, like);
+  if (lstm) pass.c = empty(shape, like);
   if (kept_parts(cell) > 0) pass.kept = empty({s.steps, s.rows, kept_parts(cell) * s.hidden}, like);
-  if (s.rows > 0) forward(s, raw::contiguous(gates), b_hh, pass);
-  const Tensor y = raw::alias(pass.y);  // the graph holds the pass, so it must not hold its own node
-  const Tensor c_n = lstm ? raw::select(pass.c, 0, s.position(s.steps - 1)) : Tensor();
+  if (s.rows > 0) forward(s, raw::contiguous(widened(gates)), widened(b_hh), pass);
+  const Tensor y = rounded(pass.y, dtype);
+  const Tensor c_n = lstm ? rounded(raw::select(pass.c, 0, s.position(s.steps - 1)), dtype) : Tensor();
   const Tensor outputs[] = {y, c_n};
-  record_outputs(ops::recurrent_steps, std::span(outputs, lstm ? 2 : 1), Inputs{gates, w_hh, b_hh, h_0, c_0},
-                 [s, pass, y_kept = save(pass.y), c_kept = save(pass.c), gates = save(gates), w_hh = save(w_hh),
-                  b_hh = save(b_hh), h_0 = save(h_0), c_0 = save(c_0)](std::span<const Tensor> g, const Needs&) {
-                   y_kept();  // nor the results written to meanwhile
-                   c_kept();
-                   const Tensor dc_n = g.size() > 1 ? g[1] : Tensor();
-                   if (context().grad_mode || s.rows == 0)
-                     return composed(s, g[0], dc_n, {gates(), w_hh(), b_hh(), h_0(), c_0()});
-                   w_hh();  // not written to meanwhile
-                   return backward(s, g[0].defined() ? raw::contiguous(g[0]) : g[0], dc_n, pass, b_hh().defined());
-                 });
+  record_outputs(
+      ops::recurrent_steps, std::span(outputs, lstm ? 2 : 1), Inputs{gates, w_hh, b_hh, h_0, c_0},
+      [s, pass, y_kept = save(pass.y), c_kept = save(pass.c), gates = save(gates), w_hh = save(w_hh), b_hh = save(b_hh),
+       h_0 = save(h_0), c_0 = save(c_0)](std::span<const Tensor> g, const Needs&) {
+        y_kept();  // nor the results written to meanwhile
+        c_kept();
+        const Tensor dc_n = g.size() > 1 ? wide(g[1]) : Tensor();
+        if (context().grad_mode || s.rows == 0)
+          return composed(s, wide(g[0]), dc_n, {wide(gates()), wide(w_hh()), wide(b_hh()), wide(h_0()), wide(c_0())});
+        w_hh();  // not written to meanwhile
+        const Tensor dy = widened(g[0]);
+        return backward(s, dy.defined() ? raw::contiguous(dy) : dy, dc_n, pass, b_hh().defined());
+      });
   return {y, c_n};
 }
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import array_cases
+import autocast_cases
 import cases
 import dtype_cases
 import elementwise_cases
@@ -147,6 +148,7 @@ def training():
 PARTS = {
     "operators": lambda: operators("operators", operator_cases.operators()),
     "arrays": lambda: operators("arrays", array_cases.arrays()),
+    "autocast": lambda: save("autocast", autocast_cases.autocasts()),
     "dtypes": lambda: save("dtypes", dtype_cases.dtypes()),
     "elementwise": lambda: save("elementwise", elementwise_cases.elementwise()),
     "layers": layers,

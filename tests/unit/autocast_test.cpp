@@ -43,6 +43,8 @@ TEST_CASE("each op runs in the dtype of its class") {
   CHECK((y + 1.0).dtype() == bf16);
   CHECK((y * tensor({2.0}, f32)[0]).dtype() == bf16);  // a number
   CHECK(cat({y, randn({3, 5})}).dtype() == f32);
+  CHECK(index_put(y, {1}, randn({5})).dtype() == f32);
+  CHECK(index_put(y, {1}, tensor({2.0}, f32)[0]).dtype() == bf16);
   CHECK(matmul(exact, exact).dtype() == f64);
   CHECK(softmax(exact, 0).dtype() == f64);
   CHECK(sum(whole).dtype() == i64);

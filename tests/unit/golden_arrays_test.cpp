@@ -347,6 +347,8 @@ const std::vector<Case> in_place = {
 
 }  // namespace
 
+golden::Groups golden::array_cases() { return {views, positions, indexing, reductions(), order(), in_place}; }
+
 TEST_CASE("views, positions, reductions and order are PyTorch's, their gradients too") {
-  golden::check_cases("arrays", {views, positions, indexing, reductions(), order(), in_place});
+  golden::check_cases("arrays", golden::array_cases());
 }

@@ -19,7 +19,12 @@ struct Results : Args {
 };
 
 // "op/what" and the call.
-using Case = std::pair<std::string, std::function<Results(const Args&)>>;
+using Call = std::function<Results(const Args&)>;
+using Case = std::pair<std::string, Call>;
+using Groups = std::vector<std::vector<Case>>;
+
+Groups operator_cases();  // golden_operators_test.cpp
+Groups array_cases();     // golden_arrays_test.cpp
 
 // Results and gradients. Floating ones have the dtype of the floating inputs, others the dtype of PyTorch's.
 inline void check_case(const Tensors& expected, const Case& test, DType dtype) {
@@ -43,7 +48,7 @@ inline void check_case(const Tensors& expected, const Case& test, DType dtype) {
 }
 
 // All cases of a file, in f64 and f32.
-inline void check_cases(const std::string& file_name, const std::vector<std::vector<Case>>& groups) {
+inline void check_cases(const std::string& file_name, const Groups& groups) {
   std::set<std::string> names;
   for (const auto& group : groups)
     for (const Case& test : group) {

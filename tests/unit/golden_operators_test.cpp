@@ -209,7 +209,8 @@ const std::vector<Case> distances = {
 
 }  // namespace
 
-TEST_CASE("operators and their gradients are PyTorch's") {
-  golden::check_cases("operators",
-                      {linear_algebra, attention, convolutions, pools, normalisations, classification, distances});
+golden::Groups golden::operator_cases() {
+  return {linear_algebra, attention, convolutions, pools, normalisations, classification, distances};
 }
+
+TEST_CASE("operators and their gradients are PyTorch's") { golden::check_cases("operators", golden::operator_cases()); }

@@ -19,7 +19,7 @@ TEST_CASE("recurrent steps") {
        "recurrent_steps: given gates [3, 2, 5], w_hh [4, 4] and a state [2, 4], expected [T, N, G * H], [G * H, H] and "
        "[N, H]"},
       {CALL(steps(zeros({3, 2, 4}, i64), zeros({4, 4}, i64), zeros({2, 4}, i64))),
-       "recurrent_steps: given gates of i64, expected f32 or f64"},
+       "recurrent_steps: given gates of i64, expected a floating dtype"},
       {CALL(steps(f({3, 2, 4}), zeros({4, 4}, f64), f({2, 4}))),
        "recurrent_steps: dtypes f32 and f64 differ; convert one with .to(dtype)"},
   });

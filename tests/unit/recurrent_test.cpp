@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What golden_layers_test.cpp does not see of RNN, GRU and LSTM: names, shapes, splitting a sequence, messages.
+#include <loom/autograd/engine.h>
 #include <loom/autograd/ops.h>
 #include <loom/nn/recurrent.h>
 
@@ -71,6 +72,31 @@ TEST_CASE("wide layers give what single steps in double give") {
           CHECK(allclose(wide(y[t]), h, 1e-5, 2e-6));
         }
       }
+}
+
+TEST_CASE("second gradients in 16 bits are near those in f32") {
+  for (const auto& [cell, gates] :
+       {std::pair{RecurrentCell::tanh, 1}, {RecurrentCell::gru, 3}, {RecurrentCell::lstm, 4}}) {
+    const std::vector<Tensor> values{randn({3, 2, gates * 4}, bf16), randn({gates * 4, 4}, bf16),
+                                     randn({gates * 4}, bf16), randn({2, 4}, bf16), randn({2, 4}, bf16)};
+    const auto penalty = [&, cell = cell](DType dtype) {
+      std::vector<Tensor> x;
+      for (const Tensor& v : values) x.push_back(v.to(dtype).clone().requires_grad_());
+      const bool lstm = cell == RecurrentCell::lstm;
+      const auto [y, c_n] = recurrent_steps(cell, x[0], x[1], x[2], x[3], lstm ? x[4] : Tensor(), false);
+      CHECK(y.dtype() == dtype);
+      const Tensor total = sum(square(y.to(f32))) + (lstm ? sum(square(c_n.to(f32))) : Tensor(0.0));
+      Tensor steepness;
+      for (const Tensor& g : grad(std::vector{total}, std::vector{x[0], x[1], x[2], x[3]}, {}, {.create_graph = true}))
+        steepness = steepness.defined() ? steepness + sum(square(g.to(f32))) : sum(square(g.to(f32)));
+      const Tensor second = grad(steepness, x[1]);
+      CHECK(second.dtype() == dtype);
+      return second.to(f32);
+    };
+    const Tensor exact = penalty(f32);
+    for (const DType dtype : {bf16, f16})
+      CHECK(norm(penalty(dtype) - exact).item<double>() < 0.03 * norm(exact).item<double>());
+  }
 }
 
 TEST_CASE("the last output is the last state; backwards it is the first") {
