@@ -402,8 +402,8 @@ def checkpoints_are_of_one_run(program, folder):
     succeeds(run([*command, "--data", other, "--vocab", vocabulary, "--resume", path]))  # another text, the same tokens
     vocabulary = write_vocabulary(folder, ("th", "the", " the", "in", "er", " w", "wo", " wo", "rd", " wor"))
     fails(run([*command, "--data", data, "--vocab", vocabulary, "--resume", path]),
-          f"{wrong}--vocab is a file of 267 tokens with the hash {ours} in the checkpoint and a file of 267 tokens with "
-          "the hash ")
+          f"{wrong}--vocab is a file of 267 tokens with the hash {ours} in the checkpoint and a file of 267 tokens "
+          "with the hash ")
 
 
 def broken_models_do_not_write(program, folder):
