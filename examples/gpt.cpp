@@ -5,7 +5,6 @@
 #include "gpt.h"
 
 #include <cmath>
-#include <filesystem>
 #include <optional>
 
 #include <loom/data/token_blocks.h>
@@ -15,9 +14,11 @@
 #include <loom/nn/optim/decay.h>
 
 #include "gpt_flags.h"
+#include "gpt_identity.h"
 #include "gpt_sample.h"
 #include "gpt_text.h"
 #include "gpt_weights.h"
+#include "outputs.h"
 
 using namespace loom;
 
@@ -78,14 +79,21 @@ double validation_loss(Fabric& fabric, Model& model, const Blocks& blocks, int64
   return fabric.all_reduce(sum, "sum") / fabric.all_reduce(count, "sum");
 }
 
-// What the model writes after the prompt.
+// Whatever can be wrong with where the run will write is wrong now rather than then.
+void check_outputs(Fabric& fabric, const GptFlags& flags) {
+  if (!flags.checkpoints.empty()) check_checkpoint_writable(fabric, flags.checkpoint());
+  if (!flags.save_weights.empty()) check_writable(fabric, "--save-weights", flags.save_weights);
+  if (!flags.log.empty()) check_log_writable(fabric, flags.log);
+}
+
+// What the model writes after the prompt, or else after the token that texts begin after.
 template <class Model>
-std::string written(Model& model, const Vocabulary& vocabulary, const GptFlags& flags) {
-  std::vector<int64_t> tokens = {vocabulary.start()};
-  if (!flags.prompt.empty()) tokens = vocabulary.encode(flags.prompt).to_vector<int64_t>();
+std::string written(Model& model, const Vocabulary& vocabulary, std::vector<int64_t> prompt, const GptFlags& flags) {
+  const bool none = prompt.empty();
+  if (none) prompt = {vocabulary.start()};
   nn::eval(model);
-  tokens = generate(model, tokens, {flags.sample, flags.top_k, flags.temperature, flags.seed});
-  return vocabulary.decode(std::span(tokens).subspan(flags.prompt.empty() ? 1 : 0));
+  const auto tokens = generate(model, std::move(prompt), {flags.sample, flags.top_k, flags.temperature, flags.seed});
+  return vocabulary.decode(std::span(tokens).subspan(none ? 1 : 0));
 }
 
 // The gradients of a step, from as many batches as are accumulated; returns this rank's loss.
@@ -103,9 +111,11 @@ Tensor accumulate(Fabric& fabric, const Model& model, Batches& batches, int64_t 
 }
 
 void train(Fabric& fabric, const GptFlags& flags) {
-  seed_everything(flags.seed);
   GptConfig config = flags.config();
+  check_outputs(fabric, flags);
+  seed_everything(flags.seed);
   const Corpus corpus = load_corpus(flags.data, flags.vocab, config.block_size);
+  const std::vector<int64_t> prompt = tokens_of_prompt(corpus.vocabulary, flags.prompt);
   config.vocabulary = corpus.vocabulary.size();
   Gpt net(config);
   if (!flags.init.empty()) load_gpt2(net, flags.init);
@@ -120,13 +130,15 @@ void train(Fabric& fabric, const GptFlags& flags) {
   const auto validation =
       spread(data::TokenBlocks(corpus.validation, config.block_size), flags.eval_batches * blocks_per_step);
 
-  const auto checkpoint = std::filesystem::path(flags.checkpoints) / "last.safetensors";
-  const State state = {{"model", model}, {"optimizer", optimizer}, {"schedule", schedule}};
+  const State state = {{"identity", identity_of(config, corpus.vocabulary)},
+                       {"model", model},
+                       {"optimizer", optimizer},
+                       {"schedule", schedule}};
   if (!flags.resume.empty()) fabric.load(flags.resume, state);
   const auto validate = [&, &model = model] {
     const double loss = validation_loss(fabric, model, validation, flags.batch_size);
     fabric.log("validation_loss", loss, fabric.global_step());
-    if (!flags.checkpoints.empty()) fabric.save(checkpoint, state);
+    if (!flags.checkpoints.empty()) fabric.save(flags.checkpoint(), state);
     return str("step ", fabric.global_step(), ": validation loss ", std::round(loss * 1e4) / 1e4);
   };
 
@@ -159,13 +171,13 @@ void train(Fabric& fabric, const GptFlags& flags) {
       if (!last && flags.eval_every > 0 && step % flags.eval_every == 0)
         progress.between(validate);
       else if (!last && flags.save_every > 0 && step % flags.save_every == 0)
-        fabric.save(checkpoint, state);
+        fabric.save(flags.checkpoint(), state);
       if (flags.max_steps > 0 && step >= flags.max_steps) return;
     }
   }
   fabric.print(validate());
   if (!flags.save_weights.empty()) save_gpt2(fabric, model, flags.save_weights);
-  if (flags.sample > 0) fabric.print(written(model, corpus.vocabulary, flags));
+  if (flags.sample > 0) fabric.print(written(model, corpus.vocabulary, prompt, flags));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <filesystem>
 #include <numbers>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 
 #include <loom/loom.h>
 
+#include "flag_checks.h"
 #include "gpt.h"
 
 namespace loom {
@@ -59,13 +61,15 @@ struct GptFlags {
                 .dropout = dropout,
                 .checkpoint_activations = checkpoint_activations};
     check(c.n_embd % c.n_head == 0, "--n-embd ", c.n_embd, " is not a multiple of --n-head ", c.n_head);
+    check(!min_lr || *min_lr <= peak_lr(), "--min-lr ", min_lr.value_or(0), " is more than the peak rate ", peak_lr());
     return c;
   }
+  std::filesystem::path checkpoint() const { return std::filesystem::path(checkpoints) / "last.safetensors"; }
   double peak_lr() const { return lr.value_or(chosen().lr); }
   // Of the peak rate, at a step: up to 1 in a line, down along a cosine.
   double schedule(int64_t step) const {
     if (step < warmup) return static_cast<double>(step + 1) / static_cast<double>(warmup + 1);
-    const double least = min_lr ? *min_lr / peak_lr() : 0.1;
+    const double least = min_lr && peak_lr() > 0 ? *min_lr / peak_lr() : 0.1;
     const double way = static_cast<double>(step - warmup) / static_cast<double>(std::max<int64_t>(1, steps - warmup));
     return least + (1 - least) * (1 + std::cos(std::numbers::pi * std::min(1.0, way))) / 2;
   }
@@ -88,7 +92,7 @@ inline void GptFlags::add_to(CLI::App& app) {
   count("--n-head", n_head, "instead of the size's", 1);
   count("--n-embd", n_embd, "instead of the size's", 1);
   count("--block-size", block_size, "tokens that a prediction can look back on, instead of the size's", 1);
-  app.add_option("--dropout", dropout)->check(CLI::Range(0.0, 1.0));
+  app.add_option("--dropout", dropout)->check(number(0, 1));
   app.add_flag("--checkpoint-activations", checkpoint_activations, "less memory, a third more time");
   auto* weights = app.add_option("--init", init, "weights to begin with: Hugging Face's model.safetensors of a GPT-2");
 
@@ -96,11 +100,11 @@ inline void GptFlags::add_to(CLI::App& app) {
   count("--max-steps", max_steps, "stop after so many, as if interrupted (0: no limit)", 0);
   count("--batch-size", batch_size, "blocks a step, rank and accumulation", 1);
   count("--accumulate", accumulate, "batches whose gradients make a step", 1);
-  app.add_option("--lr", lr, "peak learning rate of AdamW, instead of the size's");
+  app.add_option("--lr", lr, "peak learning rate of AdamW, instead of the size's")->check(number());
   count("--warmup", warmup, "steps up to it", 0);
-  app.add_option("--min-lr", min_lr, "rate of the last step (without: a tenth of the peak)");
-  app.add_option("--weight-decay", weight_decay, "of matrices; biases and norms have none");
-  app.add_option("--clip", clip, "largest norm of the gradients (0: none)")->check(CLI::NonNegativeNumber);
+  app.add_option("--min-lr", min_lr, "rate of the last step (without: a tenth of the peak)")->check(number());
+  app.add_option("--weight-decay", weight_decay, "of matrices; biases and norms have none")->check(number());
+  app.add_option("--clip", clip, "largest norm of the gradients (0: none)")->check(number());
   app.add_option("--seed", seed);
 
   count("--eval-every", eval_every, "steps between validations (0: only after the last)", 0);
@@ -114,7 +118,7 @@ inline void GptFlags::add_to(CLI::App& app) {
 
   count("--sample", sample, "tokens to write at the end", 0);
   app.add_option("--prompt", prompt, "text that they follow");
-  app.add_option("--temperature", temperature, "0: always the most likely token")->check(CLI::NonNegativeNumber);
+  app.add_option("--temperature", temperature, "0: always the most likely token")->check(number());
   count("--top-k", top_k, "draw among so many likely tokens (0: all)", 0);
 
   app.add_option("--devices", devices, "ranks on this machine: auto or a number");

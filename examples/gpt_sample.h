@@ -23,6 +23,8 @@ struct SampleOptions {
 
 // `at` in [0, 1) chooses.
 inline int64_t choose(std::vector<double> scores, const SampleOptions& options, double at) {
+  check(std::ranges::all_of(scores, [](double s) { return std::isfinite(s); }),
+        "cannot write: the model's scores are not finite");
   const auto most = std::max_element(scores.begin(), scores.end());
   if (options.temperature == 0) return most - scores.begin();
   const double highest = *most;
@@ -35,7 +37,6 @@ inline int64_t choose(std::vector<double> scores, const SampleOptions& options, 
   for (double& s : scores) s = s < least ? 0 : std::exp((s - highest) / options.temperature);
   std::partial_sum(scores.begin(), scores.end(), scores.begin());
   const double sum = scores.back();
-  check(std::isfinite(sum), "cannot write: the model's scores are not finite");
   return std::upper_bound(scores.begin(), scores.end(), std::min(at * sum, std::nextafter(sum, 0.0))) - scores.begin();
 }
 

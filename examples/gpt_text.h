@@ -34,6 +34,17 @@ inline std::string read_corpus(const std::string& file) {
   return data::read_text(file);
 }
 
+// FNV-1a of the texts, each with its length.
+inline uint64_t hash_of(const std::vector<std::string>& texts) {
+  uint64_t hash = 0xCBF29CE484222325;
+  const auto add = [&](uint64_t byte) { hash = (hash ^ byte) * 0x100000001B3; };
+  for (const std::string& text : texts) {
+    for (size_t length = text.size(), i = 0; i < sizeof(length); ++i) add(length >> 8 * i & 0xFF);
+    for (const char c : text) add(static_cast<uint8_t>(c));
+  }
+  return hash;
+}
+
 // Characters, or GPT-2's tokens by a .tiktoken file.
 class Vocabulary {
  public:
@@ -49,6 +60,17 @@ class Vocabulary {
   std::string decode(std::span<const int64_t> tokens) const {
     return std::visit([&](const auto& v) { return v.decode(tokens); }, tokens_);
   }
+  // What tells these tokens from others: their kind, and the characters, all in a row, where tokens are characters.
+  std::string kind() const {
+    const auto* pairs = std::get_if<data::BytePairVocabulary>(&tokens_);
+    return pairs == nullptr ? "none" : str("a file of ", size(), " tokens with the hash ", hash_of(pairs->tokens()));
+  }
+  std::string alphabet() const {
+    std::string out;
+    if (const auto* characters = std::get_if<data::CharVocabulary>(&tokens_))
+      for (const std::string& c : characters->characters()) out += c;
+    return out;
+  }
   // What a text begins after: the end of another, or of a line.
   int64_t start() const {
     if (const auto* pairs = std::get_if<data::BytePairVocabulary>(&tokens_)) return pairs->end_of_text_token();
@@ -61,6 +83,14 @@ class Vocabulary {
   using Either = std::variant<data::CharVocabulary, data::BytePairVocabulary>;
   Either tokens_;
 };
+
+inline std::vector<int64_t> tokens_of_prompt(const Vocabulary& vocabulary, const std::string& prompt) {
+  try {
+    return vocabulary.encode(prompt).to_vector<int64_t>();
+  } catch (const Error& error) {
+    fail("--prompt: ", error.what());
+  }
+}
 
 // The first nine tenths train, the rest validates.
 struct Corpus {

@@ -3,11 +3,15 @@
 // image_classifier_plain.cpp is the same program without Fabric.
 #include "image_classifier.h"
 
+#include "outputs.h"
+
 using namespace loom;
 
 namespace {
 
 void train(Fabric& fabric, const Flags& flags) {
+  if (!flags.checkpoints.empty()) check_checkpoint_writable(fabric, flags.last());
+  if (!flags.log.empty()) check_log_writable(fabric, flags.log);
   seed_everything(flags.seed);
   Classifier net;
   optim::AdamW adamw(nn::parameters(net), {.lr = flags.lr});

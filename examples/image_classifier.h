@@ -13,6 +13,8 @@
 #include <loom/nn/optim/adam.h>
 #include <loom/nn/optim/decay.h>
 
+#include "flag_checks.h"
+
 namespace loom {
 
 // 28 x 28 grey images to the scores of 10 classes; 421,642 parameters.
@@ -46,9 +48,9 @@ struct Flags {
     app.add_option("--data", data, "folder with the four Fashion-MNIST files");
     app.add_option("--epochs", epochs)->check(CLI::Range(1, most));
     app.add_option("--batch-size", batch_size, "samples a step and rank")->check(CLI::Range(1, most));
-    app.add_option("--lr", lr, "learning rate of AdamW");
+    app.add_option("--lr", lr, "learning rate of AdamW")->check(number());
     app.add_option("--lr-end", lr_end, "what it falls to by the end, in a line, as a share of it (1: it stays)")
-        ->check(CLI::Range(0.0, 1.0));
+        ->check(number());
     app.add_option("--seed", seed)->check(CLI::NonNegativeNumber);
   }
   void add_fabric(CLI::App& app) {

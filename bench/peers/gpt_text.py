@@ -105,7 +105,8 @@ def split(text, characters):
 def validation_loss(net, tokens, block, blocks):
     """Over some of the blocks, evenly spread; None: all."""
     count = (len(tokens) - 1) // block
-    begins = [i * count // (blocks or count) * block for i in range(min(blocks or count, count))]
+    used = min(blocks or count, count)
+    begins = [i * count // used * block for i in range(used)]
     total = 0.0
     for at in range(0, len(begins), 16):
         part = begins[at:at + 16]
@@ -152,6 +153,26 @@ def written(net, tokens, count, block):
     return tokens
 
 
+def training(net, train, batch, steps, seed):
+    """Trains, and yields after each step its number and loss."""
+    block = len(net.wpe.weight)
+    matrices = [p for p in net.parameters() if p.dim() >= 2]
+    others = [p for p in net.parameters() if p.dim() < 2]
+    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": DECAY}, {"params": others, "weight_decay": 0}],
+                                  lr=PEAK, betas=(0.9, 0.95), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
+    for step in range(1, steps + 1):
+        begins = [block_begin(seed, (step - 1) * batch + i, len(train) - block) for i in range(batch)]
+        x, y = (torch.stack([train[b + shift:b + shift + block] for b in begins]) for shift in (0, 1))
+        optimizer.zero_grad()
+        loss = loss_of(net, x, y)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+        optimizer.step()
+        schedule.step()
+        yield step, loss.item()
+
+
 def main():
     given = dict(word.split("=", 1) for word in sys.argv[1:])
     batch, steps, seed = (int(given.get(key, value)) for key, value in (("batch", 16), ("steps", 2000), ("seed", 42)))
@@ -164,24 +185,11 @@ def main():
     net = gpt_of(fixture.load(given["weights"]), int(given.get("heads", 4)))
     block = len(net.wpe.weight)
 
-    matrices = [p for p in net.parameters() if p.dim() >= 2]
-    others = [p for p in net.parameters() if p.dim() < 2]
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": DECAY}, {"params": others, "weight_decay": 0}],
-                                  lr=PEAK, betas=(0.9, 0.95), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
     start = time.monotonic()
-    for step in range(1, steps + 1):
-        begins = [block_begin(seed, (step - 1) * batch + i, len(train) - block) for i in range(batch)]
-        x, y = (torch.stack([train[b + shift:b + shift + block] for b in begins]) for shift in (0, 1))
-        optimizer.zero_grad()
-        loss = loss_of(net, x, y)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
-        optimizer.step()
-        schedule.step()
+    for step, loss in training(net, train, batch, steps, seed):
         if step <= 10 or step % every == 0:
             seconds = time.monotonic() - start
-            print(f"step {step}: loss {loss.item():.6f}, {step * batch * block / seconds:.0f} tokens/s", flush=True)
+            print(f"step {step}: loss {loss:.6f}, {step * batch * block / seconds:.0f} tokens/s", flush=True)
         if step % every == 0 or step == steps:
             print(f"step {step}: validation loss {validation_loss(net, validation, block, EVAL_BATCHES * batch):.6f}")
     if "sample" in given:

@@ -1,21 +1,31 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The GPT as a user starts it: trained, resumed, as ranks, with PyTorch's weights, with flags and files that are wrong.
+"""The GPT as a user starts it: trained, resumed, as ranks, beside PyTorch, with flags and files that are wrong.
 
 usage: gpt.py MPIEXEC PROGRAM [GROUP...]
 """
 import base64
 import csv
+import fcntl
+import hashlib
 import json
+import math
 import os
 import pathlib
+import re
 import struct
+import subprocess
+import sys
 
 import jobs
-from jobs import expect, fails, run, succeeds
+from jobs import expect, fails, run, succeeds, which
 
 SMALL = ["--n-layer", 2, "--n-head", 2, "--n-embd", 32, "--block-size", 16, "--warmup", 5, "--eval-batches", 4]
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "gpt2.safetensors"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/golden"))
+from gpt_start import write_start  # pylint: disable=wrong-import-position  # noqa: E402
+
+GOLDEN = ROOT / "tests/golden/gpt2.safetensors"
 WORDS = "in the beginning was a word and the word was with all who heard it; they said: let there be more words".split()
 
 
@@ -31,6 +41,15 @@ def text_of(words):
 def write_text(folder, words=1500):
     (folder / "text.txt").write_text(text_of(words), encoding="utf-8")
     return folder / "text.txt"
+
+
+def replace_text(folder, *pairs):
+    """The same text with other characters, in a file of its own."""
+    text = text_of(1500)
+    for old, new in pairs:
+        text = text.replace(old, new)
+    (folder / "other.txt").write_text(text, encoding="utf-8")
+    return folder / "other.txt"
 
 
 def rows(folder, version=0):
@@ -50,6 +69,14 @@ def losses(folder, version=0):
 
 def validation(job):
     return float(job.output.rpartition("validation loss ")[2].split()[0])
+
+
+def sizes(path):
+    """The shapes of a safetensors file's tensors, without reading them; the metadata."""
+    with open(path, "rb") as file:
+        entries = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    metadata = entries.pop("__metadata__", {})
+    return {name: entry["shape"] for name, entry in entries.items()}, metadata
 
 
 def header(path):
@@ -124,8 +151,9 @@ def reads_the_bible(program, folder):
     fails(run(command, PATH="/nonexistent"), missing)
 
 
-def write_vocabulary(folder, merges=("th", "the", " the", "in", "er", " w", "wo", " wo", "rd", " word")):
-    lines = [bytes([i]) for i in range(256)] + [m.encode() for m in merges]
+def write_vocabulary(folder, merges=("th", "the", " the", "in", "er", " w", "wo", " wo", "rd", " word"),
+                     encoding="utf-8"):
+    lines = [bytes([i]) for i in range(256)] + [m.encode(encoding) for m in merges]
     path = folder / "small.tiktoken"
     path.write_text("".join(f"{base64.b64encode(token).decode()} {rank}\n" for rank, token in enumerate(lines)))
     return path
@@ -163,6 +191,82 @@ def equals_pytorch(program, folder):
           f"error: --init {GOLDEN}: load_state_dict: shapes differ: wpe.weight is [16, 16] here and [12, 16] in the "
           "values")
     fails(run([*command, "--n-layer", 3, *model[2:], "--init", GOLDEN]), "load_state_dict: missing keys: h.2.")
+
+
+def differs(ours, theirs):
+    """The largest relative difference of two courses of losses."""
+    return max(abs(a / b - 1) for a, b in zip(ours, theirs, strict=True))
+
+
+def learns_the_bible_as_pytorch_does(program, folder):
+    """The default model on the default text, step by step (tests/golden/gpt_bible.py)."""
+    if which("bible") is None:
+        return "skipped: no program `bible`; install the Debian package bible-kjv"
+    golden = json.loads((ROOT / "tests/golden/gpt_bible.json").read_text(encoding="utf-8"))
+    text = subprocess.run(["bible", "-f", "Gen1:1-Rev22:21"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          check=True).stdout
+    assert hashlib.sha256(text).hexdigest() == golden["sha256"], "another text: run tests/golden/gpt_bible.py anew"
+    start = write_start(folder / "start.safetensors", golden["characters"])
+    job = succeeds(run([program, "--init", start, "--log", folder, *golden["flags"]], LOOM_NUM_THREADS="2"))
+    steps, validations = zip(*[(step, float(value)) for step, value in rows(folder)["validation_loss"]])
+    expect([*steps] == [step for step, _ in golden["validation_losses"]], job, "expected validations at these steps")
+    theirs = [*golden["losses"], *(loss for _, loss in golden["validation_losses"])]
+    found = differs([*losses(folder), *validations], theirs)
+    expect(found < 1e-4, job, f"losses differ from PyTorch's by {found:.1e}")
+    expect(validations[-1] < 0.6 * losses(folder)[0], job, "expected the loss to fall")
+    return f"ok: {len(golden['losses'])} losses differ from PyTorch's by at most {found:.1e}"
+
+
+def python_with_pytorch():
+    """As scripts/bench looks for it."""
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+    places = os.environ.get("LOOM_BENCH_PYTHON"), ROOT / ".venv/bin/python", cache / "loom/bench-venv/bin/python"
+    for python in places:
+        if python and which(python) and subprocess.run([python, "-c", "import torch"], check=False,
+                                                       stderr=subprocess.DEVNULL).returncode == 0:
+            return python
+    return None
+
+
+def equals_its_twin(program, folder):
+    """bench/peers/gpt_text.py, from Loom's own initial weights."""
+    python = python_with_pytorch()
+    if python is None:
+        return "skipped: no PyTorch; LOOM_BENCH_PYTHON names a Python that has it"
+    data, weights = write_text(folder), folder / "weights.safetensors"
+    command = [program, "--data", data, *SMALL[:-4], "--batch-size", 4, "--eval-every", 10]
+    succeeds(run([*command, "--steps", 0, "--save-weights", weights]))
+    job = succeeds(run([*command, "--steps", 20, "--init", weights, "--log", folder]))
+    twin = succeeds(run([python, ROOT / "bench/peers/gpt_text.py", f"data={data}", f"weights={weights}", "heads=2",
+                         "batch=4", "steps=20", "every=10"]))
+    theirs = [float(loss) for loss in re.findall(r"^step \d+: loss ([\d.]+),", twin.output, re.M)]
+    validations = [float(loss) for loss in re.findall(r"^step \d+: validation loss ([\d.]+)$", twin.output, re.M)]
+    expect(len(theirs) == 11 and len(validations) == 2, twin, "expected losses of 11 steps, validations of 2")
+    ours = losses(folder)
+    found = differs([*ours[:10], ours[19], *(float(value) for _, value in rows(folder)["validation_loss"])],
+                    [*theirs, *validations])
+    expect(found < 1e-5, job, f"losses differ from PyTorch's by {found:.1e}")
+    return f"ok: losses differ from PyTorch's by at most {found:.1e}"
+
+
+def has_the_size_of_gpt2(program, folder):
+    """124M parameters by Hugging Face's names, trained a step, saved and read again; 2.4 GB of memory."""
+    pairs = [bytes([a, b]).decode("latin-1") for a in range(256) for b in range(256)][:50000]
+    vocabulary = write_vocabulary(folder, pairs, "latin-1")
+    weights, block = folder / "weights.safetensors", 64  # of 1024 positions, which would take most of the time
+    command = [program, "--size", "gpt2", "--data", write_text(folder), "--vocab", vocabulary, "--block-size", block,
+               "--batch-size", 1, "--eval-batches", 1, "--log", folder]
+    succeeds(run([*command, "--steps", 1, "--save-weights", weights], LOOM_NUM_THREADS="2"))
+    tensors, _ = sizes(weights)
+    parts = {f"h.{i}.{part}.{kind}" for i in range(12) for kind in ("weight", "bias")
+             for part in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")}
+    wanted = parts | {"wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias"}
+    assert len(wanted) == 148 and set(tensors) == wanted, set(tensors) ^ wanted
+    count = sum(math.prod(shape) for shape in tensors.values()) + (1024 - block) * 768
+    assert count == 124_439_808, count
+    job = succeeds(run([*command, "--steps", 0, "--init", weights], LOOM_NUM_THREADS="2"))
+    [(_, saved)], [(_, read)] = (rows(folder, version)["validation_loss"] for version in (0, 1))
+    expect(saved == read and float(read) < math.log(50257), job, f"expected the loss {saved}, got {read}")
 
 
 class Run:
@@ -230,15 +334,90 @@ def flags_are_checked(program, folder):
     fails(run([*command, "--size", "huge"]), "--size: huge not in {tiny,gpt2,gpt2-medium,gpt2-large,gpt2-xl}")
     fails(run([*command, "--n-embd", 33]), "error: --n-embd 33 is not a multiple of --n-head 2\n")
     fails(run([*command, "--batch-size", 0]), "--batch-size: Value 0 not in range 1 to 1000000000")
-    fails(run([*command, "--dropout", 1.5]), "--dropout: Value 1.5 not in range")
+    fails(run([*command, "--dropout", 1.5]), "--dropout: Value 1.5 is not a finite number from 0 to 1\n")
+    for flag in ("--lr", "--min-lr", "--weight-decay", "--clip", "--temperature", "--dropout"):
+        for value in ("-5", "nan", "inf"):
+            fails(run([*command, flag, value]), f"{flag}: Value {value} is not a finite number ")
+    fails(run([*command, "--min-lr", 0.1]), "error: --min-lr 0.1 is more than the peak rate 0.001\n")
+    succeeds(run([*command, "--lr", 0, "--min-lr", 0]))
     fails(run([*command, "--save-every", 5]), "--save-every requires --checkpoints")
     fails(run([*command, "--init", "a", "--resume", "b"]), "excludes")
-    fails(run([*command, "--lr", -1]), "error: AdamW: invalid learning rate: -1")
-    fails(run([*command, "--sample", 5, "--prompt", "#"]),
-          'error: CharVocabulary: the character "#" at byte 0 is not among the ')
     fails(run([*command, "--block-size", 1000]),
           f"error: the text has {len(text_of(1500))} tokens, too few for --block-size 1000: a tenth validates, so it "
           "takes 10010 at least\n")
+
+
+def mistakes_show_before_the_first_step(program, folder):
+    command = [program, "--data", write_text(folder), *SMALL, "--steps", 1]
+    file = folder / "text.txt"  # as a folder, it is one that even root cannot write to
+
+    def fails_at_once(flags, text, ranks=None):
+        job = fails(run([*command, *flags], ranks), text)
+        expect("loss" not in job.output, job, "expected no step")
+
+    fails_at_once(["--sample", 5, "--prompt", "the #"],
+                  'error: --prompt: CharVocabulary: the character "#" at byte 4 is not among the ')
+    fails_at_once(["--vocab", write_vocabulary(folder), "--sample", 5, "--prompt", os.fsdecode(b"the \xff")],
+                  "error: --prompt: BytePairVocabulary: the text is not UTF-8 at byte 4\n")
+    for ranks in (None, 2):
+        for flag, value, at in (("--checkpoints", file, file), ("--save-weights", file / "weights", file),
+                                ("--log", file, file / "lightning_logs")):
+            fails_at_once([flag, value], f"error: {flag}: cannot make the directory {at}: Not a directory\n", ranks)
+    fails_at_once(["--save-weights", folder], f"error: --save-weights: {folder} is a directory, not a file\n")
+    fails_at_once(["--save-weights", "/proc/weights"], "error: --save-weights: /proc/weights: cannot create the file: ")
+    held = folder / "held"
+    held.mkdir()
+    with open(held / ".loom.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fails_at_once(["--checkpoints", held], f"error: save: the checkpoint directory {held} is being written by "
+                      "another process; give each program a directory of its own\n")
+    left = sorted(path.name for path in folder.rglob("*") if path.is_file())
+    assert left == [".loom.lock", "small.tiktoken", "text.txt"], left  # nothing else
+    succeeds(run([*command, "--save-weights", folder / "new" / "weights", "--checkpoints", folder / "new", "--log",
+                  folder / "new"]))
+
+
+def checkpoints_are_of_one_run(program, folder):
+    data, vocabulary = write_text(folder), write_vocabulary(folder)
+    other = replace_text(folder, ("a", "é"))
+    command, path = [program, *SMALL, "--steps", 1], folder / "last.safetensors"
+    wrong = f"error: load: {path}: entry 'identity': "
+    succeeds(run([*command, "--data", data, "--checkpoints", folder]))
+    for flag, old, new in (("--n-layer", 2, 3), ("--n-head", 2, 8), ("--n-embd", 32, 64), ("--block-size", 16, 8)):
+        fails(run([*command, "--data", data, flag, new, "--resume", path], None if flag == "--n-head" else 2),
+              f"{wrong}{flag} is {old} in the checkpoint and {new} here\n")
+    count = len(set(text_of(1500)))
+    fails(run([*command, "--data", other, "--n-head", 4, "--resume", path]),
+          f"{wrong}--n-head is 2 in the checkpoint and 4 here; the text has {count} characters in the checkpoint, "
+          f'"a" only there, and {count} here, "é" only here\n')
+    fails(run([*command, "--data", replace_text(folder, ("a", "e")), "--resume", path]),
+          f"{wrong}the text has {count} characters in the checkpoint, \"a\" only there, and {count - 1} here, none of "
+          "them only here\n")
+    job = fails(run([*command, "--data", data, "--vocab", vocabulary, "--resume", path]),
+                f"{wrong}--vocab is none in the checkpoint and a file of 267 tokens with the hash ")
+    ours = job.output.rpartition("with the hash ")[2].split()[0]
+    succeeds(run([*command, "--data", data, "--resume", path, "--steps", 2]))
+
+    succeeds(run([*command, "--data", data, "--vocab", vocabulary, "--checkpoints", folder]))
+    succeeds(run([*command, "--data", other, "--vocab", vocabulary, "--resume", path]))  # another text, the same tokens
+    vocabulary = write_vocabulary(folder, ("th", "the", " the", "in", "er", " w", "wo", " wo", "rd", " wor"))
+    fails(run([*command, "--data", data, "--vocab", vocabulary, "--resume", path]),
+          f"{wrong}--vocab is a file of 267 tokens with the hash {ours} in the checkpoint and a file of 267 tokens "
+          "with the hash ")
+
+
+def broken_models_do_not_write(program, folder):
+    weights = folder / "weights.safetensors"
+    command = [program, "--data", write_text(folder), *SMALL, "--steps", 0]
+    succeeds(run([*command, "--save-weights", weights]))
+    entries, data = header(weights)
+    begin, end = entries["ln_f.bias"]["data_offsets"]
+    data = data[:begin] + struct.pack("<f", math.nan) * ((end - begin) // 4) + data[end:]
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:len(whole) - len(data)] + data)
+    for temperature in (0, 1):
+        fails(run([*command, "--init", weights, "--sample", 5, "--temperature", temperature]),
+              "error: cannot write: the model's scores are not finite\n")
 
 
 def files_are_checked(program, folder):
@@ -265,8 +444,6 @@ def files_are_checked(program, folder):
     fails(run([*command, "--data", data, "--resume", none], 2), f"error: load: checkpoint file not found: {none}")
     checkpoints, path = folder / "checkpoints", folder / "checkpoints" / "last.safetensors"
     succeeds(run([*command, "--data", data, "--checkpoints", checkpoints]))
-    fails(run([*command, "--data", data, "--n-embd", 64, "--resume", path], 2),
-          f"error: load: {path}: entry 'model': load_state_dict: shapes differ: wte.weight is [")
     whole = path.read_bytes()
     for bad in (whole[:5], whole[:-1], whole[8:]):
         path.write_bytes(bad)
@@ -276,9 +453,13 @@ def files_are_checked(program, folder):
 GROUPS = {
     "train": [trains_and_writes, shows_validations_between_bars, writes_by_seed, reads_the_bible, learns_byte_pairs],
     "pytorch": [equals_pytorch],
+    "bible": [learns_the_bible_as_pytorch_does],
+    "twin": [equals_its_twin],
+    "gpt2": [has_the_size_of_gpt2],
     "resume": [resumes_bit_for_bit],
     "parity": [ranks_equal_one_process, precisions_agree],
-    "errors": [flags_are_checked, files_are_checked],
+    "errors": [flags_are_checked, files_are_checked, mistakes_show_before_the_first_step, broken_models_do_not_write],
+    "identity": [checkpoints_are_of_one_run],
 }
 
 if __name__ == "__main__":

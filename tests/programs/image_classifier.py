@@ -5,6 +5,7 @@
 usage: image_classifier.py MPIEXEC PROGRAM [GROUP...]
 """
 import csv
+import fcntl
 import json
 import os
 import shutil
@@ -134,8 +135,30 @@ def names_are_checked(program, _):
     fails(run([program, "--save-every", 5]), "--save-every requires --checkpoints")
     for flag, value, least in (("--epochs", 0, 1), ("--batch-size", -1, 1), ("--max-steps", -5, 0)):
         fails(run([program, flag, value]), f"{flag}: Value {value} not in range {least} to 1000000000\n")
-    fails(run([program, "--lr", -1]), "error: AdamW: invalid learning rate: -1")
     fails(run([program, "--seed", -1]), "--seed: ")
+    for flag in ("--lr", "--lr-end"):
+        for value in ("-1", "nan", "inf"):
+            fails(run([program, flag, value]), f"{flag}: Value {value} is not a finite number of at least 0\n")
+
+
+def places_are_checked_before_the_first_step(program, folder):
+    data, file = write_data(folder / "data", train=64, test=20), folder / "file"
+    file.write_text("")  # as a folder, it is one that even root cannot write to
+    command = [program, "--data", data, "--epochs", 1]
+    held = folder / "held"
+    held.mkdir()
+    with open(held / ".loom.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for ranks in (None, 2):
+            for flag, at in (("--checkpoints", file), ("--log", file / "lightning_logs")):
+                job = fails(run([*command, flag, file], ranks),
+                            f"error: {flag}: cannot make the directory {at}: Not a directory\n")
+                expect("loss" not in job.output, job, "expected no step")
+            job = fails(run([*command, "--checkpoints", held], ranks),
+                        f"error: save: the checkpoint directory {held} is being written by another process; give each "
+                        "program a directory of its own\n")
+            expect("loss" not in job.output, job, "expected no step")
+    succeeds(run([*command, "--checkpoints", held, "--log", folder / "new"]))
 
 
 def data_is_checked(program, folder):
@@ -302,7 +325,8 @@ def a_killed_rank_ends_the_job(program, folder):
 GROUPS = {
     "launch": [starts_its_own_ranks, joins_mpirun, shows_a_bar_on_terminals, equals_the_plain_program],
     "srun": [joins_srun, srun_without_mpi_is_refused, allocations_are_no_launchers],
-    "errors": [devices_are_checked, names_are_checked, data_is_checked, checkpoints_are_checked],
+    "errors": [devices_are_checked, names_are_checked, data_is_checked, checkpoints_are_checked,
+               places_are_checked_before_the_first_step],
     "resume": [resumes_bit_for_bit],
     "parity": [ranks_equal_one_process],
     "precisions": [precisions_agree],
