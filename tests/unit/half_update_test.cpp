@@ -144,31 +144,68 @@ TEST_CASE("masters and the rounding's place are state: resumed is never stopped,
   }
 }
 
-TEST_CASE("a parameter that somebody else writes takes its master with it") {
-  Parameter p(ones({4}, bf16));
-  optim::SGD sgd(std::vector<NamedTensor>{{"p", p}}, {.lr = 1e-4});
-  p.set_grad(ones({4}, bf16));
-  sgd.step();
-  {
-    const NoGrad off;
-    p.fill_(5.0);
-  }
-  p.set_grad(zeros({4}, bf16));
-  sgd.step();
-  CHECK(equal(p.detach(), full({4}, 5.0, bf16)));
+TEST_CASE("what somebody else writes to a parameter goes to its master, element by element") {
+  for (const DType dtype : {bf16, f16})
+    for (const bool transposed : {false, true}) {
+      Tensor start = full({3, 5}, 1.0, dtype);
+      Parameter p(transposed ? start.t() : start);
+      optim::SGD sgd(std::vector<NamedTensor>{{"p", p}}, {.lr = 1e-4});
+      const auto steps = [&](int n, double gradient) {
+        for (int i = 0; i < n; ++i) {
+          p.set_grad(full(p.shape(), gradient, dtype));
+          sgd.step();
+          const NoGrad off;
+          p.clamp_(-2, 2);  // writes nothing new, but writes
+        }
+      };
+      steps(200, -1);
+      {
+        const NoGrad off;
+        p[1][2].fill_(5.0);
+        p[0][0].clamp_(-0.5, 0.5);
+      }
+      steps(1, 0);  // clamps 5 to 2
+      steps(200, -1);
+      const double unit = dtype == bf16 ? 0x1p-7 : 0x1p-10;
+      const auto master = sgd.state_dict().at("master.p");
+      for (int64_t i = 0; i < p.size(0); ++i)
+        for (int64_t k = 0; k < p.size(1); ++k) {
+          const double expected = i == 1 && k == 2 ? 2 : i == 0 && k == 0 ? 0.52 : 1.04;
+          CHECK(p[i][k].item<double>() == doctest::Approx(expected).epsilon(unit));
+          if (expected != 2) CHECK(master[i][k].item<double>() == doctest::Approx(expected).epsilon(1e-4));
+        }
+    }
 }
 
-TEST_CASE("a state with masters loads where there are none, and the other way round") {
+TEST_CASE("a state with masters loads where there are none: the first step starts from them; and the other way round") {
   Parameter half(ones({4}, bf16)), whole(ones({4}));
   optim::AdamW low(std::vector<NamedTensor>{{"p", half}}), high(std::vector<NamedTensor>{{"p", whole}});
-  half.set_grad(ones({4}, bf16));
+  for (int i = 0; i < 3; ++i) {
+    half.set_grad(ones({4}, bf16));
+    low.step();
+  }
   whole.set_grad(ones({4}));
-  low.step();
   high.step();
   const auto from_low = low.state_dict(), from_high = high.state_dict();
   CHECK_FALSE(from_high.contains("master.p"));
-  high.load_state_dict(from_low);
-  CHECK_FALSE(high.state_dict().contains("master.p"));
+  const Tensor master = from_low.at("master.p").clone();
+  CHECK_FALSE(equal(master.to(bf16).to(f32), master));
+  for (const DType wide : {f32, f64}) {
+    Parameter p(half.detach().to(wide));
+    {
+      const NoGrad off;
+      p[1].fill_(7.0);  // not the rounding of anything
+    }
+    optim::AdamW other(std::vector<NamedTensor>{{"p", p}});
+    other.load_state_dict(from_low);
+    CHECK(equal(other.state_dict().at("master.p").to(f32), master));  // saved again before it is used
+    other.param_groups()[0].set_lr(0);
+    p.set_grad(ones({4}, wide));
+    other.step();
+    CHECK(p[0].item<double>() == master[0].item<double>());
+    CHECK(p[1].item<double>() == 7);
+    CHECK_FALSE(other.state_dict().contains("master.p"));
+  }
   low.load_state_dict(from_high);
   half.set_grad(ones({4}, bf16));
   low.step();
