@@ -42,12 +42,12 @@ double mean_of(const std::vector<double>& values) {
 template <class Number>
 void check_rounding(float value, int64_t draws) {
   double sum = 0, squares = 0;
-  for (int64_t i = 0; i < draws; ++i) {
-    const auto word = Philox{7, 1, static_cast<uint64_t>(i)}.block(0)[0];
-    const double rounded = static_cast<float>(Number::stochastic(value, word));
-    sum += rounded;
-    squares += (rounded - value) * (rounded - value);
-  }
+  for (int64_t i = 0; i < draws; i += 4)
+    for (const uint32_t word : Philox{7, 1, static_cast<uint64_t>(i)}.block(0)) {
+      const double rounded = static_cast<float>(Number::stochastic(value, word));
+      sum += rounded;
+      squares += (rounded - value) * (rounded - value);
+    }
   const double n = static_cast<double>(draws), deviation = std::sqrt(squares / n / n);
   CHECK(std::abs(sum / n - static_cast<double>(value)) <= 4 * deviation + 1e-12);
 }
@@ -72,10 +72,28 @@ TEST_CASE("97: stochastic rounding reaches the sum in the mean, the same with th
   }
 }
 
+TEST_CASE("97: a step rounds up as often as its place between two neighbours says, to better than 1 %") {
+  const int64_t n = 1500000;
+  for (const DType dtype : {bf16, f16})
+    for (const double place : {0.25, 0.5, 0.8125}) {
+      const double unit = dtype == bf16 ? 0x1p-7 : 0x1p-10;
+      Parameter p(ones({n}, dtype));
+      optim::SGD sgd(std::vector<NamedTensor>{{"p", p}}, {.lr = 1});
+      sgd.set_half_update(HalfUpdate::stochastic, 11);
+      p.set_grad(full({n}, -place * unit, dtype));  // exact in 16 bits
+      sgd.step();
+      const double up = ((p.to(f64) - 1.0) / unit).mean().item<double>();
+      const double bound = 5 * std::sqrt(place * (1 - place) / static_cast<double>(n));
+      CHECK(bound < 0.01 * place);
+      CHECK(std::abs(up - place) < bound);
+      CHECK(((p == 1.0).to(i64).sum() + (p == 1 + unit).to(i64).sum()).item<int64_t>() == n);
+    }
+}
+
 TEST_CASE("97: the mean of roundings is the value; infinities and NaN stay; exact values stay") {
   for (const float value : {1.0009765f, -3.1415926f, 1e-30f, 65000.1f, 6e-8f, -2.3e-7f}) {
-    check_rounding<BFloat16>(value, 200000);
-    check_rounding<Half>(value, 200000);
+    check_rounding<BFloat16>(value, 1000000);
+    check_rounding<Half>(value, 1000000);
   }
   constexpr float infinite = std::numeric_limits<float>::infinity();
   for (const uint32_t word : {0u, 0x8000u, 0xffffffffu}) {
