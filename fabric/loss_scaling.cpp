@@ -74,9 +74,10 @@ void LossScaling::after_backward() {
 void LossScaling::unscale(OptimizerSync& optimizer) {
   Held& own = held(optimizer);
   if (own.found.defined()) return;
-  own.found = optim::unscale(optimizer.optimizer(), optimizer.gradients(), own.scale.defined() ? own.scale : in_use_);
-  own.scale = Tensor();
-  optimizer.agree(own.found);
+  const Tensor scale = std::exchange(own.scale, {});
+  const Tensor found = optim::unscale(optimizer.optimizer(), optimizer.gradients(), scale.defined() ? scale : in_use_);
+  optimizer.agree(found);
+  own.found = found;  // only what all ranks know
 }
 
 bool LossScaling::finite(const OptimizerSync& optimizer) {
