@@ -92,6 +92,7 @@ struct UpdatePiece {
   int64_t step = 1;             // 1 for the first step
   // f32: what the step reads and writes in place of value, a 16-bit one, which becomes its rounding. Or none.
   Dense master;
+  bool value_written = false;  // by others: elements of value that are not the master's rounding go to the master first
   // One f32 that the gradient is multiplied with; none: 1.
   Dense factor;
   // How a 16-bit value without master is rounded: to nearest, or stochastically with these numbers.

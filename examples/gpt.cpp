@@ -154,7 +154,8 @@ void train(Fabric& fabric, const GptFlags& flags) {
     while (fabric.global_step() < flags.steps) {
       optimizer.zero_grad();
       const Tensor loss = accumulate(fabric, model, batches, flags.accumulate);
-      const double norm = flags.clip > 0 ? fabric.clip_gradients(model, optimizer, {.max_norm = flags.clip}) : 0;
+      const double norm =
+          flags.clip > 0 ? fabric.clip_gradients(model, optimizer, {.max_norm = flags.clip}).item<double>() : 0;
       const double lr = schedule.get_last_lr()[0];
       if (!optimizer.step()) {  // the loss scale overflowed
         check(++skipped < most_skipped, "the gradients of ", skipped, " steps in a row were not finite");

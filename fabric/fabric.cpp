@@ -8,6 +8,7 @@
 #include <loom/autograd/ops.h>
 #include <loom/fabric/directory_lock.h>
 #include <loom/tensor/context.h>
+#include <loom/tensor/create.h>
 
 namespace loom {
 
@@ -25,6 +26,31 @@ class Flagged {
   bool& flag_;
   bool before_;
 };
+
+constexpr double clip_epsilon = 1e-6;  // as torch.nn.utils.clip_grad_norm_
+
+// Gradients of 16 bits keep their loss scale until the step.
+bool is_scaled(const Tensor& gradient, const OptimizerSync& optimizer) {
+  return is_half(gradient.dtype()) && optimizer.optimizer().half_factor().defined();
+}
+
+void clip_values(const OptimizerSync& optimizer, double limit) {
+  for (Tensor g : optimizer.gradients()) {
+    if (is_scaled(g, optimizer)) {
+      const Tensor bound = limit / optimizer.optimizer().half_factor();
+      g.copy_(minimum(maximum(g, -bound), bound));
+    } else {
+      g.clamp_(-limit, limit);
+    }
+  }
+}
+
+void scale_gradients(const OptimizerSync& optimizer, const Tensor& by) {
+  for (Tensor g : optimizer.gradients())
+    if (!is_scaled(g, optimizer)) g.mul_(by);
+  const Tensor factor = optimizer.optimizer().half_factor();
+  if (factor.defined()) optimizer.optimizer().set_half_factor((factor * by).to(DType::f32));
+}
 
 }  // namespace
 
@@ -96,7 +122,7 @@ void Fabric::zero_grad(OptimizerSync& optimizer, bool set_to_none) {
   precision_->after_zero_grad(optimizer);
 }
 
-double Fabric::clip(OptimizerSync& optimizer, const ClipOptions& options) {
+Tensor Fabric::clip(OptimizerSync& optimizer, const ClipOptions& options) {
   check(!(options.clip_val && options.max_norm),
         "clip_gradients: only one of clip_val and max_norm can be set; each is an algorithm of its own");
   check(options.clip_val || options.max_norm, "clip_gradients: set clip_val or max_norm");
@@ -105,28 +131,20 @@ double Fabric::clip(OptimizerSync& optimizer, const ClipOptions& options) {
         ", expected 0 or more");  // a negative one would turn gradients round
   check(options.norm_type > 0, "clip_gradients: norm_type is ", options.norm_type, ", expected more than 0");
   const NoGrad off;
-  const bool finite = precision_->before_clip(optimizer);
-  // Gradients of 16 bits keep their loss scale until the step.
-  const Tensor& pending = optimizer.optimizer().half_factor();
-  const double factor = pending.defined() ? pending.item<double>() : 1;
-  const std::vector<Tensor> gradients = optimizer.gradients();
+  precision_->before_clip(optimizer);
   if (options.clip_val) {
-    for (const Tensor& g : gradients) {
-      const double bound = limit / (is_half(g.dtype()) ? factor : 1);
-      g.clamp_(-bound, bound);
-    }
-    return 0;
+    clip_values(optimizer, limit);
+    return zeros({}, DType::f64);
   }
-  const double total = optimizer.grad_norm(options.norm_type);
-  if (!finite) return total;
-  check(!options.error_if_nonfinite || std::isfinite(total), "clip_gradients: the norm of order ", options.norm_type,
-        " of the gradients is ", total, ", so they cannot be scaled; set error_if_nonfinite=false to scale anyway");
-  const double scale = *options.max_norm / (total + 1e-6);  // as torch.nn.utils.clip_grad_norm_
-  if (scale < 1 || std::isnan(scale)) {
-    for (const Tensor& g : gradients)
-      if (!pending.defined() || !is_half(g.dtype())) g.mul_(scale);
-    if (pending.defined()) optimizer.optimizer().set_half_factor(pending * scale);
+  const Tensor total = optimizer.grad_norm(options.norm_type);
+  if (options.error_if_nonfinite) {
+    const auto norm = total.item<double>();
+    check(std::isfinite(norm) || !precision_->will_step(optimizer), "clip_gradients: the norm of order ",
+          options.norm_type, " of the gradients is ", norm,
+          ", so they cannot be scaled; set error_if_nonfinite=false to scale anyway");
+    if (!std::isfinite(norm) || norm + clip_epsilon <= limit) return total;
   }
+  scale_gradients(optimizer, minimum(limit / (total + clip_epsilon), ones({}, {DType::f64, total.device()})));
   return total;
 }
 

@@ -75,8 +75,8 @@ class Fabric {
     return wrapped;
   }
   template <nn::Module M, class... Optimizers>
-    requires(sizeof...(Optimizers) > 0)
-  std::tuple<FabricModule<M>, FabricOptimizer<Optimizers>...> setup(M& module, Optimizers&... optimizers) {
+  requires(sizeof...(Optimizers) >
+           0) std::tuple<FabricModule<M>, FabricOptimizer<Optimizers>...> setup(M& module, Optimizers&... optimizers) {
     std::tuple<FabricModule<M>, FabricOptimizer<Optimizers>...> wrapped{
         setup_module(module), FabricOptimizer<Optimizers>(*this, optimizers)...};  // braces: in this order
     after_setup();
@@ -93,8 +93,8 @@ class Fabric {
     return FabricOptimizer<Optimizer>(*this, optimizer);
   }
   template <class... Optimizers>
-    requires(sizeof...(Optimizers) > 1)
-  std::tuple<FabricOptimizer<Optimizers>...> setup_optimizers(Optimizers&... optimizers) {
+  requires(sizeof...(Optimizers) >
+           1) std::tuple<FabricOptimizer<Optimizers>...> setup_optimizers(Optimizers&... optimizers) {
     require_launched("setup_optimizers");
     return {FabricOptimizer<Optimizers>(*this, optimizers)...};
   }
@@ -107,16 +107,18 @@ class Fabric {
     return FabricDataLoader<Loader>(*this, loader, setup);
   }
   template <class... Loaders>
-    requires(sizeof...(Loaders) > 1 && (!std::is_same_v<Loaders, LoaderSetup> && ...))
-  std::tuple<FabricDataLoader<Loaders>...> setup_dataloaders(const Loaders&... loaders) {
+  requires(sizeof...(Loaders) > 1 &&
+           (!std::is_same_v<Loaders, LoaderSetup> &&
+            ...)) std::tuple<FabricDataLoader<Loaders>...> setup_dataloaders(const Loaders&... loaders) {
     return {setup_dataloaders(loaders)...};
   }
 
   // d loss / d parameters, under the strategy and the precision.
   void backward(const Tensor& loss, const Tensor& gradient = {}, bool retain_graph = false, bool create_graph = false);
-  // Returns the norm before clipping (0 for clip_val). The gradients of the optimizer's parameters are clipped.
+  // Clips the gradients of the optimizer's parameters; the norm before (one f64; 0 for clip_val). Waits for the device
+  // only to raise an error: not where error_if_nonfinite is false.
   template <nn::Module M, class Optimizer>
-  double clip_gradients(const FabricModule<M>& module, const FabricOptimizer<Optimizer>& optimizer,
+  Tensor clip_gradients(const FabricModule<M>& module, const FabricOptimizer<Optimizer>& optimizer,
                         const ClipOptions& options) {
     static_cast<void>(module);  // Lightning's argument; the optimizer knows its gradients
     return clip(optimizer.sync(), options);
@@ -164,8 +166,7 @@ class Fabric {
   Tensor broadcast(const Tensor& x, int src = 0);  // receivers may pass an undefined tensor
   std::string broadcast(const std::string& text, int src = 0);
   template <class T>
-    requires std::is_arithmetic_v<T>
-  T broadcast(T value, int src = 0) {
+  requires std::is_arithmetic_v<T> T broadcast(T value, int src = 0) {
     const std::string bytes = broadcast(std::string(reinterpret_cast<const char*>(&value), sizeof(T)), src);
     check(bytes.size() == sizeof(T), "broadcast: rank ", src, " sent ", bytes.size(), " bytes, this rank expects a ",
           "number of ", sizeof(T));
@@ -232,7 +233,7 @@ class Fabric {
   StateEntry precision_entry() const;
   bool step(OptimizerSync& optimizer);
   void zero_grad(OptimizerSync& optimizer, bool set_to_none);
-  double clip(OptimizerSync& optimizer, const ClipOptions& options);
+  Tensor clip(OptimizerSync& optimizer, const ClipOptions& options);
   void after_setup();
   static void print_line(const std::string& line);
   void note_loader(std::weak_ptr<void> loader, StateEntry position);

@@ -59,9 +59,11 @@ Joined Fabric::join_modules(const std::vector<ModuleSync*>& modules, const std::
   std::vector<std::unique_ptr<KeptAlike>> kept;
   for (const StateEntry& entry : entries)
     all.push_back(kept.emplace_back(std::make_unique<KeptAlike>(*communicator_, entry)).get());
-  return loom::join(all, loop,
-                    {.divide_by_initial_world_size = options.divide_by_initial_world_size,
-                     .throw_on_early_termination = options.throw_on_early_termination});
+  const Joined joined = loom::join(all, loop,
+                                   {.divide_by_initial_world_size = options.divide_by_initial_world_size,
+                                    .throw_on_early_termination = options.throw_on_early_termination});
+  if (joined.uneven) precision_->after_join();
+  return joined;
 }
 
 }  // namespace loom

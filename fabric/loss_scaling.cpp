@@ -1,6 +1,11 @@
 #include <loom/fabric/loss_scaling.h>
 
 #include <algorithm>
+#include <utility>
+
+#include <loom/autograd/ops.h>
+#include <loom/tensor/create.h>
+#include <loom/tensor/raw.h>
 
 namespace loom {
 
@@ -18,18 +23,24 @@ uint64_t state_of_gradients(const optim::Optimizer& optimizer) {
   return hash;
 }
 
-bool has_gradients(const optim::Optimizer& optimizer) {
-  for (const optim::Group& group : optimizer.param_groups())
-    for (const NamedTensor& p : group.parameters)
-      if (p.tensor.grad().defined()) return true;
-  return false;
+bool is_same(const Tensor& a, const Tensor& b) { return a.body_pointer() == b.body_pointer(); }
+
+// Exact where scales are powers of two.
+void rescale(const optim::Optimizer& optimizer, const Tensor& from, const Tensor& to) {
+  const NoGrad off;
+  const Tensor ratio = to.to(DType::f64) / from.to(DType::f64);
+  for (Tensor g : optimizer.gradients()) g.mul_(ratio);
 }
 
 }  // namespace
 
-void LossScaling::setup_optimizer(const std::shared_ptr<OptimizerSync>& optimizer) {
+void LossScaling::forget_expired() {
   std::erase_if(held_, [](const Held& h) { return h.optimizer.expired(); });
-  held_.push_back({optimizer});
+}
+
+void LossScaling::setup_optimizer(const std::shared_ptr<OptimizerSync>& optimizer) {
+  forget_expired();
+  held_.push_back({optimizer, 0, {}, {}, false});
 }
 
 LossScaling::Held& LossScaling::held(const OptimizerSync& optimizer) {
@@ -39,53 +50,117 @@ LossScaling::Held& LossScaling::held(const OptimizerSync& optimizer) {
 }
 
 Tensor LossScaling::before_backward(const Tensor& loss) {
+  if (in_use_.device() != loss.device()) {
+    scale_.to(loss.device());
+    next_.to(loss.device());
+    in_use_ = raw::to_device(in_use_, loss.device());
+    if (found_.defined()) found_ = raw::to_device(found_, loss.device());
+  }
   for (Held& h : held_)
-    if (const auto optimizer = h.optimizer.lock()) h.before = state_of_gradients(optimizer->optimizer());
-  return scaler_.scale(loss);
+    if (const auto optimizer = h.optimizer.lock()) {
+      if (h.scale.defined() && !is_same(h.scale, in_use_)) rescale(optimizer->optimizer(), h.scale, in_use_);
+      if (h.scale.defined()) h.scale = in_use_;
+      h.before = state_of_gradients(optimizer->optimizer());
+    }
+  return optim::scaled(loss, in_use_);
 }
 
 void LossScaling::after_backward() {
   for (Held& h : held_)
     if (const auto optimizer = h.optimizer.lock())
-      h.scaled = h.scaled || state_of_gradients(optimizer->optimizer()) != h.before;
+      if (state_of_gradients(optimizer->optimizer()) != h.before) h.scale = in_use_;
 }
 
-bool LossScaling::unscale(OptimizerSync& optimizer) {
-  optim::Optimizer& own = optimizer.optimizer();
-  if (scaler_.stepped(own)) scaler_.again(own);
-  if (!scaler_.unscaled(own))
-    scaler_.unscale_(own, optimizer.gradients(), [&](const Tensor& found) { optimizer.agree(found); });
-  return scaler_.found_inf(own).item<float>() == 0;
+void LossScaling::unscale(OptimizerSync& optimizer) {
+  Held& own = held(optimizer);
+  if (own.found.defined()) return;
+  const Tensor scale = std::exchange(own.scale, {});
+  const Tensor found = optim::unscale(optimizer.optimizer(), optimizer.gradients(), scale.defined() ? scale : in_use_);
+  optimizer.agree(found);
+  own.found = found;  // only what all ranks know
+}
+
+bool LossScaling::finite(const OptimizerSync& optimizer) {
+  const Tensor& found = held(optimizer).found;
+  return !found.defined() || found.item<float>() == 0;
 }
 
 bool LossScaling::step(OptimizerSync& optimizer) {
-  const bool finite = unscale(optimizer);
-  scaler_.note_stepped(optimizer.optimizer());
-  if (finite)
+  unscale(optimizer);
+  const bool steps = finite(optimizer);
+  if (steps)
     optimizer.step();
   else
     optimizer.optimizer().skip_step();
-  held(optimizer).scaled = false;
-  stepped_ = true;
-  update_if_settled();
-  return finite;
+  finish(held(optimizer));
+  return steps;
 }
 
 void LossScaling::after_zero_grad(OptimizerSync& optimizer) {
-  held(optimizer).scaled = false;
-  const optim::Optimizer& own = optimizer.optimizer();
-  if (scaler_.unscaled(own) && !scaler_.stepped(own)) scaler_.again(own);  // clipped, but not stepped with
-  update_if_settled();
+  Held& own = held(optimizer);
+  if (own.found.defined()) finish(own);  // looked at and dropped: as a step that is skipped
+  own.scale = Tensor();
 }
 
-// Gradients of another scale must not meet: the scale waits for all that hold some, and changes once for all.
-void LossScaling::update_if_settled() {
-  if (!stepped_) return;
+void LossScaling::finish(Held& own) {
+  if (own.finished) end_iteration();
+  note(std::exchange(own.found, {}));
+  own.finished = true;
+  forget_expired();
+  if (std::ranges::all_of(held_, &Held::finished)) end_iteration();
+}
+
+void LossScaling::note(const Tensor& found) {
+  const NoGrad off;
+  const Tensor all = found_.defined() ? maximum(found_, found) : found;
+  next_ = scale_.after(all);
+  found_ = all;
+  in_use_ = minimum(scale_.value(), next_.value());
+}
+
+void LossScaling::end_iteration() {
+  scale_ = next_;
+  in_use_ = scale_.value();
+  found_ = Tensor();
+  for (Held& h : held_) h.finished = false;
+}
+
+void LossScaling::forget_gradients() {
+  for (Held& h : held_) h.found = h.scale = Tensor();
+}
+
+optim::State LossScaling::state_dict() const {
+  optim::State out = scale_.state_dict();
+  if (!found_.defined()) return out;
+  std::vector<int64_t> finished;
   for (const Held& h : held_)
-    if (const auto optimizer = h.optimizer.lock(); optimizer && h.scaled && has_gradients(optimizer->optimizer()))
-      return;
-  scaler_.update();
-  stepped_ = false;
+    if (!h.optimizer.expired()) finished.push_back(h.finished ? 1 : 0);
+  out["found_inf"] = found_;
+  out["finished"] = from_vector(finished, {static_cast<int64_t>(finished.size())}, DType::i64);
+  return out;
+}
+
+void LossScaling::check_state_dict(const optim::State& saved) const {
+  scale_.check_state_dict(saved);
+  const auto found = saved.find("found_inf"), finished = saved.find("finished");
+  check((found == saved.end()) == (finished == saved.end()), "loss scaling: the state has one of 'found_inf' and ",
+        "'finished', expected both or none");
+  if (found == saved.end()) return;
+  check(found->second.numel() == 1 && finished->second.dim() == 1, "loss scaling: 'found_inf' has shape ",
+        found->second.shape(), ", 'finished' ", finished->second.shape(), "; expected one number, and one dimension");
+}
+
+void LossScaling::load_state_dict(const optim::State& saved) {
+  check_state_dict(saved);
+  scale_.load_state_dict(saved);
+  next_ = scale_;
+  end_iteration();
+  if (!saved.contains("found_inf")) return;
+  forget_expired();
+  note(raw::to_device(raw::reshape(raw::cast(saved.at("found_inf"), DType::f32), {}), in_use_.device()).clone());
+  const std::vector<int64_t> finished = saved.at("finished").to_vector<int64_t>();
+  if (finished.size() != held_.size()) return end_iteration();  // of other optimizers
+  for (size_t i = 0; i < finished.size(); ++i) held_[i].finished = finished[i] != 0;
 }
 
 }  // namespace loom

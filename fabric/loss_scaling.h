@@ -1,6 +1,11 @@
 // Loss scaling as Fabric does it by itself: losses scaled before backward, gradients unscaled before clipping or
-// stepping, steps with non-finite gradients skipped by all ranks, and the scale changed where no optimizer would
-// notice.
+// stepping, steps with non-finite gradients skipped by all ranks, and the scale changed once an iteration.
+//
+// An iteration is over when every optimizer has stepped in it, or when one that has is about to step again. Of what is
+// found in it the scale makes one change: smaller at the first overflow, from the next backward pass on; larger at the
+// end. An optimizer's gradients remember the scale they were made with: they are divided by that, and multiplied to a
+// new one before a backward pass adds to them. So all is decided by the order of calls and by findings that ranks have
+// agreed on, and the scale is the same on all ranks without asking.
 #pragma once
 
 #include <cstdint>
@@ -8,38 +13,54 @@
 #include <vector>
 
 #include <loom/fabric/strategy.h>
-#include <loom/nn/optim/grad_scaler.h>
+#include <loom/nn/optim/loss_scale.h>
 
 namespace loom {
 
 class LossScaling {
  public:
-  explicit LossScaling(const optim::GradScalerOptions& options) : scaler_(options) {}
+  explicit LossScaling(const optim::GradScalerOptions& options)
+      : scale_(options), next_(scale_), in_use_(scale_.value()) {}
 
   // All optimizers take part from their set-up on.
   void setup_optimizer(const std::shared_ptr<OptimizerSync>& optimizer);
   Tensor before_backward(const Tensor& loss);
   void after_backward();
-  // Whether the gradients are finite on all ranks. Collective, once a step.
-  bool unscale(OptimizerSync& optimizer);
+  // Once for the gradients of a step, which calls it if nobody has. Collective.
+  void unscale(OptimizerSync& optimizer);
+  // Whether the gradients, unscaled, are finite on all ranks. Reads one number.
+  bool finite(const OptimizerSync& optimizer);
   bool step(OptimizerSync& optimizer);
   void after_zero_grad(OptimizerSync& optimizer);
+  // A join is over: the gradients that ranks have are of different iterations.
+  void forget_gradients();
 
-  const optim::GradScaler& scaler() const { return scaler_; }
-  optim::GradScaler& scaler() { return scaler_; }
+  double value() const { return in_use_.item<double>(); }  // of the next backward pass
+
+  // The scale's; in an iteration that is not over also what was found and who has stepped.
+  optim::State state_dict() const;
+  void check_state_dict(const optim::State& saved) const;
+  void load_state_dict(const optim::State& saved);
 
  private:
   struct Held {
     std::weak_ptr<OptimizerSync> optimizer;
-    uint64_t before = 0;  // what its gradients were before the backward pass
-    bool scaled = false;  // it holds gradients of the present scale that it has not stepped with
+    uint64_t before = 0;    // what its gradients were before the backward pass
+    Tensor scale;           // that its gradients carry, if they do
+    Tensor found;           // they are unscaled: 1 if one was not finite
+    bool finished = false;  // it has stepped in this iteration
   };
   Held& held(const OptimizerSync& optimizer);
-  void update_if_settled();
+  void forget_expired();
+  void finish(Held& own);
+  void note(const Tensor& found);
+  void end_iteration();
 
-  optim::GradScaler scaler_;
-  std::vector<Held> held_;
-  bool stepped_ = false;  // since the last update
+  optim::LossScale scale_;  // as the iteration began
+  optim::LossScale next_;   // if it ended now
+  Tensor found_;            // in this iteration; undefined: nobody has stepped
+  Tensor in_use_;           // the scale of the next backward pass
+  std::vector<Held> held_;  // in the order of set-up
 };
 
 }  // namespace loom

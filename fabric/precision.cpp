@@ -64,12 +64,18 @@ ScaledPrecision::ScaledPrecision(DType half, const std::optional<optim::GradScal
 void ScaledPrecision::setup_optimizer(const std::shared_ptr<OptimizerSync>& optimizer) {
   if (scaling_) scaling_->setup_optimizer(optimizer);
 }
-bool ScaledPrecision::before_clip(OptimizerSync& optimizer) { return !scaling_ || scaling_->unscale(optimizer); }
+void ScaledPrecision::before_clip(OptimizerSync& optimizer) {
+  if (scaling_) scaling_->unscale(optimizer);
+}
+bool ScaledPrecision::will_step(OptimizerSync& optimizer) { return !scaling_ || scaling_->finite(optimizer); }
 bool ScaledPrecision::step(OptimizerSync& optimizer) {
   return scaling_ ? scaling_->step(optimizer) : Precision::step(optimizer);
 }
 void ScaledPrecision::after_zero_grad(OptimizerSync& optimizer) {
   if (scaling_) scaling_->after_zero_grad(optimizer);
+}
+void ScaledPrecision::after_join() {
+  if (scaling_) scaling_->forget_gradients();
 }
 Tensor ScaledPrecision::before_backward(const Tensor& loss) {
   return scaling_ ? scaling_->before_backward(loss) : loss;
@@ -78,14 +84,12 @@ void ScaledPrecision::after_backward() {
   if (scaling_) scaling_->after_backward();
 }
 
-StateDict ScaledPrecision::state_dict() const {
-  return scaling_ ? StateDict(scaling_->scaler().state_dict()) : StateDict();
-}
+StateDict ScaledPrecision::state_dict() const { return scaling_ ? StateDict(scaling_->state_dict()) : StateDict(); }
 void ScaledPrecision::check_state_dict(const StateDict& saved) const {
-  if (scaling_) scaling_->scaler().check_state_dict(saved.tensors);
+  if (scaling_) scaling_->check_state_dict(saved.tensors);
 }
 void ScaledPrecision::load_state_dict(const StateDict& saved) {
-  if (scaling_) scaling_->scaler().load_state_dict(saved.tensors);
+  if (scaling_) scaling_->load_state_dict(saved.tensors);
 }
 
 MixedPrecision::MixedPrecision(DType half, const std::optional<optim::GradScalerOptions>& scaling)

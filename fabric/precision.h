@@ -29,20 +29,25 @@ class Precision {
 
   // Optimizers: set up; about to have their gradients looked at (clipping); to step; with gradients that are zeroed.
   virtual void setup_optimizer([[maybe_unused]] const std::shared_ptr<OptimizerSync>& optimizer) {}
-  // False: they are not finite, and the step will be skipped.
-  virtual bool before_clip([[maybe_unused]] OptimizerSync& optimizer) { return true; }
+  virtual void before_clip([[maybe_unused]] OptimizerSync& optimizer) {}
+  // After before_clip. False: the gradients are not finite, and the step will be skipped. May wait for the device.
+  virtual bool will_step([[maybe_unused]] OptimizerSync& optimizer) { return true; }
   // False if skipped.
   virtual bool step(OptimizerSync& optimizer) {
     optimizer.step();
     return true;
   }
   virtual void after_zero_grad([[maybe_unused]] OptimizerSync& optimizer) {}
+  // Ranks have run out of data at different times.
+  virtual void after_join() {}
 
   // What is differentiated in place of `loss`.
   virtual Tensor before_backward(const Tensor& loss) { return loss; }
   virtual void after_backward() {}
   // Whether loss.backward() without Fabric would give wrong gradients, and is an error.
   virtual bool needs_backward() const { return false; }
+  // What the next backward pass multiplies the loss with, to be logged; 1: losses are not scaled. Waits for the device.
+  virtual double loss_scale() const { return 1; }
 
   // What every checkpoint keeps of it; nothing by default. On Error nothing has changed.
   virtual StateDict state_dict() const { return {}; }
@@ -74,25 +79,25 @@ class ScaledPrecision : public Precision {
   Tensor convert_input(const Tensor& x) const override { return x.to(half_); }
   Tensor convert_output(const Tensor& x) const override { return is_half(x.dtype()) ? x.to(DType::f32) : x; }
   void setup_optimizer(const std::shared_ptr<OptimizerSync>& optimizer) override;
-  bool before_clip(OptimizerSync& optimizer) override;
+  void before_clip(OptimizerSync& optimizer) override;
+  bool will_step(OptimizerSync& optimizer) override;
   bool step(OptimizerSync& optimizer) override;
   void after_zero_grad(OptimizerSync& optimizer) override;
+  void after_join() override;
   Tensor before_backward(const Tensor& loss) override;
   void after_backward() override;
   bool needs_backward() const override { return scaling_.has_value(); }
+  double loss_scale() const override { return scaling_ ? scaling_->value() : 1; }
   StateDict state_dict() const override;
   void check_state_dict(const StateDict& saved) const override;
   void load_state_dict(const StateDict& saved) override;
-
-  // None for bf16, and where scaling is disabled.
-  const optim::GradScaler* scaler() const { return scaling_ ? &scaling_->scaler() : nullptr; }
 
  protected:
   DType half() const { return half_; }
 
  private:
   DType half_;
-  std::optional<LossScaling> scaling_;
+  std::optional<LossScaling> scaling_;  // none for bf16, and where it is disabled
 };
 
 // Parameters in f32; each op of a forward in the dtype that suits it (autograd/autocast.h). "16-mixed", "bf16-mixed".

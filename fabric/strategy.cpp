@@ -1,7 +1,6 @@
 #include <loom/fabric/strategy.h>
 
 #include <array>
-#include <cmath>
 
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/ops.h>
@@ -67,20 +66,16 @@ void OptimizerSync::shadow(int) {
 
 void OptimizerSync::adopt(int rank) { broadcast_state(*world_, state_entry(StateEntry(*optimizer_)), rank); }
 
-// Summed in f64 whatever the dtype: the norm of many small parts loses nothing.
-double OptimizerSync::grad_norm(double p) const {
+// In f64 whatever the dtype: the norm of many small parts loses nothing. A norm of norms, which nobody waits for.
+Tensor OptimizerSync::grad_norm(double p) const {
   const NoGrad off;
-  const Tensor& factor = optimizer_->half_factor();
-  const double of_half = factor.defined() ? factor.item<double>() : 1;
-  double total = 0;
+  const Tensor& of_half = optimizer_->half_factor();
+  std::vector<Tensor> norms;
   for (const Tensor& g : gradients()) {
-    const double part = norm(g.to(DType::f64), p).item<double>() * (is_half(g.dtype()) ? of_half : 1);
-    if (std::isinf(p))
-      total = std::isnan(part) || part > total ? part : total;
-    else
-      total += std::pow(part, p);
+    const Tensor one = norm(g.to(DType::f64), p);
+    norms.push_back(of_half.defined() && is_half(g.dtype()) ? one * of_half.to(DType::f64) : one);
   }
-  return std::isinf(p) ? total : std::pow(total, 1 / p);
+  return norms.empty() ? zeros({}, DType::f64) : norm(stack(norms), p);
 }
 
 }  // namespace loom

@@ -50,8 +50,8 @@ class OptimizerSync : public Joinable {
   // The gradients that this rank will step with, of all parameters that have one; written in place by clipping and
   // unscaling.
   virtual std::vector<Tensor> gradients() const;
-  // Norm (of order p, may be infinite) of all gradients together, the same on every rank. Collective.
-  virtual double grad_norm(double p) const;
+  // Norm (of order p, may be infinite) of all gradients together, the same on every rank: one f64. Collective.
+  virtual Tensor grad_norm(double p) const;
   // Makes a finding (1 or 0, one f32) true where it is on any rank that shares this optimizer's work. Collective.
   virtual void agree(const Tensor& found) const;
   // Steps with the gradients that are there. Collective.

@@ -75,7 +75,8 @@ class Gradient {
 };
 
 // A parameter as runs of T. What a step has made of a run goes to the master, if there is one, and to the value, which
-// is rounded to nearest or stochastically: element i with word i of the draw.
+// is rounded to nearest or stochastically: element i with word i of the draw. Where others have written the value, the
+// master's element is what they wrote.
 template <class T>
 class Parameter {
  public:
@@ -84,10 +85,12 @@ class Parameter {
         value_(static_cast<char*>(piece.value.data)),
         dtype_(piece.value.dtype),
         convert_(piece.master.data ? cpu::converter(dtype_, dtype_of<T>()) : nullptr),
+        widen_(convert_ && piece.value_written ? cpu::converter(dtype_of<T>(), dtype_) : nullptr),
         rounding_(piece.rounding) {}
 
   T* begin(int64_t first, int64_t n) {
     at_ = run_.begin(first, n);
+    if (widen_ != nullptr) take_written(first, n);
     return at_;
   }
   void end(int64_t first, int64_t n) {
@@ -98,6 +101,15 @@ class Parameter {
   }
 
  private:
+  void take_written(int64_t first, int64_t n) {
+    alignas(64) uint16_t rounded[block];
+    alignas(64) T written[block];
+    const auto* const value = reinterpret_cast<const uint16_t*>(value_) + first;
+    convert_(rounded, at_, n);
+    widen_(written, value, n);
+    for (int64_t i = 0; i < n; ++i) at_[i] = rounded[i] == value[i] ? at_[i] : written[i];
+  }
+
   template <class Number>
   void round(int64_t first, int64_t n) {
     cpu::Words drawn;
@@ -114,7 +126,7 @@ class Parameter {
   State<T> run_;
   char* value_;
   DType dtype_;
-  cpu::Convert convert_;
+  cpu::Convert convert_, widen_;
   std::optional<Philox> rounding_;
   T* at_ = nullptr;
 };
@@ -132,7 +144,8 @@ void for_each_block(const UpdatePiece& piece, int64_t begin, int64_t end, const 
       parameter.end(i, n);
       (state[k].end(i, n), ...);
     }
-  }(std::make_index_sequence<N>());
+  }
+  (std::make_index_sequence<N>());
 }
 
 // Calls f<T>(piece, begin, end) for all elements; T is f64 where the parameter or its state is, else f32.

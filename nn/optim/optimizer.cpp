@@ -29,10 +29,25 @@ const Tensor& ParameterState::tensor(const std::string& name, const Tensor& valu
 
 const Tensor& ParameterState::master(const Tensor& value) {
   Tensor& copy = tensors["master"];
-  const bool ours = copy.defined() && rounded_in_ == value.storage() && rounded_version_ == value.version();
-  if (!ours && (!copy.defined() || copy.device() != value.device() || !equal(raw::cast(copy, value.dtype()), value)))
-    copy = raw::cast(value, f32);
+  if (!copy.defined()) {
+    copy = raw::cast(raw::contiguous(value), f32);
+    note_master_written(value);
+  }
+  copy = raw::to_device(copy, value.device());
   return copy;
+}
+
+bool ParameterState::is_rounding_of_master(const Tensor& value) const {
+  return rounded_in_ == value.storage() && rounded_version_ == value.version();
+}
+
+void ParameterState::restore_from_master(const Tensor& value) {
+  const auto found = tensors.find("master");
+  if (found == tensors.end()) return;
+  const Tensor copy = raw::to_device(raw::cast(found->second, value.dtype()), value.device());
+  const auto is_rounding = [&](DType half) { return raw::cast(raw::cast(copy, half), value.dtype()) == value; };
+  raw::copy_into(value, where(logical_or(is_rounding(bf16), is_rounding(f16)), copy, value));
+  tensors.erase(found);
 }
 
 void ParameterState::note_master_written(const Tensor& value) {
@@ -86,12 +101,17 @@ void Optimizer::set_half_update(HalfUpdate how, uint64_t seed) {
 
 Optimizer::Item Optimizer::item(const NamedTensor& parameter, const Piece& piece, uint64_t place) {
   constexpr uint64_t apart = 0x726f756e64696e67;  // the generator of the same seed draws other numbers
-  Item out{{raw::contiguous(piece.value), raw::contiguous(piece.grad)}, &state(parameter.tensor), {}, {}, {}};
-  if (!is_half(piece.value.dtype())) return out;
+  ParameterState& own = state(parameter.tensor);
+  const bool half = is_half(piece.value.dtype());
+  if (!half) own.restore_from_master(piece.value);
+  Item out{{raw::contiguous(piece.value), raw::contiguous(piece.grad)}, &own, {}, {}, false, {}};
+  if (!half) return out;
   out.factor = half_factor_;
-  if (half_update_ == HalfUpdate::master)
-    out.master = out.state->master(out.piece.value);
-  else if (half_update_ == HalfUpdate::stochastic)
+  if (half_update_ == HalfUpdate::master) {
+    out.master = own.master(piece.value);
+    out.value_written = !own.is_rounding_of_master(piece.value);
+  }
+  if (half_update_ == HalfUpdate::stochastic)
     out.rounding = Philox{rounding_seed_ ^ apart, static_cast<uint64_t>(rounding_step_) << 24 | place, 0};
   return out;
 }
@@ -174,8 +194,7 @@ State Optimizer::state_dict() const {
       if (found == states_.end()) continue;
       const ParameterState& state = found->second;
       if (counts_steps() && state.step > 0) out["step." + name] = full({}, static_cast<double>(state.step), i64);
-      for (const auto& [slot, x] : state.tensors)
-        if (slot != "master" || is_half(tensor.dtype())) out[str(slot, ".", name)] = x;
+      for (const auto& [slot, x] : state.tensors) out[str(slot, ".", name)] = x;
     }
   }
   return out;
@@ -197,7 +216,7 @@ std::string Optimizer::mismatches(const State& values) const {
       if (counts_steps()) found.expect("step." + parameter.name, {}, stepped);
       const Dims shape = piece(parameter).value.shape();
       for (const std::string& slot : names) found.expect(slot + "." + parameter.name, shape, stepped);
-      found.expect("master." + parameter.name, shape, false);  // of a run in another precision, which has one
+      found.expect("master." + parameter.name, shape, false);  // whatever the precision that it was saved in
     }
   }
   found.refuse_others();
@@ -233,7 +252,7 @@ void Optimizer::load_state_dict(State values) {
         state.step = step->second.item<int64_t>();
       const Tensor value = piece(parameter).value;
       std::vector<std::string> names = slots(groups_[i]);
-      if (is_half(value.dtype()) && half_update_ == HalfUpdate::master) names.emplace_back("master");
+      if (!is_half(value.dtype()) || half_update_ == HalfUpdate::master) names.emplace_back("master");
       for (const std::string& slot : names)
         if (const auto x = values.find(slot + "." + parameter.name); x != values.end()) {
           const Tensor given = std::exchange(x->second, {});

@@ -65,10 +65,14 @@ class ParameterState {
 
   // The tensor of that name, at first filled with `initial`.
   const Tensor& tensor(const std::string& name, const Tensor& value, double initial = 0);
-  // The f32 copy of a 16-bit value. Where somebody else has written the value since, other than its rounding, it is
-  // anew.
+  // The f32 copy of a 16-bit value, which is its rounding; elements that somebody else has written are not, and go to
+  // the copy before the next step.
   const Tensor& master(const Tensor& value);
+  bool is_rounding_of_master(const Tensor& value) const;  // nobody has written it since
   void note_master_written(const Tensor& value);
+  // A value of 32 or 64 bits that was loaded with the copy of a 16-bit one becomes what the copy holds, but for
+  // elements that are not its rounding; the copy goes.
+  void restore_from_master(const Tensor& value);
 
  private:
   Ref<Storage> rounded_in_;  // where the master's rounding was last written, and as which version
@@ -103,7 +107,9 @@ class Optimizer {
   const std::vector<Group>& param_groups() const { return groups_; }
   void add_param_group(Group group);
 
-  // "exp_avg.fc1.weight" and "step.fc1.weight" per parameter that has been stepped, "groups.0.lr" per option.
+  // "exp_avg.fc1.weight" and "step.fc1.weight" per parameter that has been stepped, "groups.0.lr" per option. Masters
+  // that are loaded for parameters of 32 or 64 bits are what these are set to at the first step, in place of their
+  // roundings.
   State state_dict() const;
   // Replaces state and options; checks all names and shapes first and changes nothing on error.
   // Lets go of the values one by one as they are copied, so that load_state_dict(std::move(values)) never holds both.
@@ -134,6 +140,7 @@ class Optimizer {
     Piece piece;  // dense
     ParameterState* state;
     Tensor master, factor;  // or undefined
+    bool value_written;     // UpdatePiece's
     std::optional<Philox> rounding;
   };
   Optimizer(const char* name, std::map<std::string, double> defaults) : name_(name), defaults_(std::move(defaults)) {}

@@ -30,6 +30,7 @@ void step_pieces(const Items& items, const Fill& fill, const Run& run) {
       update.value = dense(item.piece.value);
       update.grad = dense(item.piece.grad);
       if (item.master.defined()) update.master = dense(item.master);
+      update.value_written = item.value_written;
       if (item.factor.defined()) update.factor = dense(item.factor);
       update.rounding = item.rounding;
       fill(update, item.piece, *item.state);

@@ -109,8 +109,8 @@ class Scaled final : public Precision {
     unscaled_ = false;
     return loss * scale;
   }
-  bool before_clip(OptimizerSync& optimizer) override {
-    if (std::exchange(unscaled_, true)) return !skip_;
+  void before_clip(OptimizerSync& optimizer) override {
+    if (std::exchange(unscaled_, true)) return;
     const Tensor found = zeros({}, f32);
     for (const Tensor& g : optimizer.gradients()) {
       g.mul_(1 / scale);
@@ -118,8 +118,8 @@ class Scaled final : public Precision {
     }
     optimizer.agree(found);
     skip_ = found.item<float>() != 0;
-    return !skip_;
   }
+  bool will_step(OptimizerSync&) override { return !skip_; }
   bool step(OptimizerSync& optimizer) override {
     before_clip(optimizer);
     if (skip_) {

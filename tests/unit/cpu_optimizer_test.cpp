@@ -165,6 +165,32 @@ TEST_CASE("rmsprop") {
             });
 }
 
+TEST_CASE("optimizers: what others have written to a 16-bit value goes to its master") {
+  for (const DType t : {f16, bf16})
+    for (const int64_t n : {1, 7, 33, 1025, 40001}) {
+      Problem q(t, f32, n);
+      Array master(f32, {n});
+      for (int64_t i = 0; i < n; ++i) {
+        q.g.set(i, 0);
+        master.set(i, q.p[i] * (1 + 1e-5));  // rounds to the value
+        if (i % 3 == 0) q.p.set(i, q.p[i] + 3);
+        if (i % 11 == 5) q.p.set(i, std::nan(""));
+      }
+      const std::vector<double> masters = master.values(), values = q.p.values();
+      UpdatePiece update = update_of(q.p, q.g, 1);
+      update.master = {master.view().data, f32};
+      update.value_written = true;
+      cpu().sgd({&update, 1}, {0.1, 0, 0, 0, false, false});
+      const auto same = [](double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); };
+      for (int64_t i = 0; i < n; ++i) {
+        const bool written = i % 3 == 0 || i % 11 == 5;
+        const auto at = static_cast<size_t>(i);
+        REQUIRE(same(master[i], written ? values[at] : masters[at]));
+        REQUIRE(same(q.p[i], values[at]));
+      }
+    }
+}
+
 TEST_CASE("optimizers: a shard's update is bit-equal to the whole one") {
   const int64_t n = 3001, cut = 1234;
   for (const DType t : {f32, bf16}) {

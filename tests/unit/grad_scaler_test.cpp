@@ -32,10 +32,9 @@ struct Weight {
 std::vector<NamedTensor> named(const Weight& w, const std::string& name = "w") { return {{name, w.value}}; }
 
 // The scale after each iteration; o: one whose gradient overflows.
-std::vector<double> course(const GradScalerOptions& options, const std::string& iterations) {
+std::vector<double> course(GradScaler& scaler, const std::string& iterations) {
   Weight w;
   optim::SGD sgd(named(w), {.lr = 0});
-  GradScaler scaler(options);
   std::vector<double> scales;
   for (const char kind : iterations) {
     w.value.set_grad({});
@@ -45,6 +44,11 @@ std::vector<double> course(const GradScalerOptions& options, const std::string& 
     scales.push_back(scaler.get_scale());
   }
   return scales;
+}
+
+std::vector<double> course(const GradScalerOptions& options, const std::string& iterations) {
+  GradScaler scaler(options);
+  return course(scaler, iterations);
 }
 
 GradScalerOptions deepspeed(int64_t hysteresis) {
@@ -127,6 +131,21 @@ TEST_CASE("88: calls in the wrong order") {
   CHECK_THROWS_WITH(scaler.step(sgd), "step() has already been called since the last update().");
   scaler.update();
   scaler.unscale_(sgd);
+}
+
+TEST_CASE("88: a step without any gradient") {
+  Weight w, other;
+  optim::SGD sgd(named(w), {.lr = 0.1}), second(named(other), {.lr = 0.1});
+  GradScaler scaler;
+  scaler.scale(w.loss()).backward();
+  CHECK_THROWS_WITH(scaler.step(second), "No inf checks were recorded for this optimizer.");
+  CHECK(second.step_counts().taken == 0);
+  CHECK_THROWS_WITH(scaler.update(), "No inf checks were recorded prior to update.");
+  CHECK(scaler.step(sgd));
+  scaler.update();
+  scaler.unscale_(second);
+  CHECK_FALSE(scaler.found_inf(second).defined());
+  CHECK_THROWS_WITH(scaler.step(second), "No inf checks were recorded for this optimizer.");
 }
 
 TEST_CASE("options out of range") {
@@ -225,6 +244,24 @@ TEST_CASE("94: the state goes round; disabled there is none and everything passe
   CHECK_THROWS_WITH(other.load_state_dict(off.state_dict()),
                     "GradScaler: the state is empty; it was saved with scaling disabled");
   CHECK_THROWS_WITH(other.load_state_dict({{"scale", ones({})}}), "GradScaler: the state has no 'growth_tracker'");
+}
+
+TEST_CASE("94: hysteresis and DeepSpeed's counters go round") {
+  const std::string iterations = "oggoggggogoooggggoggggggo";
+  for (const bool consecutive : {false, true})
+    for (const ScalePolicy policy : {ScalePolicy::deepspeed, ScalePolicy::dynamic}) {
+      GradScalerOptions options = deepspeed(3);
+      options.policy = policy;
+      options.consecutive_hysteresis = consecutive;
+      const std::vector<double> whole = course(options, iterations);
+      for (size_t stop = 0; stop <= iterations.size(); ++stop) {
+        GradScaler before(options), after(options);
+        std::vector<double> scales = course(before, iterations.substr(0, stop));
+        after.load_state_dict(before.state_dict());
+        for (const double scale : course(after, iterations.substr(stop))) scales.push_back(scale);
+        CHECK(scales == whole);
+      }
+    }
 }
 
 TEST_CASE("99: a skipped step advances neither the optimizer's step nor a schedule that follows each step") {

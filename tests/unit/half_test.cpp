@@ -6,6 +6,8 @@
 #include <limits>
 
 #include <loom/accelerators/half.h>
+#include <loom/tensor/create.h>
+#include <loom/tensor/raw.h>
 
 using loom::BFloat16;
 using loom::Half;
@@ -20,7 +22,74 @@ double value_of_half(uint32_t bits) {
   return sign * (exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25));
 }
 
+loom::Tensor all_patterns(loom::DType dtype) {
+  const loom::Tensor x = loom::empty({65536}, dtype);
+  auto* const bits = static_cast<uint16_t*>(x.storage()->data());
+  for (uint32_t i = 0; i < 65536; ++i) bits[i] = static_cast<uint16_t>(i);
+  return x;
+}
+
+// Tensors of 16 bits as their patterns, every NaN as the same one.
+template <class Number>
+std::vector<uint16_t> patterns(const loom::Tensor& x) {
+  const auto* const bits = static_cast<const uint16_t*>(x.storage()->data());
+  std::vector<uint16_t> out(bits, bits + x.numel());
+  for (uint16_t& b : out)
+    if (std::isnan(static_cast<float>(Number::from_bits(b)))) b = 0x7fff;
+  return out;
+}
+
+// What the processor's kernels make of all patterns, and of all numbers halfway between two, is what the scalar type
+// makes of them.
+template <class Number>
+void check_kernels(loom::DType dtype) {
+  const loom::Tensor all = all_patterns(dtype);
+  std::vector<float> wide(65536), halfway;
+  for (uint32_t i = 0; i < 65536; ++i) {
+    wide[i] = Number::from_bits(static_cast<uint16_t>(i));
+    const float next = Number::from_bits(static_cast<uint16_t>(i + 1));
+    const float middle = wide[i] + (next - wide[i]) / 2;
+    for (const float x : {middle, std::nextafter(middle, 0.0f), std::nextafter(middle, INFINITY * middle)})
+      halfway.push_back(x);
+  }
+  const auto same = [](const std::vector<float>& a, const std::vector<float>& b) {
+    for (size_t i = 0; i < a.size(); ++i)
+      if (std::bit_cast<uint32_t>(a[i]) != std::bit_cast<uint32_t>(b[i]) && !(std::isnan(a[i]) && std::isnan(b[i])))
+        return false;
+    return a.size() == b.size();
+  };
+  const auto floats = [](const loom::Tensor& x) { return x.to_vector<float>(); };
+  const auto rounded = [](const std::vector<float>& values) {
+    std::vector<uint16_t> out;
+    for (const float x : values) out.push_back(std::isnan(x) ? 0x7fff : Number(x).bits);
+    return out;
+  };
+  const auto of = [](const std::vector<float>& values) {
+    return loom::from_vector(values, {static_cast<int64_t>(values.size())});
+  };
+  namespace raw = loom::raw;
+  CHECK(same(floats(raw::cast(all, loom::f32)), wide));
+  CHECK(same(floats(raw::cast(raw::cast(all, loom::f64), loom::f32)), wide));
+  CHECK(patterns<Number>(raw::cast(of(wide), dtype)) == patterns<Number>(all));
+  CHECK(patterns<Number>(raw::cast(raw::cast(of(wide), loom::f64), dtype)) == patterns<Number>(all));
+  CHECK(patterns<Number>(raw::cast(of(halfway), dtype)) == rounded(halfway));
+  // Arithmetic: widened, computed in f32, rounded.
+  std::vector<float> products, sums;
+  for (const float x : wide) {
+    products.push_back(x * 0.6875f);
+    sums.push_back(x + x);
+  }
+  const loom::Tensor factor = loom::full({65536}, 0.6875, dtype);
+  CHECK(patterns<Number>(raw::binary(loom::Binary::mul, all, factor)) == rounded(products));
+  CHECK(patterns<Number>(raw::binary(loom::Binary::add, all, all)) == rounded(sums));
+}
+
 }  // namespace
+
+TEST_CASE("98: all patterns through the kernels") {
+  check_kernels<Half>(loom::f16);
+  check_kernels<BFloat16>(loom::bf16);
+}
 
 TEST_CASE("half: all patterns widen to their value and come back") {
   for (uint32_t bits = 0; bits < 65536; ++bits) {

@@ -42,12 +42,12 @@ double mean_of(const std::vector<double>& values) {
 template <class Number>
 void check_rounding(float value, int64_t draws) {
   double sum = 0, squares = 0;
-  for (int64_t i = 0; i < draws; ++i) {
-    const auto word = Philox{7, 1, static_cast<uint64_t>(i)}.block(0)[0];
-    const double rounded = static_cast<float>(Number::stochastic(value, word));
-    sum += rounded;
-    squares += (rounded - value) * (rounded - value);
-  }
+  for (int64_t i = 0; i < draws; i += 4)
+    for (const uint32_t word : Philox{7, 1, static_cast<uint64_t>(i)}.block(0)) {
+      const double rounded = static_cast<float>(Number::stochastic(value, word));
+      sum += rounded;
+      squares += (rounded - value) * (rounded - value);
+    }
   const double n = static_cast<double>(draws), deviation = std::sqrt(squares / n / n);
   CHECK(std::abs(sum / n - static_cast<double>(value)) <= 4 * deviation + 1e-12);
 }
@@ -72,10 +72,28 @@ TEST_CASE("97: stochastic rounding reaches the sum in the mean, the same with th
   }
 }
 
+TEST_CASE("97: a step rounds up as often as its place between two neighbours says, to better than 1 %") {
+  const int64_t n = 1500000;
+  for (const DType dtype : {bf16, f16})
+    for (const double place : {0.25, 0.5, 0.8125}) {
+      const double unit = dtype == bf16 ? 0x1p-7 : 0x1p-10;
+      Parameter p(ones({n}, dtype));
+      optim::SGD sgd(std::vector<NamedTensor>{{"p", p}}, {.lr = 1});
+      sgd.set_half_update(HalfUpdate::stochastic, 11);
+      p.set_grad(full({n}, -place * unit, dtype));  // exact in 16 bits
+      sgd.step();
+      const double up = ((p.to(f64) - 1.0) / unit).mean().item<double>();
+      const double bound = 5 * std::sqrt(place * (1 - place) / static_cast<double>(n));
+      CHECK(bound < 0.01 * place);
+      CHECK(std::abs(up - place) < bound);
+      CHECK(((p == 1.0).to(i64).sum() + (p == 1 + unit).to(i64).sum()).item<int64_t>() == n);
+    }
+}
+
 TEST_CASE("97: the mean of roundings is the value; infinities and NaN stay; exact values stay") {
   for (const float value : {1.0009765f, -3.1415926f, 1e-30f, 65000.1f, 6e-8f, -2.3e-7f}) {
-    check_rounding<BFloat16>(value, 200000);
-    check_rounding<Half>(value, 200000);
+    check_rounding<BFloat16>(value, 1000000);
+    check_rounding<Half>(value, 1000000);
   }
   constexpr float infinite = std::numeric_limits<float>::infinity();
   for (const uint32_t word : {0u, 0x8000u, 0xffffffffu}) {
@@ -144,31 +162,68 @@ TEST_CASE("masters and the rounding's place are state: resumed is never stopped,
   }
 }
 
-TEST_CASE("a parameter that somebody else writes takes its master with it") {
-  Parameter p(ones({4}, bf16));
-  optim::SGD sgd(std::vector<NamedTensor>{{"p", p}}, {.lr = 1e-4});
-  p.set_grad(ones({4}, bf16));
-  sgd.step();
-  {
-    const NoGrad off;
-    p.fill_(5.0);
-  }
-  p.set_grad(zeros({4}, bf16));
-  sgd.step();
-  CHECK(equal(p.detach(), full({4}, 5.0, bf16)));
+TEST_CASE("what somebody else writes to a parameter goes to its master, element by element") {
+  for (const DType dtype : {bf16, f16})
+    for (const bool transposed : {false, true}) {
+      Tensor start = full({3, 5}, 1.0, dtype);
+      Parameter p(transposed ? start.t() : start);
+      optim::SGD sgd(std::vector<NamedTensor>{{"p", p}}, {.lr = 1e-4});
+      const auto steps = [&](int n, double gradient) {
+        for (int i = 0; i < n; ++i) {
+          p.set_grad(full(p.shape(), gradient, dtype));
+          sgd.step();
+          const NoGrad off;
+          p.clamp_(-2, 2);  // writes nothing new, but writes
+        }
+      };
+      steps(200, -1);
+      {
+        const NoGrad off;
+        p[1][2].fill_(5.0);
+        p[0][0].clamp_(-0.5, 0.5);
+      }
+      steps(1, 0);  // clamps 5 to 2
+      steps(200, -1);
+      const double unit = dtype == bf16 ? 0x1p-7 : 0x1p-10;
+      const auto master = sgd.state_dict().at("master.p");
+      for (int64_t i = 0; i < p.size(0); ++i)
+        for (int64_t k = 0; k < p.size(1); ++k) {
+          const double expected = i == 1 && k == 2 ? 2 : i == 0 && k == 0 ? 0.52 : 1.04;
+          CHECK(p[i][k].item<double>() == doctest::Approx(expected).epsilon(unit));
+          if (expected != 2) CHECK(master[i][k].item<double>() == doctest::Approx(expected).epsilon(1e-4));
+        }
+    }
 }
 
-TEST_CASE("a state with masters loads where there are none, and the other way round") {
+TEST_CASE("a state with masters loads where there are none: the first step starts from them; and the other way round") {
   Parameter half(ones({4}, bf16)), whole(ones({4}));
   optim::AdamW low(std::vector<NamedTensor>{{"p", half}}), high(std::vector<NamedTensor>{{"p", whole}});
-  half.set_grad(ones({4}, bf16));
+  for (int i = 0; i < 3; ++i) {
+    half.set_grad(ones({4}, bf16));
+    low.step();
+  }
   whole.set_grad(ones({4}));
-  low.step();
   high.step();
   const auto from_low = low.state_dict(), from_high = high.state_dict();
   CHECK_FALSE(from_high.contains("master.p"));
-  high.load_state_dict(from_low);
-  CHECK_FALSE(high.state_dict().contains("master.p"));
+  const Tensor master = from_low.at("master.p").clone();
+  CHECK_FALSE(equal(master.to(bf16).to(f32), master));
+  for (const DType wide : {f32, f64}) {
+    Parameter p(half.detach().to(wide));
+    {
+      const NoGrad off;
+      p[1].fill_(7.0);  // not the rounding of anything
+    }
+    optim::AdamW other(std::vector<NamedTensor>{{"p", p}});
+    other.load_state_dict(from_low);
+    CHECK(equal(other.state_dict().at("master.p").to(f32), master));  // saved again before it is used
+    other.param_groups()[0].set_lr(0);
+    p.set_grad(ones({4}, wide));
+    other.step();
+    CHECK(p[0].item<double>() == master[0].item<double>());
+    CHECK(p[1].item<double>() == 7);
+    CHECK_FALSE(other.state_dict().contains("master.p"));
+  }
   low.load_state_dict(from_high);
   half.set_grad(ones({4}, bf16));
   low.step();

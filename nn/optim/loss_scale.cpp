@@ -1,0 +1,128 @@
+#include <loom/nn/optim/loss_scale.h>
+
+#include <cmath>
+
+#include <loom/accelerators/accelerator.h>
+#include <loom/autograd/ops.h>
+#include <loom/nn/optim/step_pieces.h>
+#include <loom/tensor/raw.h>
+
+namespace loom::optim {
+
+namespace {
+
+void check_options(const GradScalerOptions& o) {
+  check(o.init_scale > 0 && std::isfinite(o.init_scale), "GradScaler: init_scale is ", o.init_scale,
+        ", expected a positive number");
+  check(o.growth_factor > 1, "GradScaler: the growth factor must be > 1, got ", o.growth_factor);
+  check(o.backoff_factor > 0 && o.backoff_factor < 1, "GradScaler: the backoff factor must be between 0 and 1, got ",
+        o.backoff_factor);
+  check(o.growth_interval >= 1, "GradScaler: growth_interval is ", o.growth_interval, ", expected at least 1");
+  check(o.hysteresis >= 1, "GradScaler: hysteresis is ", o.hysteresis, ", expected at least 1");
+  check(o.min_scale >= 0, "GradScaler: min_scale is ", o.min_scale, ", expected 0 or more");
+}
+
+// Whether x has no gaps, in whatever order its dimensions lie (a gradient in a bucket lies as its parameter does).
+bool is_dense(const Tensor& x) {
+  int64_t last = 0;
+  for (int d = 0; d < x.dim(); ++d) last += (x.size(d) - 1) * x.strides()[d];
+  return x.numel() == 0 || last == x.numel() - 1;
+}
+
+}  // namespace
+
+LossScale::LossScale(const GradScalerOptions& options) : options_(options) {
+  check_options(options);
+  scale_ = full({}, options.init_scale, f32);
+  tracker_ = full({}, 0, i64);
+  hysteresis_ = full({}, static_cast<double>(options.hysteresis), i64);
+}
+
+void LossScale::set(double scale) {
+  check(scale > 0 && std::isfinite(scale), "GradScaler: the new scale is ", scale, ", expected a positive number");
+  scale_ = full({}, scale, TensorOptions(f32, scale_.device()));
+}
+
+void LossScale::to(Device device) {
+  for (Tensor* const x : {&scale_, &tracker_, &hysteresis_}) *x = raw::to_device(*x, device);
+}
+
+// Where the scale changes it is by its value until now; it never grows beyond what f32 holds.
+LossScale LossScale::after(const Tensor& found) const {
+  LossScale out = *this;
+  if (options_.policy == ScalePolicy::fixed) return out;
+  const NoGrad off;
+  const bool deepspeed = options_.policy == ScalePolicy::deepspeed;
+  const Tensor bad = found != 0.0, good = logical_not(bad);
+  const Tensor shrinks = logical_and(bad, hysteresis_ <= 1);
+  if (options_.raise_at_min_scale && scale_.item<double>() <= options_.min_scale)
+    check(!shrinks.item<bool>(), "GradScaler: an overflow at the smallest loss scale, ", options_.min_scale,
+          ": the gradients are not finite whatever the scale");
+  // PyTorch counts this iteration, DeepSpeed those before it.
+  const Tensor run = deepspeed ? tracker_ : tracker_ + 1;
+  const Tensor due =
+      deepspeed ? logical_and(run > 0, remainder(run, options_.growth_interval) == 0) : run >= options_.growth_interval;
+  const Tensor larger = scale_ * options_.growth_factor;
+  const Tensor grows = logical_and(good, due);
+  const Tensor least = full({}, options_.min_scale, TensorOptions(f32, scale_.device()));
+  const Tensor smaller = maximum(scale_ * options_.backoff_factor, least);
+  const Tensor reset = deepspeed ? bad : logical_or(bad, grows);
+  const Tensor refill = options_.consecutive_hysteresis ? good : grows;
+  out.hysteresis_ =
+      where(refill, options_.hysteresis, where(logical_and(bad, logical_not(shrinks)), hysteresis_ - 1, hysteresis_));
+  out.tracker_ = where(reset, int64_t{0}, tracker_ + 1);
+  out.scale_ = where(shrinks, smaller, where(logical_and(grows, isfinite(larger)), larger, scale_));
+  return out;
+}
+
+State LossScale::state_dict() const {
+  return {{"scale", scale_}, {"growth_tracker", tracker_}, {"hysteresis", hysteresis_}};
+}
+
+void LossScale::check_state_dict(const State& values) const {
+  check(!values.empty(), "GradScaler: the state is empty; it was saved with scaling disabled");
+  for (const char* const name : {"scale", "growth_tracker", "hysteresis"}) {
+    const auto found = values.find(name);
+    check(found != values.end(), "GradScaler: the state has no '", name, "'");
+    check(found->second.numel() == 1, "GradScaler: '", name, "' has shape ", found->second.shape(),
+          ", expected one number");
+  }
+  const auto scale = values.at("scale").item<double>();
+  check(scale > 0 && std::isfinite(scale), "GradScaler: the saved scale is ", scale, ", expected a positive number");
+}
+
+void LossScale::load_state_dict(const State& values) {
+  check_state_dict(values);
+  const Device device = scale_.device();
+  const auto own = [&](const char* name, DType dtype) {
+    return raw::to_device(raw::reshape(raw::cast(values.at(name), dtype), {}), device).clone();
+  };
+  scale_ = own("scale", f32);
+  tracker_ = own("growth_tracker", i64);
+  hysteresis_ = own("hysteresis", i64);
+}
+
+Tensor scaled(const Tensor& loss, const Tensor& scale) { return (is_half(loss.dtype()) ? loss.to(f32) : loss) * scale; }
+
+Tensor unscale(Optimizer& optimizer, std::span<const Tensor> gradients, const Tensor& scale) {
+  const NoGrad off;
+  const Tensor factor = (1.0 / scale.to(f64)).to(f32);  // as PyTorch: the reciprocal of most scales is not exact
+  Tensor found = full({}, 0, TensorOptions(f32, scale.device()));
+  std::vector<UpdatePiece> pieces;
+  pieces.reserve(gradients.size());
+  for (const Tensor& g : gradients) {
+    check(g.device() == found.device(), "unscale_: the loss was on ", found.device(), ", a gradient is on ",
+          g.device());
+    check(is_dense(g), "unscale_: a gradient of shape ", g.shape(), " has strides ", g.strides(),
+          ", expected one without gaps");
+    UpdatePiece& piece = pieces.emplace_back();
+    piece.numel = g.numel();
+    piece.grad = dense(g);
+    if (!is_half(g.dtype())) g.storage()->bump_version();
+  }
+  accelerator(found.device()).unscale(pieces, factor, found);
+  optimizer.set_half_factor(factor);
+  return found;
+}
+
+}  // namespace loom::optim
