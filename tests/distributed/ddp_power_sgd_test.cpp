@@ -412,6 +412,24 @@ TEST_CASE("41: a checkpoint goes on bit for bit, and on other ranks with the sam
   });
 }
 
+TEST_CASE("41: the state for a checkpoint comes to one rank alone") {
+  for_each_world([](Communicator& comm) {
+    const auto hook = hook_with({.start_powerSGD_iter = 0, .min_compression_rate = 1});
+    Parameter permuted(zeros({3, 4, 8}).permute({2, 0, 1}));
+    Ddp ddp(comm, {{"permuted", permuted}}, {}, {.comm_hook = hook});
+    ddp.forward([&] { return (permuted * samples(comm.rank(), 8, 12).reshape({8, 3, 4})).sum(); }).backward();
+    const auto all = hook->state_dict();
+    CHECK(all.at("error.permuted").shape() == Dims{comm.size(), 8, 3, 4});
+    for (int root = 0; root < comm.size(); ++root) {
+      const auto state = hook->state_dict_on(root);
+      CHECK(state.empty() == (comm.rank() != root));
+      CHECK((state.empty() || std::ranges::equal(state, all, [](const auto& a, const auto& b) {
+               return a.first == b.first && equal(a.second, b.second);
+             })));
+    }
+  });
+}
+
 TEST_CASE("41: one hook, one model; options that cannot be") {
   for_each_world([](Communicator& comm) {
     const auto hook = hook_with(at_once);
