@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include <loom/data/members.h>
 #include <loom/tensor/create.h>
+#include <loom/tensor/nested.h>
 #include <loom/tensor/tensor.h>
 
 namespace loom::data {
@@ -127,7 +127,9 @@ struct DefaultCollate {
   }
   template <class T>
   auto structs(std::span<const T> samples) const {
-    static_assert(PlainStruct<T>, "no default collation for this type of sample: give the loader a collate function");
+    static_assert(OpenStruct<T>,
+                  "no default collation for this type of sample, which is no struct of 1 to 8 members "
+                  "without arrays and base classes: give the loader a collate function");
     using Members = decltype(tie_members(std::declval<const T&>()));
     return [&]<size_t... i>(std::index_sequence<i...>) {
       const auto member = [&]<size_t at>() {
@@ -140,23 +142,5 @@ struct DefaultCollate {
     }(std::make_index_sequence<std::tuple_size_v<Members>>());
   }
 };
-
-// The same batch with f(tensor) in place of each of its tensors: moving a batch to a device, changing its dtype.
-template <class F, class Batch>
-Batch map_tensors(const F& f, Batch batch) {
-  using namespace collate_detail;
-  const auto replace = [&](auto& member) { member = map_tensors(f, std::move(member)); };
-  if constexpr (std::is_same_v<Batch, Tensor>)
-    return batch.defined() ? f(batch) : batch;
-  else if constexpr (is_tuple<Batch>)
-    std::apply([&](auto&... members) { (replace(members), ...); }, batch);
-  else if constexpr (is_array<Batch> || is_vector<Batch>) {
-    for (auto&& member : batch)
-      if constexpr (!std::is_arithmetic_v<typename Batch::value_type>) replace(member);
-  } else if constexpr (PlainStruct<Batch>) {
-    std::apply([&](auto&... members) { (replace(members), ...); }, tie_members(batch));
-  }
-  return batch;
-}
 
 }  // namespace loom::data

@@ -18,8 +18,8 @@
 #include <loom/autograd/parameter.h>
 #include <loom/distributed/communicator.h>
 #include <loom/distributed/ddp_options.h>
-#include <loom/distributed/ddp_outputs.h>
 #include <loom/distributed/join.h>
+#include <loom/tensor/nested.h>
 
 namespace loom {
 
@@ -44,7 +44,7 @@ class DistributedDataParallel final : public Joinable {
     } else {
       auto result = f();
       std::vector<Tensor> outputs;
-      const bool all_found = detail::find_tensors(result, outputs);
+      const bool all_found = nested::find_tensors(result, outputs);
       after_forward(outputs, all_found);
       return result;
     }

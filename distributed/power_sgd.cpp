@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <utility>
 
 #include <loom/tensor/context.h>
@@ -17,11 +18,10 @@ double length_of(const Tensor& v) {
 }
 
 // Makes the columns of m [n, r], r <= n, orthonormal, in place. One that depends on those before it becomes zero, or is
-// replaced by what `refill` writes. Returns whether all are finite. By Gram-Schmidt, in f64 and each column twice, so
-// that a column that is all but in the span of the others comes out orthogonal as well.
-bool orthogonalize(const Tensor& m, double epsilon, const std::function<void(const Tensor&)>& refill = {}) {
+// replaced by what `refill` writes. By Gram-Schmidt, in f64 and each column twice, so that a column that is all but in
+// the span of the others comes out orthogonal as well. One that is not finite leaves NaN.
+void orthogonalize(const Tensor& m, double epsilon, const std::function<void(const Tensor&)>& refill = {}) {
   const Tensor columns = raw::clone(raw::transpose(raw::cast(m, DType::f64), 0, 1));
-  bool finite = true;
   for (int64_t i = 0; i < columns.size(0); ++i) {
     const Tensor v = raw::slice(columns, 0, i, i + 1, 1), before = raw::slice(columns, 0, 0, i, 1);
     const auto project = [&] {
@@ -36,14 +36,28 @@ bool orthogonalize(const Tensor& m, double epsilon, const std::function<void(con
       refill(v);
       length = project();
     }
-    finite = finite && std::isfinite(length);
     if (length == 0)
       raw::fill_into(v, 0);
     else
       raw::binary_into(Binary::div, v, Tensor(length + epsilon));
   }
   raw::copy_into(m, raw::transpose(columns, 0, 1));
-  return finite;
+}
+
+// Of a thin matrix; NaN where there is one.
+double longest_row(const Tensor& m) {
+  const Tensor squares = raw::reduce(Reduce::sum_of_squares, raw::cast(m, DType::f64), {1}, false);
+  return std::sqrt(raw::reduce(Reduce::max, squares, {}, false).item<double>());
+}
+
+// Sums are in f32 at least, so that no sum of 16-bit numbers overflows.
+bool all_finite(const Tensor& x) {
+  return x.numel() == 0 || std::isfinite(raw::reduce(Reduce::mean, x, {}, false).item<double>());
+}
+
+// Whether P Q^T has only finite elements: each is a product of a row of P and one of Q.
+bool product_fits(const Tensor& p, const Tensor& q) {
+  return all_finite(full({}, longest_row(p) * longest_row(q), p.dtype()));
 }
 
 // A gradient's place as it lies in memory.
@@ -59,11 +73,13 @@ struct PowerSgdHook::Matrices {
   struct One {
     Compressed* state;
     Tensor m, p, q;
-    bool finite;
+    Tensor own_q;      // before it became the mean
+    bool fits = true;  // the mean is finite
   };
   std::vector<One> compressed;
   std::vector<std::pair<Tensor, Tensor>> plain;  // a gradient, and where it travels
   Tensor first, second;                          // what travels in the first leg, and in the second
+  std::shared_ptr<bool> step_fits;               // all means of this backward, of all buckets, are finite
 };
 
 PowerSgdHook::PowerSgdHook(const PowerSgdOptions& options) : options_(options) {
@@ -123,6 +139,7 @@ void PowerSgdHook::prepare(Communicator& ranks, const std::vector<GradBucket>& b
                                              found->second.device == now.device) {
         now.error = found->second.error;
         now.q = found->second.q;
+        now.overflowed = found->second.overflowed;
       }
       const auto [entry, added] = state_.emplace(name, std::move(now));
       check(added, "powerSGD: two parameters are called '", name, "'");
@@ -143,6 +160,7 @@ PowerSgdHook::Matrices PowerSgdHook::split(const GradBucket& bucket) const {
   }
   out.first = scratch.take({first}, bucket.buffer.dtype());
   out.second = scratch.take({second}, bucket.buffer.dtype());
+  out.step_fits = step_fits_;
   first = second = 0;
   const auto part = [](const Tensor& of, int64_t& from, const Dims& shape) {
     return raw::as_strided(of, shape, row_major_strides(shape), std::exchange(from, from + shape.numel()));
@@ -154,7 +172,7 @@ PowerSgdHook::Matrices PowerSgdHook::split(const GradBucket& bucket) const {
       out.plain.emplace_back(as_matrix(g, {g.numel()}), part(out.first, first, {g.numel()}));
     else
       out.compressed.push_back({c, as_matrix(g, c->matrix_shape()), part(out.first, first, c->p_shape()),
-                                part(out.second, second, c->q_shape()), true});
+                                part(out.second, second, c->q_shape())});
   }
   return out;
 }
@@ -174,15 +192,18 @@ void PowerSgdHook::begin_q(const Compressed& matrix, const Tensor& q, int64_t it
 
 Exchange PowerSgdHook::start(Communicator& ranks, const GradBucket& bucket) {
   const int64_t iter = bucket.is_last ? iter_++ : iter_;
+  if (bucket.index == 0) step_fits_ = std::make_shared<bool>(true);
   const auto& places = places_[static_cast<size_t>(bucket.index)];
-  if (iter < options_.start_powerSGD_iter || std::ranges::count(places, nullptr) == std::ssize(places))
-    return {ranks.all_reduce(bucket.buffer, ReduceOp::mean), {}};
+  if (iter < options_.start_powerSGD_iter) return {ranks.all_reduce(bucket.buffer, ReduceOp::mean), {}};
+  if (std::ranges::count(places, nullptr) == std::ssize(places))
+    return followed_by({ranks.all_reduce(bucket.buffer, ReduceOp::mean), {}},
+                       [mean = bucket.buffer, fits = step_fits_] { *fits = all_finite(mean) && *fits; });
   const auto matrices = std::make_shared<Matrices>(split(bucket));
   for (const auto& [gradient, travels] : matrices->plain) raw::copy_into(travels, gradient);
-  for (const auto& [state, m, p, q, finite] : matrices->compressed) {
-    if (state->error.defined()) raw::binary_into(Binary::add, m, state->error);
-    begin_q(*state, q, iter);
-    raw::matmul_into(p, m, q, false);
+  for (const auto& one : matrices->compressed) {
+    if (one.state->error.defined()) raw::binary_into(Binary::add, one.m, one.state->error);
+    begin_q(*one.state, one.q, iter);
+    raw::matmul_into(one.p, one.m, one.q, false);
   }
   stats_.numel_before += bucket.buffer.numel();
   stats_.numel_after += matrices->first.numel() + matrices->second.numel();
@@ -190,29 +211,54 @@ Exchange PowerSgdHook::start(Communicator& ranks, const GradBucket& bucket) {
           [this, &ranks, matrices] { return reduce_q(ranks, matrices); }};
 }
 
-// The error is what this rank's own P Q^T misses, not what the mean misses: their means are the same, but the latter
-// would grow by the differences between ranks.
+// Three legs follow the first: Q; what all ranks see of an overflow, in all buckets; and only then the state.
 Exchange PowerSgdHook::reduce_q(Communicator& ranks, const std::shared_ptr<Matrices>& matrices) const {
-  for (const auto& [gradient, travels] : matrices->plain) raw::copy_into(gradient, travels);
-  for (auto& [state, m, p, q, finite] : matrices->compressed) {
-    finite = orthogonalize(p, options_.orthogonalization_epsilon);
-    raw::matmul_into(q, transposed(m), p, false);
-    if (!options_.use_error_feedback || !finite) continue;
-    if (!state->error.defined()) state->error = empty(state->matrix_shape(), {state->dtype, state->device});
-    raw::copy_into(state->error, m);
-    raw::matmul_into(state->error, raw::unary(Unary::neg, p), transposed(q), true);
+  for (const auto& [mean, arrived] : matrices->plain) {
+    raw::copy_into(mean, arrived);
+    *matrices->step_fits = all_finite(mean) && *matrices->step_fits;
   }
-  return {ranks.all_reduce(matrices->second, ReduceOp::mean), [this, matrices] {
-            multiply_out(*matrices);
-            return Exchange();
-          }};
+  for (auto& one : matrices->compressed) {
+    orthogonalize(one.p, options_.orthogonalization_epsilon);
+    raw::matmul_into(one.q, transposed(one.m), one.p, false);
+    if (options_.use_error_feedback) one.own_q = raw::clone(one.q);
+  }
+  const auto judge = [this, matrices] {
+    for (auto& one : matrices->compressed) {
+      one.fits = product_fits(one.p, one.q);
+      *matrices->step_fits = one.fits && *matrices->step_fits;
+    }
+    return Exchange{{}, [this, matrices] {
+                      multiply_out(*matrices);
+                      return Exchange();
+                    }};
+  };
+  return {ranks.all_reduce(matrices->second, ReduceOp::mean), judge};
 }
 
 void PowerSgdHook::multiply_out(const Matrices& matrices) const {
-  for (const auto& [state, m, p, q, finite] : matrices.compressed) {
-    raw::matmul_into(m, p, transposed(q), false);
-    if (options_.warm_start && finite) state->q = raw::clone(q);
+  for (const auto& one : matrices.compressed) {
+    if (*matrices.step_fits)
+      keep(*one.state, one.m, one.p, one.own_q, one.q);
+    else if (!one.fits && one.state->overflowed)
+      one.state->q = one.state->error = Tensor();
+    one.state->overflowed = !one.fits;
+    if (one.fits)
+      raw::matmul_into(one.m, one.p, transposed(one.q), false);
+    else
+      raw::fill_into(one.m, std::numeric_limits<double>::quiet_NaN());
   }
+}
+
+// The error is what this rank's own P Q^T misses, not what the mean misses: their means are the same, but the latter
+// would grow by the differences between ranks. In 16 bits it may overflow on this rank alone: then it is given up here.
+void PowerSgdHook::keep(Compressed& state, const Tensor& m, const Tensor& p, const Tensor& own_q,
+                        const Tensor& q) const {
+  if (options_.warm_start) state.q = raw::clone(q);
+  if (!options_.use_error_feedback) return;
+  if (!state.error.defined()) state.error = empty(state.matrix_shape(), {state.dtype, state.device});
+  raw::copy_into(state.error, m);
+  raw::matmul_into(state.error, raw::unary(Unary::neg, p), transposed(own_q), true);
+  if (!all_finite(state.error)) raw::fill_into(state.error, 0);
 }
 
 }  // namespace loom

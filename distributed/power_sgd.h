@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,8 +30,9 @@ struct PowerSgdOptions {
 
 // A hook of one model. On ranks with equal instruction sets and threads, the bits are the same on all.
 //
-// An overflow leaves the state as it was: the mean is not finite, so that a loss scaler skips the step. With loss
-// scaling, the error of the step before a change of the scale counts by the old scale.
+// A mean that is not finite leaves the state of all parameters as it was, so that a loss scaler that skips the step has
+// lost nothing. Where a matrix overflows twice in a row, what was kept of it is forgotten: it may be the cause. With
+// loss scaling, the error of the step before a change of the scale counts by the old scale.
 class PowerSgdHook final : public CommHook {
  public:
   explicit PowerSgdHook(const PowerSgdOptions& options = {});
@@ -51,10 +53,12 @@ class PowerSgdHook final : public CommHook {
   CompressionStats compression_stats() const { return stats_; }
   int64_t iter() const { return iter_; }
 
-  // What a checkpoint needs: "iter", "q.<parameter>" and "error.<parameter>", of all ranks. state_dict is collective.
-  // Ranks of another number each get the mean of the errors, which leaves the next mean what it would have been. Only
-  // while the hook serves a model.
+  // What a checkpoint needs: "iter", and of parameters "q.<name>", "error.<name>", of all ranks, and
+  // "overflowed.<name>". Both are collective; state_dict_on gives it to one rank, an empty map to the others, which
+  // need no room for all ranks' errors. Ranks of another number each get the mean of the errors, which leaves the next
+  // mean what it would have been. Only while the hook serves a model.
   std::map<std::string, Tensor> state_dict() const;
+  std::map<std::string, Tensor> state_dict_on(int rank) const;
   void check_state_dict(const std::map<std::string, Tensor>& state) const;  // throws what loading would
   void load_state_dict(const std::map<std::string, Tensor>& state);
 
@@ -65,9 +69,10 @@ class PowerSgdHook final : public CommHook {
     int64_t rows = 0, columns = 0, rank = 0;
     DType dtype = DType::f32;
     Device device;
-    uint64_t number = 0;  // among the model's compressed parameters
-    Tensor error;         // [rows, columns]; undefined: none yet
-    Tensor q;             // [columns, rank]; undefined: none yet
+    uint64_t number = 0;      // among the model's compressed parameters
+    Tensor error;             // [rows, columns]; undefined: none yet
+    Tensor q;                 // [columns, rank]; undefined: none yet
+    bool overflowed = false;  // in the last exchange
 
     Dims matrix_shape() const { return {rows, columns}; }
     Dims p_shape() const { return {rows, rank}; }
@@ -75,17 +80,21 @@ class PowerSgdHook final : public CommHook {
   };
   struct Matrices;  // of one bucket under way
 
+  Tensor all_errors(const Compressed& c, std::optional<int> rank) const;
+  std::map<std::string, Tensor> gathered_state(std::optional<int> rank) const;
   Compressed layout(const Tensor& gradient) const;
   bool compresses(const Compressed& matrix) const;
   Matrices split(const GradBucket& bucket) const;
   void begin_q(const Compressed& matrix, const Tensor& q, int64_t iter) const;
   Exchange reduce_q(Communicator& ranks, const std::shared_ptr<Matrices>& matrices) const;
   void multiply_out(const Matrices& matrices) const;
+  void keep(Compressed& state, const Tensor& m, const Tensor& p, const Tensor& own_q, const Tensor& q) const;
 
   const PowerSgdOptions options_;
   Communicator* ranks_ = nullptr;                 // while claimed
   std::map<std::string, Compressed> state_;       // by parameter
   std::vector<std::vector<Compressed*>> places_;  // by bucket and gradient; null: travels as it is
+  std::shared_ptr<bool> step_fits_;               // of the backward under way
   int64_t iter_ = 0;
   CompressionStats stats_;
 };

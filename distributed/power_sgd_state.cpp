@@ -1,4 +1,6 @@
 // PowerSGD's part of a checkpoint.
+#include <algorithm>
+#include <iterator>
 #include <string_view>
 
 #include <loom/distributed/power_sgd.h>
@@ -8,26 +10,42 @@ namespace loom {
 
 namespace {
 
-constexpr std::string_view errors = "error.", factors = "q.";
+constexpr std::string_view errors = "error.", factors = "q.", overflows = "overflowed.";
+constexpr std::string_view prefixes[] = {errors, factors, overflows};
 
-Dims with_ranks(int64_t ranks, Dims shape) {
-  shape.insert(0, ranks);
-  return shape;
+Dims with_first(int64_t first, Dims rest) {
+  rest.insert(0, first);
+  return rest;
 }
 
 }  // namespace
 
-std::map<std::string, Tensor> PowerSgdHook::state_dict() const {
+std::map<std::string, Tensor> PowerSgdHook::state_dict() const { return gathered_state({}); }
+std::map<std::string, Tensor> PowerSgdHook::state_dict_on(int rank) const { return gathered_state(rank); }
+
+// On `rank`, or on all; undefined on the others. Errors travel as they lie in memory.
+Tensor PowerSgdHook::all_errors(const Compressed& c, std::optional<int> rank) const {
+  Tensor all;
+  if (!rank || rank == ranks_->rank()) all = empty(with_first(ranks_->size(), c.matrix_shape()), {c.dtype, c.device});
+  if (rank)
+    ranks_->gather(all.defined() ? all : c.error, c.error, *rank).wait();
+  else
+    ranks_->all_gather(all, c.error).wait();
+  if (!all.defined()) return all;
+  return raw::contiguous(
+      raw::as_strided(all, with_first(ranks_->size(), c.shape), with_first(c.error.numel(), c.strides), 0));
+}
+
+std::map<std::string, Tensor> PowerSgdHook::gathered_state(std::optional<int> rank) const {
   check(ranks_ != nullptr, "powerSGD: no model uses this hook yet");
   std::map<std::string, Tensor> out{{"iter", full({}, static_cast<double>(iter_), DType::i64)}};
   for (const auto& [name, c] : state_) {
     if (c.q.defined()) out.emplace(str(factors, name), raw::clone(c.q));
+    if (c.overflowed) out.emplace(str(overflows, name), full({}, 1, DType::boolean));
     if (!c.error.defined()) continue;
-    const Tensor own = raw::clone(raw::as_strided(c.error, c.shape, c.strides, c.error.storage_offset()));
-    const Tensor all = empty(with_ranks(ranks_->size(), c.shape), {c.dtype, c.device});
-    ranks_->all_gather(all, own).wait();
-    out.emplace(str(errors, name), all);
+    if (const Tensor all = all_errors(c, rank); all.defined()) out.emplace(str(errors, name), all);
   }
+  if (rank && rank != ranks_->rank()) out.clear();
   return out;
 }
 
@@ -36,13 +54,14 @@ void PowerSgdHook::check_state_dict(const std::map<std::string, Tensor>& state) 
   check(state.contains("iter"), "powerSGD: the state has no 'iter'");
   for (const auto& [key, tensor] : state) {
     if (key == "iter") continue;
-    const bool is_error = key.starts_with(errors);
-    const auto found = state_.find(key.substr(is_error ? errors.size() : factors.size()));
-    check((is_error || key.starts_with(factors)) && found != state_.end(), "powerSGD: the state has '", key,
+    const auto prefix = std::ranges::find_if(prefixes, [&](std::string_view p) { return key.starts_with(p); });
+    const auto found = state_.find(prefix == std::end(prefixes) ? "" : key.substr(prefix->size()));
+    check(prefix != std::end(prefixes) && found != state_.end(), "powerSGD: the state has '", key,
           "', which is of no parameter that this model compresses");
     const Compressed& c = found->second;
+    const bool is_error = *prefix == errors;
     const int64_t ranks = is_error && tensor.dim() > 0 ? tensor.size(0) : 0;
-    const Dims expected = is_error ? with_ranks(ranks, c.shape) : c.q_shape();
+    const Dims expected = is_error ? with_first(ranks, c.shape) : *prefix == factors ? c.q_shape() : Dims();
     check(tensor.shape() == expected && (!is_error || ranks > 0), "powerSGD: '", key, "' has shape ", tensor.shape(),
           ", expected ", is_error ? "ranks and " : "", is_error ? c.shape : expected);
   }
@@ -53,6 +72,7 @@ void PowerSgdHook::load_state_dict(const std::map<std::string, Tensor>& state) {
   iter_ = state.at("iter").item<int64_t>();
   for (auto& [name, c] : state_) {
     c.q = c.error = Tensor();
+    c.overflowed = state.contains(str(overflows, name));
     if (const auto q = state.find(str(factors, name)); q != state.end())
       c.q = raw::clone(raw::to_device(raw::cast(q->second, c.dtype), c.device));
     const auto saved = state.find(str(errors, name));

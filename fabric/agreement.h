@@ -9,8 +9,9 @@
 
 namespace loom {
 
-// Runs f, which must not communicate, on every rank. Where it throws on any, all throw AgreedError: with the text that
-// all ranks have in common, else with the first failing rank's, prefixed "rank N: ". Collective.
+// Runs f on every rank. Where it throws on any, all throw AgreedError: with the text that all ranks have in common,
+// else with the first failing rank's, prefixed "rank N: ". Collective; f itself may communicate only where no rank
+// alone can fail before.
 void together(Communicator& ranks, const std::function<void()>& f);
 
 // Where the ranks' texts differ, all throw AgreedError "what: rank 0 has A, rank 1 B" with the first rank that differs

@@ -2,6 +2,7 @@
 // names in the metadata; "loom.entries" lists the entries.
 #include <algorithm>
 #include <optional>
+#include <span>
 #include <sstream>
 
 #include <loom/fabric/agreement.h>
@@ -98,12 +99,26 @@ struct Wanted {
   StateEntry entry;
 };
 
-// What loading has replaced, in the order of doing so.
-using Replaced = std::vector<std::pair<StateEntry, StateDict>>;
-
-void put_back(const Replaced& replaced) {
-  for (auto it = replaced.rbegin(); it != replaced.rend(); ++it) it->first.load(it->second, true);
+// How many of the entries the user has named, which must be the same on all ranks. They come first.
+template <class T, class Name>
+size_t named_alike(Communicator& ranks, const std::string& where, const std::vector<T>& all, const Name& name) {
+  const auto end = std::ranges::find_if(all, [&](const T& x) { return name(x).starts_with(own_prefix); });
+  std::string names;
+  for (auto it = all.begin(); it != end; ++it) names += str(names.empty() ? "'" : ", '", name(*it), "'");
+  check_same_on_ranks(ranks, where + "the ranks' entries differ", names.empty() ? "none" : names);
+  return static_cast<size_t>(end - all.begin());
 }
+
+// f with each thing that the user names, the first of `all`: it may communicate, so ranks agree after each, lest one
+// waits for another that has failed. What Fabric adds, which may be more on one rank (its loaders), in one go.
+template <class T, class F>
+void each_together(Communicator& ranks, const std::vector<T>& all, size_t named, const F& f) {
+  for (size_t i = 0; i < named; ++i) together(ranks, [&] { f(all[i]); });
+  together(ranks, [&] { std::for_each(all.begin() + static_cast<std::ptrdiff_t>(named), all.end(), f); });
+}
+
+// What loading replaces by something else, and what it was.
+using Replaced = std::pair<Wanted, StateDict>;
 
 StateDict deep_copy(StateDict state) {
   for (auto& [name, tensor] : state.tensors) tensor = raw::clone(tensor);
@@ -116,34 +131,38 @@ void labelled(const std::string& label, const F& f) {
   check(error.empty(), label, error);
 }
 
+void put_back(Communicator& ranks, std::span<const Replaced> replaced, const std::string& cause) {
+  for (auto it = replaced.rbegin(); it != replaced.rend(); ++it)
+    together(ranks, [&] {
+      labelled(str(cause, "; it cannot be undone: ", it->first.label), [&] { it->first.entry.load(it->second, true); });
+    });
+}
+
 // Loads all on all ranks, or nothing on any: whatever can be verified is verified before anything is loaded, and what
 // cannot is loaded before the rest, and undone. What is left to go wrong is that the file, verified, cannot be read.
-void load_all(Communicator& ranks, const SavedFile& file, const std::vector<Wanted>& wanted, const std::string& where,
-              bool strict) {
-  Replaced replaced;
-  try {
-    together(ranks, [&] {
-      for (const auto& [label, prefix, entry] : wanted)
-        if (entry.verify) labelled(where + label, [&] { entry.verify(file.entry(prefix, false), strict); });
-    });
-    together(ranks, [&] {
-      for (const auto& [label, prefix, entry] : wanted)
-        if (!entry.verify)
-          labelled(where + label, [&] {
-            StateDict before = deep_copy(entry.save());
-            entry.load(file.entry(prefix, true), strict);
-            replaced.emplace_back(entry, std::move(before));
-          });
-    });
-  } catch (const AgreedError&) {
-    put_back(replaced);
-    throw;
+// named: how many of the entries are the user's, the same on all ranks.
+void load_all(Communicator& ranks, const SavedFile& file, const std::vector<Wanted>& wanted, size_t named,
+              const std::string& where, bool strict) {
+  each_together(ranks, wanted, named, [&](const Wanted& w) {
+    if (w.entry.verify) labelled(where + w.label, [&] { w.entry.verify(file.entry(w.prefix, false), strict); });
+  });
+  std::vector<Replaced> replaced;
+  each_together(ranks, wanted, named, [&](const Wanted& w) {
+    if (!w.entry.verify) labelled(where + w.label, [&] { replaced.emplace_back(w, deep_copy(w.entry.save())); });
+  });
+  for (size_t i = 0; i < replaced.size(); ++i) {
+    const auto& [label, prefix, entry] = replaced[i].first;
+    try {
+      together(ranks, [&] { labelled(where + label, [&] { entry.load(file.entry(prefix, true), strict); }); });
+    } catch (const AgreedError& error) {
+      put_back(ranks, std::span(replaced).first(i + 1), error.what());
+      throw;
+    }
   }
-  together(ranks, [&] {
-    for (const auto& [label, prefix, entry] : wanted)
-      if (entry.verify)
-        labelled(str(where, "what is loaded is incomplete, load again or start anew: ", label),
-                 [&] { entry.load(file.entry(prefix, true), strict); });
+  each_together(ranks, wanted, named, [&](const Wanted& w) {
+    if (w.entry.verify)
+      labelled(str(where, "what is loaded is incomplete, load again or start anew: ", w.label),
+               [&] { w.entry.load(file.entry(w.prefix, true), strict); });
   });
 }
 
@@ -230,15 +249,14 @@ void Fabric::save(const std::filesystem::path& path, const State& state) {
   require_launched("save");
   const State complete = with_own_state(state);
   File file;
-  together(communicator(), [&] {
-    check_names(state);
-    file.metadata[format_key] = format_value;
-    for (const auto& named : complete) {
-      StateDict saved;
-      const std::string error = error_of([&] { saved = named.second.save(); });
-      check(error.empty(), "save: entry '", named.first, "': ", error);
-      add_entry(file, named.first, saved);
-    }
+  file.metadata[format_key] = format_value;
+  together(communicator(), [&] { check_names(state); });
+  const size_t named = named_alike(communicator(), "save: ", complete, [](const auto& entry) { return entry.first; });
+  each_together(communicator(), complete, named, [&](const auto& entry) {
+    labelled(str("save: entry '", entry.first, "': "), [&] {
+      const StateDict saved = entry.second.saved_for(0);
+      if (is_global_zero()) add_entry(file, entry.first, saved);
+    });
   });
   together(communicator(), [&] {  // once all ranks have what they need to
     if (!is_global_zero()) return;
@@ -260,7 +278,9 @@ std::vector<std::string> Fabric::load(const std::filesystem::path& path, const S
   const State complete = with_own_state(state);
   std::vector<Wanted> wanted;
   together(communicator(), [&] { wanted = wanted_entries(complete, file->entry_names(), where, strict); });
-  load_all(communicator(), *file, wanted, where, strict);
+  const auto name = [](const Wanted& w) { return w.prefix.substr(0, w.prefix.size() - 1); };
+  const size_t named = named_alike(communicator(), where, wanted, name);
+  load_all(communicator(), *file, wanted, named, where, strict);
   std::vector<std::string> rest;
   for (const std::string& name : file->entry_names()) {
     const bool known = std::any_of(state.begin(), state.end(), [&](const auto& entry) { return entry.first == name; });
@@ -273,7 +293,7 @@ void Fabric::load_raw(const std::filesystem::path& path, const StateEntry& entry
   require_launched("load_raw");
   std::optional<SavedFile> file;
   together(communicator(), [&] { file.emplace(path); });
-  load_all(communicator(), *file, {{"", "", entry}}, str("load_raw: ", path.string(), ": "), strict);
+  load_all(communicator(), *file, {{"", "", entry}}, 1, str("load_raw: ", path.string(), ": "), strict);
 }
 
 }  // namespace loom

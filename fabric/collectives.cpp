@@ -2,6 +2,7 @@
 #include <loom/autograd/ops.h>
 #include <loom/fabric/agreement.h>
 #include <loom/fabric/fabric.h>
+#include <loom/tensor/create.h>
 
 namespace loom {
 

@@ -285,7 +285,7 @@ FabricDataLoader<L>::FabricDataLoader(Fabric& fabric, const L& loader, const Loa
   }
   if (setup.move_to_device && fabric.device().kind != Device::cpu)
     *loader_ = loader_->transformed([device = fabric.device()](typename L::Batch batch) {
-      return data::map_tensors([device](const Tensor& x) { return x.to(device); }, std::move(batch));
+      return map_tensors([device](const Tensor& x) { return x.to(device); }, std::move(batch));
     });
   fabric.note_loader(loader_, StateEntry(*loader_));
 }

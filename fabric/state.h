@@ -44,7 +44,7 @@ T text_to_integer(const std::string& text) {
 
 // Anything with state_dict() and load_state_dict() over tensors by name (optimizers, schedulers), or over StateDict;
 // with check_state_dict() over tensors by name, which throws what load_state_dict() would, no copy is made before
-// loading.
+// loading; with state_dict_on(rank), only that rank gets the whole where no other needs it.
 template <class T>
 concept Stateful = requires(T& t) {
   { t.state_dict() } -> std::convertible_to<StateDict>;
@@ -67,6 +67,10 @@ class StateEntry {
   std::function<void(const StateDict&, bool strict)> verify;
   // strict: missing and unexpected names are errors. On Error nothing has changed.
   std::function<void(StateDict, bool strict)> load;
+
+  // save for one rank alone, which the others need not hold; none: save. Collective where save is.
+  std::function<StateDict(int rank)> save_on;
+  StateDict saved_for(int rank) const { return save_on ? save_on(rank) : save(); }
 
   StateEntry(std::function<StateDict()> s, std::function<void(const StateDict&, bool)> v,
              std::function<void(StateDict, bool)> l)
@@ -102,10 +106,12 @@ StateEntry StateEntry::of_stateful(T& object) {
     else
       object.load_state_dict(std::move(state.tensors));
   };
+  StateEntry out(save, load);
   if constexpr (requires(const StateDict& state) { object.check_state_dict(state.tensors); })
-    return {save, [&object](const StateDict& state, bool) { object.check_state_dict(state.tensors); }, load};
-  else
-    return {save, load};
+    out.verify = [&object](const StateDict& state, bool) { object.check_state_dict(state.tensors); };
+  if constexpr (requires { object.state_dict_on(0); })
+    out.save_on = [&object](int rank) { return StateDict(object.state_dict_on(rank)); };
+  return out;
 }
 
 // Where a loader stands, and over what: a position means nothing to a loader of other samples.

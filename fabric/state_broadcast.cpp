@@ -36,7 +36,7 @@ StateDict empty_like(const SafetensorsHeader& header) {
 }  // namespace
 
 void broadcast_state(Communicator& ranks, const StateEntry& entry, int root) {
-  StateDict state = entry.save();  // on all ranks: it may be collective
+  StateDict state = entry.saved_for(root);  // on all ranks: it may be collective
   const bool sends = ranks.rank() == root;
   for (auto& [name, x] : state.tensors) x = raw::contiguous(raw::to_device(x.detach(), Device()));
   auto [text, bytes] = sends ? header_of(state) : std::pair<std::string, uint64_t>();

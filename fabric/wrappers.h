@@ -1,19 +1,16 @@
 // What Fabric's setup functions return: light handles on a module, an optimizer or a loader of the user's.
 #pragma once
 
-#include <array>
 #include <concepts>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
-#include <loom/data/collate.h>
-#include <loom/distributed/ddp_outputs.h>
+#include <loom/fabric/conversion.h>
 #include <loom/fabric/precision.h>
 #include <loom/fabric/strategy.h>
 #include <loom/nn/module.h>
@@ -45,42 +42,14 @@ class NoSync {
   bool previous_;
 };
 
-namespace wrapper_detail {
-
-template <class T>
-inline constexpr bool holds_tensors = std::is_base_of_v<Tensor, T>;
-template <class T>
-inline constexpr bool holds_tensors<std::vector<T>> = holds_tensors<T>;
-template <class T, size_t n>
-inline constexpr bool holds_tensors<std::array<T, n>> = holds_tensors<T>;
-template <class... T>
-inline constexpr bool holds_tensors<std::tuple<T...>> = (holds_tensors<T> || ...);
-template <class A, class B>
-inline constexpr bool holds_tensors<std::pair<A, B>> = holds_tensors<A> || holds_tensors<B>;
-
-// A value with its floating tensors converted; what holds no tensors is passed on as it is.
-template <class T>
-decltype(auto) converted(T&& value, const Precision& precision, Tensor (Precision::*conversion)(const Tensor&) const) {
-  using Plain = std::remove_cvref_t<T>;
-  const auto convert = [&](const Tensor& x) {
-    return x.defined() && is_floating(x.dtype()) ? (precision.*conversion)(x) : x;
-  };
-  if constexpr (std::is_base_of_v<Tensor, Plain>)
-    return Tensor(convert(value));
-  else if constexpr (holds_tensors<Plain>)
-    return data::map_tensors(convert, Plain(std::forward<T>(value)));
-  else
-    return std::forward<T>(value);
-}
-
-}  // namespace wrapper_detail
-
 template <class M>
 class FabricModule {
  public:
   FabricModule(Fabric& fabric, M& module, std::shared_ptr<ModuleSync> sync);
 
-  // The module's forward, under the strategy and the precision.
+  // The module's forward, under the strategy and the precision. Containers and structs that hold tensors arrive as
+  // const (conversion.h): one that the forward is to change goes in by std::ref or a pointer, which are passed on as
+  // they are.
   template <class... Args>
   auto operator()(Args&&... args) const {
     return run([this](auto&&... converted) { return (*module_)(std::forward<decltype(converted)>(converted)...); },
@@ -118,15 +87,15 @@ class FabricModule {
     sync_->before_forward(nn::is_training(*module_));
     const auto forward = [&] {
       const auto scope = precision_->forward_scope();
-      return f(wrapper_detail::converted(std::forward<Args>(args), *precision_, &Precision::convert_input)...);
+      return f(ConvertedArgument<Args>(std::forward<Args>(args), *precision_).get()...);
     };
     std::vector<Tensor> outputs;
     if constexpr (std::is_void_v<decltype(forward())>) {
       forward();
       sync_->after_forward(outputs, false);
     } else {
-      auto result = wrapper_detail::converted(forward(), *precision_, &Precision::convert_output);
-      const bool all_found = detail::find_tensors(result, outputs);
+      ConvertedResult<decltype(forward())> result = forward();
+      const bool all_found = convert_result(result, *precision_, outputs);
       sync_->after_forward(outputs, all_found);
       if (precision_->needs_backward()) watch(outputs);
       return result;

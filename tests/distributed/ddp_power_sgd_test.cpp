@@ -2,6 +2,7 @@
 // PowerSGD: what is exact, what is made up for, and what a checkpoint keeps.
 #include <loom/distributed/power_sgd.h>
 
+#include <algorithm>
 #include <limits>
 
 #include <loom/distributed/default_hooks.h>
@@ -215,6 +216,167 @@ TEST_CASE("41: an overflow shows on all ranks and is forgotten") {
   });
 }
 
+namespace {
+
+// Matrices whose gradients are what the test wants, in a dtype, each in a bucket of its own; and a vector.
+struct Several {
+  explicit Several(DType dtype, const Dims& shape = {12, 10})
+      : first(zeros(shape, dtype)), second(zeros(shape, dtype)), bias(zeros({5}, dtype)) {}
+  Parameter first, second, bias;
+  LOOM_MEMBERS(first, second, bias)
+};
+
+struct SeveralStepper {
+  SeveralStepper(Communicator& comm, std::shared_ptr<CommHook> hook, DType dtype, const Dims& shape = {12, 10})
+      : net(dtype, shape),
+        ddp(comm, nn::parameters(net), {}, {.bucket_cap_mb = 1e-4, .comm_hook = std::move(hook)}),
+        comm(comm) {}
+  // The means, in f64.
+  std::vector<Tensor> step(const Tensor& first, const Tensor& second, double bias = 1) {
+    nn::zero_grad(net);
+    const auto part = [](const Parameter& p, const Tensor& g) { return (p * g.to(p.dtype())).sum(); };
+    ddp.forward([&] { return part(net.first, first) + part(net.second, second) + part(net.bias, full({5}, bias)); })
+        .backward();
+    CHECK(same_on_all(comm, gradients(net)));
+    std::vector<Tensor> out;
+    for (const Tensor& g : gradients(net)) out.push_back(g.to(f64));
+    return out;
+  }
+  Several net;
+  Ddp ddp;
+  Communicator& comm;
+};
+
+bool finite(const Tensor& x) { return std::isfinite(abs(x.to(f64)).sum().item<double>()); }
+bool finite(const PowerSgdHook& hook) {
+  const auto state = hook.state_dict();
+  return std::ranges::all_of(state, [](const auto& named) { return finite(named.second); });
+}
+
+// Gradients whose products with unit columns fit f16, and those with unit rows do not.
+const Dims tall = {1000, 4};
+Tensor tall_gradient(int rank, int step, double size) {
+  return samples(1000 * step + 17 * rank, 1000, 4) * 0.1 * size + size;
+}
+
+// f16 by itself, and f32 through the wrapper: a hook for it, and the parameters' dtype.
+using Wrapping = std::function<std::shared_ptr<CommHook>(std::shared_ptr<PowerSgdHook>)>;
+void for_each_half(const std::function<void(const Wrapping&, DType)>& f) {
+  f([](auto hook) { return hook; }, f16);
+  f([](auto hook) { return fp16_compress_wrapper(hook); }, f32);
+}
+
+}  // namespace
+
+TEST_CASE("41: an overflow of the second leg in f16 is forgotten, whichever ranks it is on") {
+  for_each_world([](Communicator& comm) {
+    for_each_half([&](const Wrapping& wrap, DType dtype) {
+      for (const bool everywhere : {true, false}) {
+        const auto hook = hook_with(at_once), other = hook_with(at_once), resumed = hook_with(at_once);
+        SeveralStepper s(comm, wrap(hook), dtype, tall), calm(comm, wrap(other), dtype, tall);
+        for (int step = 0; step < 5; ++step) {
+          const Tensor g = tall_gradient(comm.rank(), step, 1);
+          if (step == 2) {
+            const bool here = everywhere || comm.rank() == comm.size() - 1;
+            CHECK(!finite(s.step(here ? tall_gradient(comm.rank(), 9, 5000.0 * comm.size()) : g, g)[0]));
+          }
+          CHECK(equal_all(s.step(g, g), calm.step(g, g)));
+        }
+        CHECK(finite(*hook));
+        SeveralStepper again(comm, wrap(resumed), dtype, tall);
+        resumed->load_state_dict(hook->state_dict());
+        const Tensor g = tall_gradient(comm.rank(), 5, 1);
+        CHECK(equal_all(again.step(g, g), calm.step(g, g)));
+      }
+    });
+  });
+}
+
+TEST_CASE("41: an overflow in the first step leaves no trace in what comes after") {
+  for_each_world([](Communicator& comm) {
+    for_each_half([&](const Wrapping& wrap, DType dtype) {
+      const auto hook = hook_with(at_once);
+      SeveralStepper s(comm, wrap(hook), dtype, tall);
+      Tensor reduced = zeros(tall, f64), expected = zeros(tall, f64);
+      for (int step = 0; step < 8; ++step) {
+        const double size = step == 0 ? 5000 : 1;
+        const Tensor found = s.step(tall_gradient(comm.rank(), step, size), zeros(tall))[0];
+        CHECK(finite(found) == (step > 0));
+        if (step == 0) continue;
+        reduced = reduced + found;
+        for (int r = 0; r < comm.size(); ++r)
+          expected = expected + tall_gradient(r, step, 1).to(f64) / static_cast<double>(comm.size());
+      }
+      CHECK(largest(reduced + mean_error(*hook, "first").to(f64) - expected) < 0.05);
+    });
+  });
+}
+
+TEST_CASE("41: an overflow anywhere leaves the state of every parameter as it was") {
+  for_each_world([](Communicator& comm) {
+    const double infinite = std::numeric_limits<double>::infinity();
+    for (const DType dtype : {f32, f16})
+      for (const int where : {0, 1, 2}) {
+        const auto hook = hook_with(at_once), other = hook_with(at_once);
+        SeveralStepper s(comm, hook, dtype), calm(comm, other, dtype);
+        for (int step = 0; step < 4; ++step) {
+          const Tensor g = target(comm.rank(), step), h = target(comm.rank(), step + 50);
+          if (step == 2) {
+            const bool here = comm.rank() == 0;
+            const Tensor bad = full({12, 10}, infinite);
+            const auto means =
+                s.step(here && where == 0 ? bad : g, here && where == 1 ? bad : h, here && where == 2 ? infinite : 1);
+            for (int i = 0; i < 3; ++i) CHECK(finite(means[static_cast<size_t>(i)]) == (i != where));
+          }
+          CHECK(equal_all(s.step(g, h), calm.step(g, h)));
+        }
+      }
+  });
+}
+
+TEST_CASE("41: an error that overflows on one rank alone is given up there") {
+  for_each_world([](Communicator& comm) {
+    for_each_half([&](const Wrapping& wrap, DType dtype) {
+      const auto hook = hook_with(at_once);
+      SeveralStepper s(comm, wrap(hook), dtype);
+      Tensor q = zeros({10, 1}), left = zeros({12, 1}), big = zeros({12, 10});
+      q.narrow(0, 1, 1).fill_(1);
+      left.narrow(0, 0, 1).fill_(-0.5);
+      left.narrow(0, 1, 3).fill_(0.5);
+      big.narrow(1, 1, 1).copy_(left * 100.0);
+      // Orthogonal to `left` this column has elements of 90000.
+      if (comm.rank() == 0) big.narrow(0, 0, 4).narrow(1, 0, 1).fill_(60000);
+      hook->load_state_dict({{"iter", tensor({1}, i64).reshape({})}, {"q.first", q}});
+      CHECK(finite(s.step(big, zeros({12, 10}))[0]));
+      const Tensor errors = hook->state_dict().at("error.first");
+      CHECK(finite(errors));
+      CHECK(largest(errors[0]) == 0);
+      for (int step = 1; step < 4; ++step) CHECK(finite(s.step(target(comm.rank(), step), zeros({12, 10}))[0]));
+    });
+  });
+}
+
+TEST_CASE("41: what was kept and overflows by itself is forgotten in the end, also by a resumed run") {
+  for_each_world([](Communicator& comm) {
+    for_each_half([&](const Wrapping& wrap, DType dtype) {
+      const auto hook = hook_with(at_once), resumed = hook_with(at_once);
+      SeveralStepper s(comm, wrap(hook), dtype, {1000, 8}), again(comm, wrap(resumed), dtype, {1000, 8});
+      const Tensor none = zeros({1000, 8}), small = samples(1000 * comm.rank(), 1000, 8);
+      const Tensor one = full({8, 1}, 1.0), large = full({comm.size(), 1000, 8}, 5000.0);
+      hook->load_state_dict({{"iter", tensor({1}, i64).reshape({})}, {"q.first", one}, {"error.first", large}});
+      CHECK(!finite(s.step(small, none)[0]));
+      CHECK(hook->state_dict().contains("error.first"));
+      resumed->load_state_dict(hook->state_dict());
+      for (SeveralStepper* const run : {&s, &again}) {
+        CHECK(!finite(run->step(small, none)[0]));
+        CHECK(finite(run->step(small, none)[0]));
+      }
+      CHECK(equal_all(s.step(small, none), again.step(small, none)));
+      CHECK(!hook->state_dict().contains("overflowed.first"));
+    });
+  });
+}
+
 TEST_CASE("41: a checkpoint goes on bit for bit, and on other ranks with the same means") {
   for_each_world([](Communicator& comm) {
     const auto hook = hook_with(at_once), resumed = hook_with(at_once), fewer = hook_with(at_once);
@@ -247,6 +409,24 @@ TEST_CASE("41: a checkpoint goes on bit for bit, and on other ranks with the sam
     state.erase("iter");
     CHECK(contains(error_of([&] { hook->load_state_dict(state); }), "no 'iter'"));
     CHECK(contains(error_of([&] { static_cast<void>(PowerSgdHook().state_dict()); }), "no model uses this hook yet"));
+  });
+}
+
+TEST_CASE("41: the state for a checkpoint comes to one rank alone") {
+  for_each_world([](Communicator& comm) {
+    const auto hook = hook_with({.start_powerSGD_iter = 0, .min_compression_rate = 1});
+    Parameter permuted(zeros({3, 4, 8}).permute({2, 0, 1}));
+    Ddp ddp(comm, {{"permuted", permuted}}, {}, {.comm_hook = hook});
+    ddp.forward([&] { return (permuted * samples(comm.rank(), 8, 12).reshape({8, 3, 4})).sum(); }).backward();
+    const auto all = hook->state_dict();
+    CHECK(all.at("error.permuted").shape() == Dims{comm.size(), 8, 3, 4});
+    for (int root = 0; root < comm.size(); ++root) {
+      const auto state = hook->state_dict_on(root);
+      CHECK(state.empty() == (comm.rank() != root));
+      CHECK((state.empty() || std::ranges::equal(state, all, [](const auto& a, const auto& b) {
+               return a.first == b.first && equal(a.second, b.second);
+             })));
+    }
   });
 }
 

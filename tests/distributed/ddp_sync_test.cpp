@@ -182,6 +182,7 @@ TEST_CASE("29: two forwards, one backward; one forward, two backwards") {
 TEST_CASE("losses that forward does not return, and results that cannot be looked into") {
   for_each_world([](Communicator& comm) {
     struct Opaque {
+      explicit Opaque(Tensor x) : loss(std::move(x)) {}
       Tensor loss;
     };
     Twins p(comm);

@@ -222,6 +222,87 @@ TEST_CASE("save: one rank that fails is heard on all, and the file that was ther
   });
 }
 
+namespace {
+
+// Whose state is of all ranks: collected by a collective, as PowerSGD's. Verified only where `check` is given.
+StateEntry of_all_ranks(Communicator& ranks, double& x, const std::function<void()>& verify = {}) {
+  const auto save = [&ranks, &x] {
+    const Tensor sum = full({}, x, f64);
+    ranks.all_reduce(sum).wait();
+    return StateDict({{"sum", sum}});
+  };
+  const auto load = [&ranks, &x](const StateDict& saved, bool) {
+    ranks.barrier().wait();
+    x = saved.tensors.at("sum").item<double>() / ranks.size();
+  };
+  if (!verify) return {save, load};
+  return {save, [&ranks, verify](const StateDict&, bool) { ranks.barrier().wait(), verify(); }, load};
+}
+
+}  // namespace
+
+TEST_CASE("entries that communicate: one that fails on one rank is heard on all") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    Fabric fabric(over(ranks));
+    fabric.launch([&] {
+      const auto path = folder / "x";
+      const int last = ranks.size() - 1;
+      const std::string prefix = ranks.size() > 1 ? str("rank ", last, ": ") : "";
+      const auto on_last = [&](const char* text) { check(ranks.rank() != last, text); };
+      double x = ranks.rank(), y = 5;
+      const StateEntry plain(y), shared = of_all_ranks(ranks, x);
+      const StateEntry unsaved(
+          [&] {
+            on_last("out of memory");
+            return plain.save();
+          },
+          plain.load);
+      const StateEntry unloaded(plain.save, [&](const StateDict& saved, bool strict) {
+        if (saved.value("value") == "5") on_last("no such device");
+        plain.load(saved, strict);
+      });
+      const StateEntry unfit(
+          plain.save, [&](const StateDict&, bool) { on_last("does not fit"); }, plain.load);
+      const StateEntry checked = of_all_ranks(ranks, x, [] {});
+
+      CHECK(error_of([&] {
+              fabric.save(path, {{"y", unsaved}, {"shared", shared}});
+            }) == prefix + "save: entry 'y': out of memory");
+      fabric.save(path, {{"y", plain}, {"shared", shared}, {"checked", checked}});
+      x = y = 7;
+      const std::string where = prefix + "load: " + path.string() + ": entry 'y': ";
+      const auto load = [&](const State& state) { return error_of([&] { fabric.load(path, state); }); };
+      CHECK(load({{"y", unsaved}, {"shared", shared}}) == where + "out of memory");
+      CHECK(load({{"shared", shared}, {"y", unloaded}, {"checked", checked}}) == where + "no such device");
+      CHECK(load({{"y", unfit}, {"checked", checked}, {"shared", shared}}) == where + "does not fit");
+      CHECK(x == 7);
+      CHECK(y == 7);
+      fabric.load(path, {{"y", plain}, {"shared", shared}, {"checked", checked}});
+      CHECK(x == (ranks.size() - 1) / 2.0);
+      CHECK(y == 5);
+    });
+  });
+}
+
+TEST_CASE("ranks that name different entries") {
+  for_each_world([](Communicator& ranks) {
+    if (ranks.size() == 1) return;
+    const SharedFolder folder(ranks);
+    Fabric fabric(over(ranks));
+    fabric.launch([&] {
+      double x = 1, y = 2;
+      const auto path = folder / "x";
+      fabric.save(path, {{"x", x}, {"y", y}});
+      State state = {{"x", x}};
+      if (ranks.rank() == 1) state.emplace_back("y", y);
+      const std::string differ = "the ranks' entries differ: rank 0 has 'x', rank 1 'x', 'y'";
+      CHECK(error_of([&] { fabric.save(path, state); }) == "save: " + differ);
+      CHECK(error_of([&] { fabric.load(path, state); }) == str("load: ", path.string(), ": ", differ));
+    });
+  });
+}
+
 TEST_CASE("save: names, folders and disks that do not take it") {
   for_each_world([](Communicator& ranks) {
     const SharedFolder folder(ranks);

@@ -2,6 +2,7 @@
 // Uneven inputs and compressed gradients through Fabric.
 #include <loom/distributed/default_hooks.h>
 #include <loom/distributed/power_sgd.h>
+#include <loom/fabric/state_broadcast.h>
 #include <loom/fabric/strategies/ddp.h>
 #include <loom/nn/optim/decay.h>
 #include <loom/tensor/context.h>
@@ -237,5 +238,29 @@ TEST_CASE("a strategy with compressed gradients; the hook's state in a checkpoin
     }
     CHECK(!equal_all(found[0], found[1]));
     CHECK(difference(found[0], found[1]) < 1e-3);
+  });
+}
+
+TEST_CASE("a state that is complete on one rank alone goes to all from whichever rank it is") {
+  for_each_world([](Communicator& ranks) {
+    for (int root = 0; root < ranks.size(); ++root) {
+      struct Kept {
+        Communicator& ranks;
+        Tensor own;  // this rank's part
+        std::map<std::string, Tensor> state_dict() const {
+          Tensor all = empty({ranks.size(), 1});
+          ranks.all_gather(all, own).wait();
+          return {{"all", all}};
+        }
+        std::map<std::string, Tensor> state_dict_on(int rank) const {
+          auto out = state_dict();
+          if (rank != ranks.rank()) out.clear();
+          return out;
+        }
+        void load_state_dict(const std::map<std::string, Tensor>& state) { own = state.at("all")[ranks.rank()] + 1.0; }
+      } kept{ranks, full({1}, ranks.rank())};
+      broadcast_state(ranks, StateEntry(kept), root);
+      CHECK(kept.own.item<double>() == ranks.rank() + (ranks.rank() == root ? 0 : 1));
+    }
   });
 }
