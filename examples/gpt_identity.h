@@ -55,7 +55,7 @@ inline StateEntry identity_of(const GptConfig& config, const Vocabulary& vocabul
     }
     check(wrong.empty(), wrong);
   };
-  return {[here] { return here; }, compare, compare};
+  return {[here] { return StateDict(here); }, compare, compare};
 }
 
 }  // namespace loom
