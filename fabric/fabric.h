@@ -75,8 +75,8 @@ class Fabric {
     return wrapped;
   }
   template <nn::Module M, class... Optimizers>
-  requires(sizeof...(Optimizers) >
-           0) std::tuple<FabricModule<M>, FabricOptimizer<Optimizers>...> setup(M& module, Optimizers&... optimizers) {
+    requires(sizeof...(Optimizers) > 0)
+  std::tuple<FabricModule<M>, FabricOptimizer<Optimizers>...> setup(M& module, Optimizers&... optimizers) {
     std::tuple<FabricModule<M>, FabricOptimizer<Optimizers>...> wrapped{
         setup_module(module), FabricOptimizer<Optimizers>(*this, optimizers)...};  // braces: in this order
     after_setup();
@@ -93,8 +93,8 @@ class Fabric {
     return FabricOptimizer<Optimizer>(*this, optimizer);
   }
   template <class... Optimizers>
-  requires(sizeof...(Optimizers) >
-           1) std::tuple<FabricOptimizer<Optimizers>...> setup_optimizers(Optimizers&... optimizers) {
+    requires(sizeof...(Optimizers) > 1)
+  std::tuple<FabricOptimizer<Optimizers>...> setup_optimizers(Optimizers&... optimizers) {
     require_launched("setup_optimizers");
     return {FabricOptimizer<Optimizers>(*this, optimizers)...};
   }
@@ -107,9 +107,8 @@ class Fabric {
     return FabricDataLoader<Loader>(*this, loader, setup);
   }
   template <class... Loaders>
-  requires(sizeof...(Loaders) > 1 &&
-           (!std::is_same_v<Loaders, LoaderSetup> &&
-            ...)) std::tuple<FabricDataLoader<Loaders>...> setup_dataloaders(const Loaders&... loaders) {
+    requires(sizeof...(Loaders) > 1 && (!std::is_same_v<Loaders, LoaderSetup> && ...))
+  std::tuple<FabricDataLoader<Loaders>...> setup_dataloaders(const Loaders&... loaders) {
     return {setup_dataloaders(loaders)...};
   }
 
@@ -166,7 +165,8 @@ class Fabric {
   Tensor broadcast(const Tensor& x, int src = 0);  // receivers may pass an undefined tensor
   std::string broadcast(const std::string& text, int src = 0);
   template <class T>
-  requires std::is_arithmetic_v<T> T broadcast(T value, int src = 0) {
+    requires std::is_arithmetic_v<T>
+  T broadcast(T value, int src = 0) {
     const std::string bytes = broadcast(std::string(reinterpret_cast<const char*>(&value), sizeof(T)), src);
     check(bytes.size() == sizeof(T), "broadcast: rank ", src, " sent ", bytes.size(), " bytes, this rank expects a ",
           "number of ", sizeof(T));

@@ -144,8 +144,7 @@ void for_each_block(const UpdatePiece& piece, int64_t begin, int64_t end, const 
       parameter.end(i, n);
       (state[k].end(i, n), ...);
     }
-  }
-  (std::make_index_sequence<N>());
+  }(std::make_index_sequence<N>());
 }
 
 // Calls f<T>(piece, begin, end) for all elements; T is f64 where the parameter or its state is, else f32.

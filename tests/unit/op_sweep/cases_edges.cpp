@@ -188,9 +188,8 @@ void add_networks(Cases& c) {
   add_empty(c, attention, {real({0, 3, 4}), real({0, 3, 4}), real({0, 3, 2})}, attend);
   c.add(attention, "no queries", {real({2, 0, 4}), real({2, 3, 4}), real({2, 3, 2})}, attend);
   c.add(attention, "no keys", {real({2, 3, 4}), real({2, 0, 4}), real({2, 0, 2})}, attend);
-  add_empty(c, "recurrent_steps", {real({3, 0, 6}), real({6, 2}), real({6}), real({0, 2})}, [](In x) {
-    return recurrent_steps(RecurrentCell::gru, x[0], x[1], x[2], x[3], {}, false).first;
-  });
+  add_empty(c, "recurrent_steps", {real({3, 0, 6}), real({6, 2}), real({6}), real({0, 2})},
+            [](In x) { return recurrent_steps(RecurrentCell::gru, x[0], x[1], x[2], x[3], {}, false).first; });
 }
 
 void add_losses(Cases& c) {
