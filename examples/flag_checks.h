@@ -2,7 +2,9 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <string>
 
@@ -21,6 +23,18 @@ inline CLI::Validator number(double least = 0, double most = std::numeric_limits
         return good ? std::string() : str("Value ", text, " is not a finite number ", range);
       },
       "FLOAT " + range);
+}
+
+// CLI11 lets -1 and what is beyond 64 bits wrap around.
+inline CLI::Validator seed_number() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        uint64_t value = 0;
+        const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool good = status == std::errc() && end == text.data() + text.size();
+        return good ? std::string() : str("Value ", text, " is not a whole number from 0 to 2^64 - 1");
+      },
+      "UINT");
 }
 
 }  // namespace loom

@@ -81,6 +81,10 @@ double validation_loss(Fabric& fabric, Model& model, const Blocks& blocks, int64
 
 // Whatever can be wrong with where the run will write is wrong now rather than then.
 void check_outputs(Fabric& fabric, const GptFlags& flags) {
+  if (!flags.save_weights.empty() && !flags.checkpoints.empty())
+    check(
+        std::filesystem::weakly_canonical(flags.save_weights) != std::filesystem::weakly_canonical(flags.checkpoint()),
+        "--save-weights: ", flags.save_weights, " is the checkpoint's file");
   if (!flags.checkpoints.empty()) check_checkpoint_writable(fabric, flags.checkpoint());
   if (!flags.save_weights.empty()) check_writable(fabric, "--save-weights", flags.save_weights);
   if (!flags.log.empty()) check_log_writable(fabric, flags.log);
@@ -142,6 +146,7 @@ void train(Fabric& fabric, const GptFlags& flags) {
     return str("step ", fabric.global_step(), ": validation loss ", std::round(loss * 1e4) / 1e4);
   };
 
+  const auto enough = [&] { return flags.max_steps > 0 && fabric.global_step() >= flags.max_steps; };
   if (fabric.global_step() < flags.steps) {
     Progress progress({.title = "step",
                        .total = flags.steps,
@@ -151,7 +156,7 @@ void train(Fabric& fabric, const GptFlags& flags) {
                        .enabled = fabric.is_global_zero()});
     Endless batches(loader);
     int skipped = 0;
-    while (fabric.global_step() < flags.steps) {
+    while (fabric.global_step() < flags.steps && !enough()) {
       optimizer.zero_grad();
       const Tensor loss = accumulate(fabric, model, batches, flags.accumulate);
       const double norm =
@@ -173,7 +178,10 @@ void train(Fabric& fabric, const GptFlags& flags) {
         progress.between(validate);
       else if (!last && flags.save_every > 0 && step % flags.save_every == 0)
         fabric.save(flags.checkpoint(), state);
-      if (flags.max_steps > 0 && step >= flags.max_steps) return;
+    }
+    if (fabric.global_step() < flags.steps) {
+      if (!flags.checkpoints.empty()) fabric.save(flags.checkpoint(), state);
+      return;
     }
   }
   fabric.print(validate());

@@ -97,7 +97,7 @@ inline void GptFlags::add_to(CLI::App& app) {
   auto* weights = app.add_option("--init", init, "weights to begin with: Hugging Face's model.safetensors of a GPT-2");
 
   count("--steps", steps, "of the optimizer, in all", 0);
-  count("--max-steps", max_steps, "stop after so many, as if interrupted (0: no limit)", 0);
+  count("--max-steps", max_steps, "stop after so many in all, resumed ones too (0: no limit)", 0);
   count("--batch-size", batch_size, "blocks a step, rank and accumulation", 1);
   count("--accumulate", accumulate, "batches whose gradients make a step", 1);
   app.add_option("--lr", lr, "peak learning rate of AdamW, instead of the size's")->check(number());
@@ -105,7 +105,7 @@ inline void GptFlags::add_to(CLI::App& app) {
   app.add_option("--min-lr", min_lr, "rate of the last step (without: a tenth of the peak)")->check(number());
   app.add_option("--weight-decay", weight_decay, "of matrices; biases and norms have none")->check(number());
   app.add_option("--clip", clip, "largest norm of the gradients (0: none)")->check(number());
-  app.add_option("--seed", seed);
+  app.add_option("--seed", seed)->check(seed_number());
 
   count("--eval-every", eval_every, "steps between validations (0: only after the last)", 0);
   count("--eval-batches", eval_batches,

@@ -22,11 +22,19 @@ void train(Fabric& fabric, const Flags& flags) {
 
   const State state = {{"model", model}, {"optimizer", optimizer}, {"schedule", schedule}};
   if (!flags.resume.empty()) fabric.load(flags.resume, state);
-  if (loader.state().epoch >= flags.epochs)  // nothing is left to do
-    fabric.print("epoch ", loader.state().epoch, ": test accuracy ",
-                 accuracy(fabric.all_reduce(score(model, test_loader), "sum")));
+  const auto enough = [&] { return flags.max_steps > 0 && fabric.global_step() >= flags.max_steps; };
+  const auto whole_epochs = [&] {  // a loop that was left at its last batch has seen all
+    return loader.state().epoch + (loader.state().position >= loader.dataset().size() ? 1 : 0);
+  };
+  const auto done = [&] { return whole_epochs() >= flags.epochs || enough(); };
+  const auto report = [&] {
+    const std::string when = enough() ? str("step ", fabric.global_step()) : str("epoch ", whole_epochs());
+    fabric.print(when, ": test accuracy ", accuracy(fabric.all_reduce(score(model, test_loader), "sum")));
+  };
+  if (done()) report();  // nothing is left to do
 
-  while (loader.state().epoch < flags.epochs && !flags.enough(fabric.global_step())) {
+  while (!done()) {
+    const int64_t before = whole_epochs();
     Progress progress(progress_of(loader, flags.batch_size * fabric.world_size(), fabric.is_global_zero()));
     for (auto [x, y] : loader) {
       optimizer.zero_grad();
@@ -37,11 +45,9 @@ void train(Fabric& fabric, const Flags& flags) {
       progress.step([&] { return loss.item<double>(); });
       if (!flags.log.empty()) fabric.log("loss", fabric.all_reduce(loss), fabric.global_step());
       if (flags.save_every > 0 && fabric.global_step() % flags.save_every == 0) fabric.save(flags.last(), state);
-      if (flags.enough(fabric.global_step())) break;
+      if (enough()) break;
     }
-    if (loader.state().position == 0)  // of the next epoch: this one has ended
-      fabric.print("epoch ", loader.state().epoch, ": test accuracy ",
-                   accuracy(fabric.all_reduce(score(model, test_loader), "sum")));
+    if (whole_epochs() > before) report();
     if (!flags.checkpoints.empty()) fabric.save(flags.last(), state);
   }
 }

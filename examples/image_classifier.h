@@ -51,7 +51,7 @@ struct Flags {
     app.add_option("--lr", lr, "learning rate of AdamW")->check(number());
     app.add_option("--lr-end", lr_end, "what it falls to by the end, in a line, as a share of it (1: it stays)")
         ->check(number());
-    app.add_option("--seed", seed)->check(CLI::NonNegativeNumber);
+    app.add_option("--seed", seed)->check(seed_number());
   }
   void add_fabric(CLI::App& app) {
     app.add_option("--devices", devices, "ranks on this machine: auto or a number");
@@ -67,7 +67,6 @@ struct Flags {
         ->check(CLI::Range(0, most));
     app.add_option("--log", log, "folder for metrics.csv: the loss of every step, the mean over ranks");
   }
-  bool enough(int64_t steps) const { return max_steps > 0 && steps >= max_steps; }
   std::filesystem::path last() const { return std::filesystem::path(checkpoints) / "last.safetensors"; }
   FabricOptions fabric() const {
     FabricOptions options{.accelerator = accelerator, .strategy = strategy, .devices = devices, .precision = precision};

@@ -158,6 +158,7 @@ class FabricDataLoader {
   auto begin() { return loader_->begin(); }
   auto end() { return loader_->end(); }
   int64_t size() const { return loader_->size(); }  // batches a rank
+  const auto& dataset() const { return loader_->dataset(); }
   auto state() const { return loader_->state(); }
   void set_epoch(int64_t epoch) { loader_->set_epoch(epoch); }
   L& loader() const { return *loader_; }

@@ -6,6 +6,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <tuple>
@@ -112,6 +113,25 @@ constexpr bool may_own() {
     return kind == Kind::tensor || kind == Kind::listed;
 }
 
+// Pointees that are being looked into: a pointer back to one of them leads nowhere new.
+class Path {
+ public:
+  explicit Path(const void* pointee) : pointee_(pointee), above_(std::exchange(innermost, this)) {}
+  ~Path() { innermost = above_; }
+  Path(const Path&) = delete;
+  Path& operator=(const Path&) = delete;
+  bool is_new() const {
+    for (const Path* p = above_; p != nullptr; p = p->above_)
+      if (p->pointee_ == pointee_) return false;
+    return true;
+  }
+
+ private:
+  static inline thread_local const Path* innermost = nullptr;
+  const void* pointee_;
+  const Path* above_;
+};
+
 // Calls f(tensor, std::bool_constant) for each tensor, in the same order for a value and its copies. The second
 // argument tells whether the tensor is the value's own; others (behind pointers, in views) come as const. False if
 // there are parts that cannot be looked into.
@@ -144,7 +164,10 @@ bool visit_tensors(T& value, const F& f) {
   } else if constexpr (kind == Kind::optional) {
     if (value) part(*value);
   } else if constexpr (kind == Kind::pointer) {
-    if (value) foreign(*value);
+    if (value) {
+      const Path path(std::addressof(*value));
+      if (path.is_new()) foreign(*value);
+    }
   } else if constexpr (kind == Kind::plain) {
     std::apply([&](auto&... members) { (part(members), ...); }, tie_members(value));
   }

@@ -19,9 +19,9 @@ BELOW = {
     "distributed": ["accelerators", "tensor", "autograd"],
     "fabric": ["accelerators", "tensor", "autograd", "nn", "data", "distributed"],
 }
-PROGRAMS = ["tools", "tests", "bench", "examples"]
+PROGRAMS = ["tests", "bench", "examples"]
 # Folders of one backend: not installed, so free to include what they wrap, and closed to public headers.
-PRIVATE = ("accelerators/cpu/", "accelerators/cuda/", "distributed/mpi/", "distributed/nccl/")
+PRIVATE = ("accelerators/cpu/", "accelerators/cuda/", "distributed/mpi/")
 FOREIGN = re.compile(r"(unsupported/)?Eigen/|mpi\.h|mpi-ext\.h|cuda|cublas|cudnn|cufft|curand|nccl|nvtx|cub/|thrust/"
                      r"|fmt/|nlohmann/|spdlog/|protozero/|zlib\.h|zconf\.h|doctest|benchmark/|CLI/")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

@@ -8,7 +8,7 @@ import pathlib
 import re
 import sys
 
-LIBRARY = ["accelerators", "tensor", "autograd", "nn", "data", "distributed", "fabric", "tools"]
+LIBRARY = ["accelerators", "tensor", "autograd", "nn", "data", "distributed", "fabric"]
 FOLDERS = {*LIBRARY, "tests", "bench", "examples", "docs", "cmake", "scripts"}
 IGNORED = {"build", "runs"}  # what building and running leave behind
 SUFFIXES = {".h", ".def", ".cpp", ".cu", ".cuh"}

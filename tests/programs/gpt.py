@@ -284,7 +284,10 @@ def resumes_bit_for_bit(program, folder):
     succeeds(run(whole.command, 2))
     job = succeeds(run([*stopped.command, "--max-steps", 13], 2))
     step = int(header(stopped.path)[0]["__metadata__"]["loom.step/value"])
-    expect(step == 10, job, "expected the checkpoint of step 10")
+    expect(step == 13, job, "expected the checkpoint of step 13")
+    saved = stopped.path.read_bytes()
+    job = succeeds(run([*stopped.command, "--max-steps", 13, "--resume", stopped.path], 2))
+    expect(stopped.path.read_bytes() == saved, job, "expected no further step")
     job = succeeds(run([*stopped.command, "--resume", stopped.path], 2))
     before, after, all_of = rows(stopped.folder), rows(stopped.folder, 1), rows(whole.folder)
     for name in ("loss", "lr", "gradient_norm", "validation_loss"):
@@ -364,6 +367,8 @@ def mistakes_show_before_the_first_step(program, folder):
                                 ("--log", file, file / "lightning_logs")):
             fails_at_once([flag, value], f"error: {flag}: cannot make the directory {at}: Not a directory\n", ranks)
     fails_at_once(["--save-weights", folder], f"error: --save-weights: {folder} is a directory, not a file\n")
+    fails_at_once(["--save-weights", folder / "last.safetensors", "--checkpoints", folder],
+                  f'error: --save-weights: {folder / "last.safetensors"} is the checkpoint\'s file\n')
     fails_at_once(["--save-weights", "/proc/weights"], "error: --save-weights: /proc/weights: cannot create the file: ")
     held = folder / "held"
     held.mkdir()

@@ -56,6 +56,11 @@ struct Tree {
   std::vector<Tree> children;
   Tensor x;
 };
+struct Linked {
+  Tensor x;
+  Linked* parent = nullptr;
+  std::vector<std::shared_ptr<Linked>> children;
+};
 struct Nine {
   Tensor a;
   int b, c, d, e, f, g, h, i;
@@ -145,4 +150,15 @@ TEST_CASE("nested: what may own tensors") {
   CHECK_FALSE(may_own<std::tuple<Tensor&, int>>());
   CHECK_FALSE(may_own<std::reference_wrapper<Plain>>());
   CHECK_FALSE(may_own<Nine>());
+}
+
+TEST_CASE("nested: pointers back end where they began") {
+  Linked root{one(1), nullptr, {}};
+  root.children.push_back(std::make_shared<Linked>(Linked{one(2), &root, {}}));
+  std::vector<Tensor> found;
+  CHECK(nested::find_tensors(root, found));
+  CHECK(found.size() >= 2);
+  found.clear();
+  CHECK(nested::find_tensors(root.children[0], found));
+  CHECK(found.size() == 2);
 }
