@@ -218,7 +218,7 @@ Tensor Tensor::pow_(const Tensor& exponent) const {
     return *this;
   }
   refuse_recorded("pow_", *this, exponent);
-  raw::unary_into(Unary::pow_scalar, *this, exponent.item<double>());
+  speaking_as("pow_", [&] { raw::unary_into(Unary::pow_scalar, *this, exponent.item<double>()); });
   return *this;
 }
 Tensor Tensor::lerp_(const Tensor& end, const Tensor& weight) const {
@@ -260,17 +260,17 @@ Tensor Tensor::masked_fill_(const Tensor& mask, double value) const {
 }
 Tensor Tensor::uniform_(double low, double high) const {
   refuse_recorded("uniform_", *this);
-  raw::random_into(Random::uniform, *this, low, high);
+  speaking_as("uniform_", [&] { raw::random_into(Random::uniform, *this, low, high); });
   return *this;
 }
 Tensor Tensor::normal_(double mean, double std) const {
   refuse_recorded("normal_", *this);
-  raw::random_into(Random::normal, *this, mean, std);
+  speaking_as("normal_", [&] { raw::random_into(Random::normal, *this, mean, std); });
   return *this;
 }
 Tensor Tensor::bernoulli_(double probability) const {
   refuse_recorded("bernoulli_", *this);
-  raw::random_into(Random::bernoulli, *this, probability, 0);
+  speaking_as("bernoulli_", [&] { raw::random_into(Random::bernoulli, *this, probability, 0); });
   return *this;
 }
 Tensor Tensor::index_add_(int dim, const Tensor& index, const Tensor& source) const {

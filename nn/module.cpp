@@ -19,7 +19,7 @@ Tensor converted(const Tensor& x, const TensorOptions& options) {
 
 void check_state(const std::vector<NamedTensor>& state, const std::map<std::string, Tensor>& values, bool strict) {
   Mismatches mismatches(values);
-  for (const auto& [name, tensor] : state) mismatches.expect(name, tensor.shape(), strict);
+  for (const auto& [name, tensor] : state) mismatches.expect(name, tensor.shape(), tensor.dtype(), strict);
   if (strict) mismatches.refuse_others();
   const std::string text = mismatches.text();
   check(text.empty(), "load_state_dict: ", text);

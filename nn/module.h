@@ -177,10 +177,10 @@ std::vector<NamedTensor> state_dict(const M& module) {
 }
 
 // Copies values into a state (state_dict(net)) by name, in place, converting dtypes. Checks everything first and
-// changes nothing on error: names missing from `values`, unexpected ones (strict) and shapes that differ are all
-// listed.
+// changes nothing on error: names missing from `values`, unexpected ones (strict), shapes that differ and dtypes of
+// another kind (floating, integral, boolean) are all listed.
 void load_state(const std::vector<NamedTensor>& state, const std::map<std::string, Tensor>& values, bool strict = true);
-// Throws what load_state would throw; reads shapes alone.
+// Throws what load_state would throw; reads shapes and dtypes alone.
 void check_state(const std::vector<NamedTensor>& state, const std::map<std::string, Tensor>& values,
                  bool strict = true);
 template <Module M>

@@ -1,16 +1,11 @@
 #include <loom/nn/optim/optimizer.h>
 
+#include <unordered_set>
+
 #include <loom/autograd/ops.h>
-#include <loom/nn/mismatches.h>
 #include <loom/tensor/raw.h>
 
 namespace loom::optim {
-
-namespace {
-
-DType state_dtype(DType of_parameter) { return of_parameter == f64 ? f64 : f32; }
-
-}  // namespace
 
 double Group::option(const std::string& name) const {
   const auto found = options.find(name);
@@ -19,7 +14,7 @@ double Group::option(const std::string& name) const {
 }
 
 const Tensor& ParameterState::tensor(const std::string& name, const Tensor& value, double initial) {
-  const DType dtype = state_dtype(value.dtype());
+  const DType dtype = dtype_of_state(value.dtype());
   Tensor& x = tensors[name];
   if (!x.defined()) x = full(value.shape(), initial, {dtype, value.device()});
   if (x.dtype() != dtype) x = raw::cast(x, dtype);  // state follows its parameter
@@ -182,88 +177,6 @@ std::vector<Tensor> Optimizer::gradients() const {
     for (const NamedTensor& p : group.parameters)
       if (p.tensor.grad().defined()) out.push_back(p.tensor.grad());
   return out;
-}
-
-State Optimizer::state_dict() const {
-  State out;
-  if (rounding_step_ > 0) out["rounding_step"] = full({}, static_cast<double>(rounding_step_), i64);
-  for (size_t i = 0; i < groups_.size(); ++i) {
-    for (const auto& [name, value] : groups_[i].options) out[str("groups.", i, ".", name)] = full({}, value, f64);
-    for (const auto& [name, tensor] : groups_[i].parameters) {
-      const auto found = states_.find(tensor.body_pointer().get());
-      if (found == states_.end()) continue;
-      const ParameterState& state = found->second;
-      if (counts_steps() && state.step > 0) out["step." + name] = full({}, static_cast<double>(state.step), i64);
-      for (const auto& [slot, x] : state.tensors) out[str(slot, ".", name)] = x;
-    }
-  }
-  return out;
-}
-
-std::string Optimizer::mismatches(const State& values) const {
-  Mismatches found(values);
-  found.expect("rounding_step", {}, false);
-  for (size_t i = 0; i < groups_.size(); ++i) {
-    Group group = groups_[i];  // with the options that would be loaded
-    const std::string prefix = str("groups.", i, ".");
-    for (const char* const name : options_of_schedulers) group.options.emplace(name, 0);
-    for (const auto& [name, value] : group.options) found.expect(prefix + name, {}, defaults_.contains(name));
-    take_options(group, values, prefix);
-    const std::vector<std::string> names = slots(group);
-    for (const NamedTensor& parameter : group.parameters) {
-      bool stepped = values.contains("step." + parameter.name);
-      for (const std::string& slot : names) stepped = stepped || values.contains(slot + "." + parameter.name);
-      if (counts_steps()) found.expect("step." + parameter.name, {}, stepped);
-      const Dims shape = piece(parameter).value.shape();
-      for (const std::string& slot : names) found.expect(slot + "." + parameter.name, shape, stepped);
-      found.expect("master." + parameter.name, shape, false);  // whatever the precision that it was saved in
-    }
-  }
-  found.refuse_others();
-  return found.text();
-}
-
-void Optimizer::take_options(Group& group, const State& values, const std::string& prefix) {
-  for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at)
-    if (at->second.defined() && at->second.dim() == 0)
-      group.options[at->first.substr(prefix.size())] = at->second.item<double>();
-}
-
-void Optimizer::check_state_dict(const State& values) const {
-  const std::string text = mismatches(values);
-  check(text.empty(), name_, "::load_state_dict: ", text);
-  for (size_t i = 0; i < groups_.size(); ++i) {
-    Group group = groups_[i];
-    take_options(group, values, str("groups.", i, "."));
-    validate(group);
-  }
-}
-
-void Optimizer::load_state_dict(State values) {
-  check_state_dict(values);
-  const auto rounded = values.find("rounding_step");
-  rounding_step_ = rounded == values.end() ? 0 : rounded->second.item<int64_t>();
-  std::unordered_map<const Tensor::Body*, ParameterState> states;
-  for (size_t i = 0; i < groups_.size(); ++i) {
-    take_options(groups_[i], values, str("groups.", i, "."));
-    for (const NamedTensor& parameter : groups_[i].parameters) {
-      ParameterState state;
-      if (const auto step = values.find("step." + parameter.name); step != values.end())
-        state.step = step->second.item<int64_t>();
-      const Tensor value = piece(parameter).value;
-      std::vector<std::string> names = slots(groups_[i]);
-      if (!is_half(value.dtype()) || half_update_ == HalfUpdate::master) names.emplace_back("master");
-      for (const std::string& slot : names)
-        if (const auto x = values.find(slot + "." + parameter.name); x != values.end()) {
-          const Tensor given = std::exchange(x->second, {});
-          // Ours: steps write to it.
-          state.tensors[slot] =
-              raw::clone(raw::cast(raw::to_device(given, value.device()), state_dtype(value.dtype())));
-        }
-      if (state.step > 0 || !state.tensors.empty()) states[parameter.tensor.body_pointer().get()] = std::move(state);
-    }
-  }
-  states_ = std::move(states);
 }
 
 }  // namespace loom::optim

@@ -35,9 +35,14 @@ struct Group {
   void set_lr(double lr) { options["lr"] = lr; }
 };
 
-// What schedulers add to a group's options, and so to an optimizer's state.
-inline constexpr const char* options_of_schedulers[] = {"initial_lr", "max_lr", "min_lr", "max_momentum",
-                                                        "base_momentum"};
+// What schedulers add to a group's options, and so to an optimizer's state: a group with an option of one level has all
+// of that level and of those below. 1: every scheduler's; 2: OneCycleLR's; 3: where it cycles momentum.
+struct OptionOfSchedulers {
+  const char* name;
+  int level;
+};
+inline constexpr OptionOfSchedulers options_of_schedulers[] = {
+    {"initial_lr", 1}, {"max_lr", 2}, {"min_lr", 2}, {"max_momentum", 3}, {"base_momentum", 3}};
 
 // What a step reads and writes of a parameter: all of it, or under a sharding strategy this rank's piece.
 struct Piece {
@@ -63,6 +68,7 @@ class ParameterState {
   int64_t step = 0;
   std::map<std::string, Tensor> tensors;  // "exp_avg", ...
 
+  static DType dtype_of_state(DType of_parameter) { return of_parameter == f64 ? f64 : f32; }
   // The tensor of that name, at first filled with `initial`.
   const Tensor& tensor(const std::string& name, const Tensor& value, double initial = 0);
   // The f32 copy of a 16-bit value, which is its rounding; elements that somebody else has written are not, and go to
@@ -111,10 +117,11 @@ class Optimizer {
   // that are loaded for parameters of 32 or 64 bits are what these are set to at the first step, in place of their
   // roundings.
   State state_dict() const;
-  // Replaces state and options; checks all names and shapes first and changes nothing on error.
+  // Replaces state and options; checks all names, shapes, kinds of dtypes and numbers first and changes nothing on
+  // error. Options that a group has here are needed; it takes a scheduler's too, which may be made later.
   // Lets go of the values one by one as they are copied, so that load_state_dict(std::move(values)) never holds both.
   void load_state_dict(State values);
-  // Throws what load_state_dict would throw; reads shapes, and values of tensors with one element.
+  // Throws what load_state_dict would throw; reads shapes and dtypes, and values of tensors with one element.
   void check_state_dict(const State& values) const;
 
   // For parameters of f16 and bf16. Stochastic: the numbers depend on the seed, the step and the parameter's place

@@ -183,8 +183,44 @@ TEST_CASE("loading lists everything that is wrong, and changes nothing then") {
       "load_state_dict: shapes differ: 0.weight is [2, 3] here and [2, 4] in the values, 0.bias is [2] here and [3] in "
       "the values");
   const Tensor handle = net.get<1>().bias;
-  nn::load_state_dict(net, {{"1.bias", tensor({3, 4})}, {"other", ones({1})}}, false);
+  nn::load_state_dict(net, {{"1.bias", tensor({3, 4}).to(f64)}, {"other", ones({1})}}, false);
   CHECK(show(handle) == "f32[2] 3 4");  // converted
+}
+
+namespace {
+
+struct SeveralKinds {
+  nn::Linear fc{2, 1};
+  Buffer seen{zeros({}, i64)}, mask{ones({2}, boolean)};
+  LOOM_MEMBERS(fc, seen, mask)
+};
+
+}  // namespace
+
+TEST_CASE("loading converts within floating, integral and boolean dtypes, and refuses others") {
+  SeveralKinds net;
+  constexpr DType dtypes[] = {f64, f32, f16, bf16, i64, i32, u8, boolean};
+  for (const auto& [name, tensor] : nn::state_dict(net))
+    for (const DType dtype : dtypes) {
+      CAPTURE(name);
+      CAPTURE(to_string(dtype));
+      const bool fits =
+          is_floating(tensor.dtype()) == is_floating(dtype) && (tensor.dtype() == boolean) == (dtype == boolean);
+      const Tensor value = full(tensor.shape(), 1, dtype), before = tensor.clone();
+      const std::string text = error_of([&] { nn::load_state_dict(net, {{name, value}}, false); });
+      CHECK(text == (fits ? ""
+                          : str("load_state_dict: dtypes differ: ", name, " is ", tensor.dtype(), " here and ", dtype,
+                                " in the values")));
+      CHECK(equal(tensor, fits ? ones_like(tensor) : before));
+      const NoGrad off;
+      tensor.zero_();
+    }
+  CHECK(
+      error_of([&] {
+        nn::load_state_dict(net, {{"fc.weight", ones({2, 2}, i32)}, {"fc.bias", ones({1}, boolean)}}, false);
+      }) ==
+      "load_state_dict: shapes differ: fc.weight is [1, 2] here and [2, 2] in the values; dtypes differ: fc.weight is "
+      "f32 here and i32 in the values, fc.bias is f32 here and boolean in the values");
 }
 
 TEST_CASE("SkipInit leaves the generator and the values alone") {

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What golden_training_test.cpp does not see: groups, state, messages, pieces.
+#include <cmath>
+#include <limits>
+
 #include <loom/autograd/engine.h>
 #include <loom/autograd/ops.h>
 #include <loom/nn/linear.h>
@@ -137,7 +140,8 @@ TEST_CASE("what does not fit is listed, and nothing changes") {
   CHECK(adam.param_groups()[0].lr() == 1e-3);
   state = adam.state_dict();
   state["groups.0.lr"] = full({}, -5, f64);
-  CHECK(error_of([&] { adam.load_state_dict(state); }) == "Adam: invalid learning rate: -5");
+  CHECK(error_of([&] { adam.load_state_dict(state); }) ==
+        "Adam::load_state_dict: invalid values: groups.0: Adam: invalid learning rate: -5");
   CHECK(adam.param_groups()[0].lr() == 1e-3);
 }
 
@@ -178,7 +182,9 @@ TEST_CASE("options of groups: each that is missing, unexpected or mis-shaped is 
   two.adam.step();
   const auto said = [&](const auto& spoil) { return refusal(two.adam, spoil); };
   CHECK(said([](State& s) { rename(s, "groups.0.initial_lr", "groups.0.initial_lrx"); }) ==
-        "Adam::load_state_dict: unexpected keys: groups.0.initial_lrx");
+        "Adam::load_state_dict: missing keys: groups.0.initial_lr; unexpected keys: groups.0.initial_lrx");
+  CHECK(said([](State& s) { rename(s, "groups.0.initial_lr", "groups.0.max_lr"); }) ==
+        "Adam::load_state_dict: missing keys: groups.0.initial_lr, groups.0.min_lr");
   CHECK(said([](State& s) { rename(s, "groups.0.amsgrad", "groups.0.amsgradx"); }) ==
         "Adam::load_state_dict: missing keys: groups.0.amsgrad; unexpected keys: groups.0.amsgradx");
   CHECK(said([](State& s) { s["groups.1.lr"] = ones({2}); }) ==
@@ -192,9 +198,108 @@ TEST_CASE("options of groups: each that is missing, unexpected or mis-shaped is 
           s["groups.1.max_lr"] = ones({2, 1});
           s["exp_avg.p"] = ones({3});
         }) ==
-        "Adam::load_state_dict: missing keys: groups.0.amsgrad, step.q; unexpected keys: groups.0., step.r; shapes "
+        "Adam::load_state_dict: missing keys: groups.0.amsgrad, groups.1.min_lr, step.q; unexpected keys: groups.0., "
+        "step.r; shapes "
         "differ: exp_avg.p is [2] here and [3] in the values, groups.1.eps is [] here and [0] in the values, "
         "groups.1.max_lr is [] here and [2, 1] in the values");
+}
+
+TEST_CASE("options of schedulers: none is taken or left out alone") {
+  const char* const noted[] = {"base_momentum", "initial_lr", "max_lr", "max_momentum", "min_lr"};
+  TwoGroups scheduled;
+  const OneCycleLR schedule(scheduled.adam, 0.3, {.total_steps = 9});
+  for (const std::string option : noted) {
+    const auto erase = [&](State& s) { s.erase("groups.1." + option); };
+    CHECK(refusal(scheduled.adam, erase) == "Adam::load_state_dict: missing keys: groups.1." + option);
+    // Nor where the scheduler is made later.
+    TwoGroups bare;
+    State values = scheduled.adam.state_dict();
+    erase(values);
+    CHECK(error_of([&] { bare.adam.load_state_dict(values); }) ==
+          "Adam::load_state_dict: missing keys: groups.1." + option);
+  }
+  for (const auto& [alone, missing] :
+       {std::pair("base_momentum", "initial_lr, max_lr, max_momentum, min_lr"),
+        std::pair("max_momentum", "base_momentum, initial_lr, max_lr, min_lr"),
+        std::pair("min_lr", "initial_lr, max_lr"), std::pair("max_lr", "initial_lr, min_lr")}) {
+    TwoGroups bare;
+    std::string text = str("Adam::load_state_dict: missing keys: groups.0.", missing);
+    for (size_t at = 0; (at = text.find(", ", at)) != std::string::npos; ++at) text.insert(at + 2, "groups.0.");
+    CHECK(refusal(bare.adam, [&](State& s) { s[str("groups.0.", alone)] = full({}, 1, f64); }) == text);
+  }
+}
+
+TEST_CASE("numbers that cannot be are named with their values, and nothing changes") {
+  TwoGroups two;
+  const OneCycleLR schedule(two.adam, 0.3, {.total_steps = 9});
+  two.adam.step();
+  const auto said = [&](const std::string& key, const Tensor& value) {
+    return refusal(two.adam, [&](State& s) { s[key] = value; });
+  };
+  const std::string refused = "Adam::load_state_dict: invalid values: ";
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  for (const char* const option : {"base_momentum", "initial_lr", "max_lr", "max_momentum", "min_lr", "lr", "beta1",
+                                   "eps", "weight_decay", "amsgrad", "maximize"}) {
+    const std::string key = str("groups.1.", option);
+    CHECK(said(key, full({}, nan, f64)) == refused + key + " is nan");
+    CHECK(said(key, full({}, inf, f64)) == refused + key + " is inf");
+    CHECK(said(key, full({}, -inf, f32)) == refused + key + " is -inf");
+  }
+  for (const char* const option : {"base_momentum", "initial_lr", "max_lr", "max_momentum", "min_lr", "amsgrad"}) {
+    const std::string key = str("groups.0.", option);
+    CHECK(said(key, full({}, -0.5, f64)) == refused + key + " is -0.5");
+  }
+  CHECK(said("groups.0.maximize", full({}, 0.5, f64)) == refused + "groups.0.maximize is 0.5");
+  CHECK(said("groups.0.beta2", full({}, 1, f64)) == refused + "groups.0: Adam: invalid beta parameter at index 1: 1");
+  CHECK(said("step.p", full({}, -7, i64)) == refused + "step.p is -7");
+  CHECK(said("rounding_step", full({}, -5, i64)) == refused + "rounding_step is -5");
+  CHECK(refusal(two.adam,
+                [&](State& s) {
+                  s["rounding_step"] = full({}, -1, i64);
+                  s["groups.0.max_lr"] = full({}, nan, f64);
+                  s["groups.1.lr"] = full({}, -2, f64);
+                  s["step.q"] = full({}, -3, i64);
+                }) == refused +
+                          "rounding_step is -1, groups.0.max_lr is nan, groups.1: Adam: invalid learning rate: -2, "
+                          "step.q is -3");
+}
+
+TEST_CASE("dtypes of another kind are refused, and those of the same are converted") {
+  TwoGroups two;
+  two.adam.step();
+  const State state = two.adam.state_dict();
+  for (const DType dtype : {f64, f32, f16, bf16, i64, i32, u8, boolean}) {
+    const std::string text = str(" and ", dtype, " in the values");
+    const auto said = [&](const std::string& key) {
+      return refusal(two.adam, [&](State& s) { s[key] = s.at(key).to(dtype); });
+    };
+    if (!is_floating(dtype)) {
+      CHECK(said("groups.0.eps") == "Adam::load_state_dict: dtypes differ: groups.0.eps is f64 here" + text);
+      CHECK(said("exp_avg.q") == "Adam::load_state_dict: dtypes differ: exp_avg.q is f32 here" + text);
+    }
+    if (is_floating(dtype) || dtype == boolean)
+      CHECK(said("step.q") == "Adam::load_state_dict: dtypes differ: step.q is i64 here" + text);
+    State values = state;
+    for (auto& [key, value] : values) {
+      const bool same_kind = is_floating(value.dtype()) == is_floating(dtype) && dtype != boolean;
+      const bool beyond = is_half(dtype) && value.dim() == 0;  // beta2 would be 1
+      if (same_kind && !beyond) value = value.to(dtype);
+    }
+    two.adam.load_state_dict(values);
+    for (const auto& [key, value] : two.adam.state_dict()) {
+      CHECK(value.dtype() == state.at(key).dtype());
+      CHECK_MESSAGE(equal(value, values.at(key).to(value.dtype())), key);
+    }
+  }
+  CHECK(refusal(two.adam,
+                [](State& s) {
+                  s["groups.1.lr"] = full({}, 1, i64);
+                  s["exp_avg.p"] = ones({3}, i32);
+                  s["step.p"] = full({}, 2.5, f64);
+                }) ==
+        "Adam::load_state_dict: shapes differ: exp_avg.p is [2] here and [3] in the values; dtypes differ: step.p is "
+        "i64 here and f64 in the values, exp_avg.p is f32 here and i32 in the values, groups.1.lr is f64 here and i64 "
+        "in the values");
 }
 
 TEST_CASE("another number of groups is refused, key by key") {

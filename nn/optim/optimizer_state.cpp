@@ -1,0 +1,135 @@
+// What a checkpoint keeps of an optimizer, and what of it is taken.
+#include <algorithm>
+#include <cmath>
+
+#include <loom/autograd/ops.h>
+#include <loom/nn/mismatches.h>
+#include <loom/nn/optim/optimizer.h>
+#include <loom/tensor/raw.h>
+
+namespace loom::optim {
+
+namespace {
+
+// Flags are 0 or 1, and what schedulers note is never negative; the bounds of the others are validate()'s.
+bool fits(const std::string& option, double value) {
+  for (const char* const flag : {"amsgrad", "centered", "maximize", "nesterov"})
+    if (option == flag) return value == 0 || value == 1;
+  for (const OptionOfSchedulers& noted : options_of_schedulers)
+    if (option == noted.name) return std::isfinite(value) && value >= 0;
+  return std::isfinite(value);
+}
+
+// The options of a group under `prefix`, and whether the numbers that are there can be.
+bool expect_options(Mismatches& found, const Group& group, const State& values, const std::string& prefix) {
+  int level = 0;
+  for (const OptionOfSchedulers& noted : options_of_schedulers)
+    if (values.contains(prefix + noted.name)) level = std::max(level, noted.level);
+  std::map<std::string, bool> needed;
+  for (const OptionOfSchedulers& noted : options_of_schedulers) needed[noted.name] = noted.level <= level;
+  for (const auto& [name, value] : group.options) needed[name] = true;
+  bool all_fit = true;
+  for (const auto& [name, need] : needed) {
+    const std::string key = prefix + name;
+    if (!found.expect(key, {}, f64, need)) continue;
+    const auto value = values.at(key).item<double>();
+    if (fits(name, value)) continue;
+    found.refuse(str(key, " is ", value));
+    all_fit = false;
+  }
+  return all_fit;
+}
+
+void expect_count(Mismatches& found, const State& values, const std::string& key, bool needed) {
+  if (!found.expect(key, {}, i64, needed)) return;
+  if (const auto count = values.at(key).item<int64_t>(); count < 0) found.refuse(str(key, " is ", count));
+}
+
+}  // namespace
+
+State Optimizer::state_dict() const {
+  State out;
+  if (rounding_step_ > 0) out["rounding_step"] = full({}, static_cast<double>(rounding_step_), i64);
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    for (const auto& [name, value] : groups_[i].options) out[str("groups.", i, ".", name)] = full({}, value, f64);
+    for (const auto& [name, tensor] : groups_[i].parameters) {
+      const auto found = states_.find(tensor.body_pointer().get());
+      if (found == states_.end()) continue;
+      const ParameterState& state = found->second;
+      if (counts_steps() && state.step > 0) out["step." + name] = full({}, static_cast<double>(state.step), i64);
+      for (const auto& [slot, x] : state.tensors) out[str(slot, ".", name)] = x;
+    }
+  }
+  return out;
+}
+
+std::string Optimizer::mismatches(const State& values) const {
+  Mismatches found(values);
+  expect_count(found, values, "rounding_step", false);
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    Group group = groups_[i];  // with the options that would be loaded
+    const std::string prefix = str("groups.", i, ".");
+    take_options(group, values, prefix);
+    const bool fit = expect_options(found, groups_[i], values, prefix);
+    if (fit) {
+      try {
+        validate(group);
+      } catch (const Error& error) {
+        found.refuse(str("groups.", i, ": ", error.what()));
+      }
+    }
+    const std::vector<std::string> names = slots(fit ? group : groups_[i]);
+    for (const NamedTensor& parameter : group.parameters) {
+      bool stepped = values.contains("step." + parameter.name);
+      for (const std::string& slot : names) stepped = stepped || values.contains(slot + "." + parameter.name);
+      if (counts_steps()) expect_count(found, values, "step." + parameter.name, stepped);
+      const Tensor value = piece(parameter).value;
+      const Dims shape = value.shape();
+      const DType dtype = ParameterState::dtype_of_state(value.dtype());
+      for (const std::string& slot : names) found.expect(slot + "." + parameter.name, shape, dtype, stepped);
+      found.expect("master." + parameter.name, shape, f32, false);  // whatever the precision that it was saved in
+    }
+  }
+  found.refuse_others();
+  return found.text();
+}
+
+void Optimizer::take_options(Group& group, const State& values, const std::string& prefix) {
+  for (auto at = values.lower_bound(prefix); at != values.end() && at->first.starts_with(prefix); ++at)
+    if (at->second.defined() && at->second.dim() == 0)
+      group.options[at->first.substr(prefix.size())] = at->second.item<double>();
+}
+
+void Optimizer::check_state_dict(const State& values) const {
+  const std::string text = mismatches(values);
+  check(text.empty(), name_, "::load_state_dict: ", text);
+}
+
+void Optimizer::load_state_dict(State values) {
+  check_state_dict(values);
+  const auto rounded = values.find("rounding_step");
+  rounding_step_ = rounded == values.end() ? 0 : rounded->second.item<int64_t>();
+  std::unordered_map<const Tensor::Body*, ParameterState> states;
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    take_options(groups_[i], values, str("groups.", i, "."));
+    for (const NamedTensor& parameter : groups_[i].parameters) {
+      ParameterState state;
+      if (const auto step = values.find("step." + parameter.name); step != values.end())
+        state.step = step->second.item<int64_t>();
+      const Tensor value = piece(parameter).value;
+      std::vector<std::string> names = slots(groups_[i]);
+      if (!is_half(value.dtype()) || half_update_ == HalfUpdate::master) names.emplace_back("master");
+      for (const std::string& slot : names)
+        if (const auto x = values.find(slot + "." + parameter.name); x != values.end()) {
+          const Tensor given = std::exchange(x->second, {});
+          // Ours: steps write to it.
+          state.tensors[slot] = raw::clone(
+              raw::cast(raw::to_device(given, value.device()), ParameterState::dtype_of_state(value.dtype())));
+        }
+      if (state.step > 0 || !state.tensors.empty()) states[parameter.tensor.body_pointer().get()] = std::move(state);
+    }
+  }
+  states_ = std::move(states);
+}
+
+}  // namespace loom::optim
