@@ -1,6 +1,7 @@
 #include <loom/fabric/loss_scaling.h>
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include <loom/autograd/ops.h>
@@ -25,11 +26,33 @@ uint64_t state_of_gradients(const optim::Optimizer& optimizer) {
 
 bool is_same(const Tensor& a, const Tensor& b) { return a.body_pointer() == b.body_pointer(); }
 
-// Exact where scales are powers of two.
+// Powers of two are exact, but for what 16 bits cannot hold.
 void rescale(const optim::Optimizer& optimizer, const Tensor& from, const Tensor& to) {
   const NoGrad off;
   const Tensor ratio = to.to(DType::f64) / from.to(DType::f64);
   for (Tensor g : optimizer.gradients()) g.mul_(ratio);
+}
+
+// Gradients that carry no scale get one. Those of 16 bits still have an older one, and what makes them true.
+void lift(optim::Optimizer& optimizer, const Tensor& to) {
+  const NoGrad off;
+  const Tensor all = to.to(DType::f64), factor = optimizer.half_factor();
+  const Tensor of_half = factor.defined() ? all * factor.to(DType::f64) : all;
+  for (Tensor g : optimizer.gradients()) g.mul_(is_half(g.dtype()) ? of_half : all);
+  optimizer.set_half_factor({});
+}
+
+// A look at gradients that are true already: what they need to be so stays.
+Tensor look(optim::Optimizer& optimizer, std::span<const Tensor> gradients, Device device) {
+  const Tensor factor = optimizer.half_factor();
+  const Tensor found = optim::unscale(optimizer, gradients, full({}, 1, TensorOptions(f32, device)));
+  if (factor.defined()) optimizer.set_half_factor(factor);
+  return found;
+}
+
+bool are_zero(const std::vector<Tensor>& gradients) {
+  const NoGrad off;
+  return std::ranges::all_of(gradients, [](const Tensor& g) { return (g == 0.0).all().item<bool>(); });
 }
 
 }  // namespace
@@ -38,9 +61,11 @@ void LossScaling::forget_expired() {
   std::erase_if(held_, [](const Held& h) { return h.optimizer.expired(); });
 }
 
+// Gradients that are there already were made by a backward pass of this Fabric.
 void LossScaling::setup_optimizer(const std::shared_ptr<OptimizerSync>& optimizer) {
   forget_expired();
-  held_.push_back({optimizer, 0, {}, {}, false});
+  Held& own = held_.emplace_back(Held{.optimizer = optimizer});
+  if (!optimizer->optimizer().gradients().empty()) own.scale = in_use_;
 }
 
 LossScaling::Held& LossScaling::held(const OptimizerSync& optimizer) {
@@ -49,33 +74,70 @@ LossScaling::Held& LossScaling::held(const OptimizerSync& optimizer) {
   return *found;
 }
 
-Tensor LossScaling::before_backward(const Tensor& loss) {
-  if (in_use_.device() != loss.device()) {
-    scale_.to(loss.device());
-    next_.to(loss.device());
-    in_use_ = raw::to_device(in_use_, loss.device());
-    if (found_.defined()) found_ = raw::to_device(found_, loss.device());
+void LossScaling::move_to(Device device) {
+  if (in_use_.device() == device) return;
+  scale_.to(device);
+  next_.to(device);
+  in_use_ = raw::to_device(in_use_, device);
+  if (found_.defined()) found_ = raw::to_device(found_, device);
+}
+
+// An overflow that was looked at and whose gradients were dropped, past Fabric's zero_grad, is a step that is skipped:
+// the scale has to shrink.
+void LossScaling::finish_dropped() {
+  forget_expired();
+  for (Held& h : held_) {
+    if (!h.found.defined() || h.scale.defined() || h.found.item<float>() == 0) continue;
+    if (are_zero(h.optimizer.lock()->optimizer().gradients())) finish(h);
   }
-  for (Held& h : held_)
-    if (const auto optimizer = h.optimizer.lock()) {
-      if (h.scale.defined() && !is_same(h.scale, in_use_)) rescale(optimizer->optimizer(), h.scale, in_use_);
-      if (h.scale.defined()) h.scale = in_use_;
-      h.before = state_of_gradients(optimizer->optimizer());
-    }
+}
+
+void LossScaling::bring_to_scale(Held& h, optim::Optimizer& optimizer) {
+  h.lifted = !h.scale.defined() && state_of_gradients(optimizer) != h.before;
+  if (h.lifted)
+    lift(optimizer, in_use_);
+  else if (!h.scale.defined())
+    return;  // as they were zeroed
+  else if (!is_same(h.scale, in_use_) && !optimizer.gradients().empty() && !equal(h.scale, in_use_))
+    rescale(optimizer, h.scale, in_use_);
+  h.scale = in_use_;
+}
+
+Tensor LossScaling::before_backward(const Tensor& loss) {
+  move_to(loss.device());
+  finish_dropped();
+  for (Held& h : held_) {
+    optim::Optimizer& optimizer = h.optimizer.lock()->optimizer();
+    bring_to_scale(h, optimizer);
+    h.before = state_of_gradients(optimizer);
+  }
   return optim::scaled(loss, in_use_);
 }
 
 void LossScaling::after_backward() {
-  for (Held& h : held_)
-    if (const auto optimizer = h.optimizer.lock())
-      if (state_of_gradients(optimizer->optimizer()) != h.before) h.scale = in_use_;
+  for (Held& h : held_) {
+    const auto optimizer = h.optimizer.lock();
+    if (!optimizer) continue;
+    const std::vector<Tensor> gradients = optimizer->optimizer().gradients();
+    if (state_of_gradients(optimizer->optimizer()) != h.before) {
+      h.scale = in_use_;
+    } else if (h.lifted) {
+      optim::unscale(optimizer->optimizer(), gradients, in_use_);
+      h.scale = Tensor();
+    }
+    h.lifted = false;
+    h.before = 0;
+  }
 }
 
 void LossScaling::unscale(OptimizerSync& optimizer) {
   Held& own = held(optimizer);
-  if (own.found.defined()) return;
+  if (own.found.defined() && !own.scale.defined()) return;
   const Tensor scale = std::exchange(own.scale, {});
-  const Tensor found = optim::unscale(optimizer.optimizer(), optimizer.gradients(), scale.defined() ? scale : in_use_);
+  const std::vector<Tensor> gradients = optimizer.gradients();
+  Tensor found = scale.defined() ? optim::unscale(optimizer.optimizer(), gradients, scale)
+                                 : look(optimizer.optimizer(), gradients, in_use_.device());
+  if (own.found.defined()) found = maximum(found, own.found);  // clipping may have hidden what an earlier look found
   optimizer.agree(found);
   own.found = found;  // only what all ranks know
 }
@@ -88,18 +150,27 @@ bool LossScaling::finite(const OptimizerSync& optimizer) {
 bool LossScaling::step(OptimizerSync& optimizer) {
   unscale(optimizer);
   const bool steps = finite(optimizer);
+  const Tensor of_half = optimizer.optimizer().half_factor();
   if (steps)
     optimizer.step();
   else
     optimizer.optimizer().skip_step();
-  finish(held(optimizer));
+  optimizer.optimizer().set_half_factor(of_half);  // the gradients are what they were
+  Held& own = held(optimizer);
+  const Tensor found = own.found;
+  const optim::LossScale before = own.finished ? next_ : scale_;
+  finish(own);
+  before.check_room(found);
   return steps;
 }
 
 void LossScaling::after_zero_grad(OptimizerSync& optimizer) {
   Held& own = held(optimizer);
   if (own.found.defined()) finish(own);  // looked at and dropped: as a step that is skipped
-  own.scale = Tensor();
+  Held& left = held(optimizer);
+  left.scale = Tensor();
+  left.before = state_of_gradients(optimizer.optimizer());
+  optimizer.optimizer().set_half_factor({});
 }
 
 void LossScaling::finish(Held& own) {
@@ -125,8 +196,8 @@ void LossScaling::end_iteration() {
   for (Held& h : held_) h.finished = false;
 }
 
-void LossScaling::forget_gradients() {
-  for (Held& h : held_) h.found = h.scale = Tensor();
+void LossScaling::forget_findings() {
+  for (Held& h : held_) h.found = Tensor();
 }
 
 optim::State LossScaling::state_dict() const {
@@ -154,6 +225,7 @@ void LossScaling::load_state_dict(const optim::State& saved) {
   check_state_dict(saved);
   scale_.load_state_dict(saved);
   next_ = scale_;
+  forget_findings();
   end_iteration();
   if (!saved.contains("found_inf")) return;
   forget_expired();

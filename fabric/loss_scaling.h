@@ -3,9 +3,12 @@
 //
 // An iteration is over when every optimizer has stepped in it, or when one that has is about to step again. Of what is
 // found in it the scale makes one change: smaller at the first overflow, from the next backward pass on; larger at the
-// end. An optimizer's gradients remember the scale they were made with: they are divided by that, and multiplied to a
-// new one before a backward pass adds to them. So all is decided by the order of calls and by findings that ranks have
-// agreed on, and the scale is the same on all ranks without asking.
+// end. All is decided by the order of calls and by findings that ranks have agreed on, and the scale is the same on all
+// ranks without asking.
+//
+// Of each optimizer's gradients it is known what scale they carry, if any: they are divided by that one. Whatever waits
+// when a backward pass begins, of an older scale or of none (clipped, stepped with, set by hand), is brought to the new
+// one first, so that sums are of one scale; gradients that were true and to which nothing was added become so again.
 #pragma once
 
 #include <cstdint>
@@ -26,14 +29,15 @@ class LossScaling {
   void setup_optimizer(const std::shared_ptr<OptimizerSync>& optimizer);
   Tensor before_backward(const Tensor& loss);
   void after_backward();
-  // Once for the gradients of a step, which calls it if nobody has. Collective.
+  // Once for gradients, and again after a backward pass has added to them; a step calls it. Collective.
   void unscale(OptimizerSync& optimizer);
   // Whether the gradients, unscaled, are finite on all ranks. Reads one number.
   bool finite(const OptimizerSync& optimizer);
+  // Throws at an overflow that the smallest scale does not prevent, if that was asked for.
   bool step(OptimizerSync& optimizer);
   void after_zero_grad(OptimizerSync& optimizer);
-  // A join is over: the gradients that ranks have are of different iterations.
-  void forget_gradients();
+  // A join is over: ranks have looked at different gradients. Each goes on to know the scale of its own.
+  void forget_findings();
 
   double value() const { return in_use_.item<double>(); }  // of the next backward pass
 
@@ -45,13 +49,17 @@ class LossScaling {
  private:
   struct Held {
     std::weak_ptr<OptimizerSync> optimizer;
-    uint64_t before = 0;    // what its gradients were before the backward pass
-    Tensor scale;           // that its gradients carry, if they do
-    Tensor found;           // they are unscaled: 1 if one was not finite
+    Tensor scale = {};      // that its gradients carry; undefined: none
+    Tensor found = {};      // they were looked at: 1 if one was not finite
     bool finished = false;  // it has stepped in this iteration
+    bool lifted = false;    // its gradients carried none before the backward pass
+    uint64_t before = 0;  // what its gradients were before the backward pass, or as they were zeroed; 0: none, unknown
   };
   Held& held(const OptimizerSync& optimizer);
   void forget_expired();
+  void move_to(Device device);
+  void finish_dropped();
+  void bring_to_scale(Held& h, optim::Optimizer& optimizer);
   void finish(Held& own);
   void note(const Tensor& found);
   void end_iteration();

@@ -75,7 +75,7 @@ void ScaledPrecision::after_zero_grad(OptimizerSync& optimizer) {
   if (scaling_) scaling_->after_zero_grad(optimizer);
 }
 void ScaledPrecision::after_join() {
-  if (scaling_) scaling_->forget_gradients();
+  if (scaling_) scaling_->forget_findings();
 }
 Tensor ScaledPrecision::before_backward(const Tensor& loss) {
   return scaling_ ? scaling_->before_backward(loss) : loss;

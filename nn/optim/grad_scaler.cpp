@@ -53,6 +53,7 @@ void GradScaler::update(std::optional<double> new_scale) {
     for (const auto& [optimizer, state] : optimizers_)
       if (state.found.defined()) found = found.defined() ? maximum(found, state.found) : state.found;
     check(found.defined(), "No inf checks were recorded prior to update.");
+    scale_.check_room(found);
     scale_ = scale_.after(found);
   }
   optimizers_.clear();

@@ -47,6 +47,16 @@ void LossScale::to(Device device) {
   for (Tensor* const x : {&scale_, &tracker_, &hysteresis_}) *x = raw::to_device(*x, device);
 }
 
+Tensor LossScale::shrinks(const Tensor& found) const { return logical_and(found != 0.0, hysteresis_ <= 1); }
+
+void LossScale::check_room(const Tensor& found) const {
+  if (!options_.raise_at_min_scale || options_.policy == ScalePolicy::fixed) return;
+  const NoGrad off;
+  if (scale_.item<double>() <= options_.min_scale)
+    check(!shrinks(found).item<bool>(), "GradScaler: an overflow at the smallest loss scale, ", options_.min_scale,
+          ": the gradients are not finite whatever the scale");
+}
+
 // Where the scale changes it is by its value until now; it never grows beyond what f32 holds.
 LossScale LossScale::after(const Tensor& found) const {
   LossScale out = *this;
@@ -54,10 +64,7 @@ LossScale LossScale::after(const Tensor& found) const {
   const NoGrad off;
   const bool deepspeed = options_.policy == ScalePolicy::deepspeed;
   const Tensor bad = found != 0.0, good = logical_not(bad);
-  const Tensor shrinks = logical_and(bad, hysteresis_ <= 1);
-  if (options_.raise_at_min_scale && scale_.item<double>() <= options_.min_scale)
-    check(!shrinks.item<bool>(), "GradScaler: an overflow at the smallest loss scale, ", options_.min_scale,
-          ": the gradients are not finite whatever the scale");
+  const Tensor shrinks = this->shrinks(found);
   // PyTorch counts this iteration, DeepSpeed those before it.
   const Tensor run = deepspeed ? tracker_ : tracker_ + 1;
   const Tensor due =

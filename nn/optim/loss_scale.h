@@ -23,7 +23,7 @@ struct GradScalerOptions {
   int64_t hysteresis = 1;
   bool consecutive_hysteresis = false;
   double min_scale = 0;
-  bool raise_at_min_scale = false;  // an overflow at min_scale throws, which reads the scale
+  bool raise_at_min_scale = false;  // a step's overflow at min_scale throws, which reads the scale
   bool enabled = true;              // false: every call passes through
 };
 
@@ -39,6 +39,8 @@ class LossScale {
   void to(Device device);
   // As it is after an iteration in which a gradient was not finite (found: one f32 that is not 0), or all were.
   LossScale after(const Tensor& found) const;
+  // Throws Error if raise_at_min_scale is set and this finding asks for a smaller scale than the smallest.
+  void check_room(const Tensor& found) const;
 
   // scale, growth_tracker, hysteresis.
   State state_dict() const;
@@ -46,6 +48,8 @@ class LossScale {
   void load_state_dict(const State& values);
 
  private:
+  Tensor shrinks(const Tensor& found) const;
+
   GradScalerOptions options_;
   Tensor scale_;
   Tensor tracker_;     // i64: good iterations since the last change, or (deepspeed) since the last overflow

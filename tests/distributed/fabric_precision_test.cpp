@@ -4,6 +4,7 @@
 #include <limits>
 
 #include <loom/autograd/autocast.h>
+#include <loom/autograd/engine.h>
 #include <loom/nn/layer_norm.h>
 #include <loom/nn/optim/decay.h>
 
@@ -403,5 +404,43 @@ TEST_CASE("a bf16-true run goes on in 32-true from its f32 copies, not from thei
         CHECK_FALSE(sgd.state_dict().contains("master.first.weight"));
       }
     });
+  });
+}
+
+// tanh's and the products' second derivatives; the module itself is not watched, and the penalty is part of the loss.
+TEST_CASE("a gradient penalty: grad() of the module's own outputs, under autocast") {
+  for_each_world([](Communicator& ranks) {
+    std::vector<Tensor> expected;
+    for (const char* const precision : {"32-true", "16-mixed"}) {
+      Fabric fabric(over(ranks, in(precision)));
+      fabric.launch([&] {
+        Net net = seeded();
+        optim::SGD sgd(nn::parameters(net), {.lr = 0.1});
+        auto [model, optimizer] = fabric.setup(net, sgd);
+        for (int i = 0; i < 2; ++i) {
+          const Parameter x(rows(4 * i, 4, 6));
+          Tensor slope;
+          {
+            const auto scope = fabric.autocast();
+            slope = loom::grad(sum(model.module()(x)), x, {}, {.create_graph = true});
+          }
+          optimizer.zero_grad();
+          fabric.backward(mse_loss(model(rows(4 * i, 4, 6)), rows(9, 4, 3)) + sum(slope * slope) * 0.1);
+          CHECK(optimizer.step());
+          if (fabric.precision().needs_backward())
+            CHECK(
+                contains(error_of([&, &model = model] { loom::grad(sum(model(x)), x); }), "requires fabric.backward"));
+        }
+        if (expected.empty())
+          expected = values(net);
+        else
+          CHECK(difference(values(net), expected) < 3e-3);
+        CHECK(difference(values(net), values(seeded())) > 1e-2);
+        for (const Tensor& p : values(net)) {
+          const Tensor everyones = fabric.all_gather(p);
+          for (int64_t r = 1; r < fabric.world_size(); ++r) CHECK(equal(everyones[r], everyones[0]));
+        }
+      });
+    }
   });
 }
