@@ -163,7 +163,7 @@ void before_write(const Meta& leaf) {
 Destination Run::destination(size_t input) const {
   if (running_ == nullptr) return {};
   const Edge& edge = running_->inputs[input];
-  const Destination none{.dtype = edge.dtype};
+  Destination none{.dtype = edge.dtype};
   const Meta* const leaf = edge.leaf.get();
   if (!accumulate_ || create_ || leaf == nullptr) return none;
   if (leaf->pending != 1 || leaf->incoming.defined() || !leaf->hooks.empty()) return none;

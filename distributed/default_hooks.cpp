@@ -33,6 +33,7 @@ class CompressHook final : public CommHook {
   }
   void prepare(Communicator& ranks, const std::vector<GradBucket>& buckets) override {
     std::vector<GradBucket> small;
+    small.reserve(buckets.size());
     for (const GradBucket& b : buckets) small.push_back(compresses(b) ? like(b) : b);
     inner_->prepare(ranks, small);
   }

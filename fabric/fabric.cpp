@@ -35,7 +35,7 @@ bool is_scaled(const Tensor& gradient, const OptimizerSync& optimizer) {
 }
 
 void clip_values(const OptimizerSync& optimizer, double limit) {
-  for (Tensor g : optimizer.gradients()) {
+  for (const Tensor& g : optimizer.gradients()) {
     if (is_scaled(g, optimizer)) {
       const Tensor bound = limit / optimizer.optimizer().half_factor();
       g.copy_(minimum(maximum(g, -bound), bound));
@@ -46,7 +46,7 @@ void clip_values(const OptimizerSync& optimizer, double limit) {
 }
 
 void scale_gradients(const OptimizerSync& optimizer, const Tensor& by) {
-  for (Tensor g : optimizer.gradients())
+  for (const Tensor& g : optimizer.gradients())
     if (!is_scaled(g, optimizer)) g.mul_(by);
   const Tensor factor = optimizer.optimizer().half_factor();
   if (factor.defined()) optimizer.optimizer().set_half_factor((factor * by).to(DType::f32));
@@ -136,7 +136,7 @@ Tensor Fabric::clip(OptimizerSync& optimizer, const ClipOptions& options) {
     clip_values(optimizer, limit);
     return zeros({}, DType::f64);
   }
-  const Tensor total = optimizer.grad_norm(options.norm_type);
+  Tensor total = optimizer.grad_norm(options.norm_type);
   if (options.error_if_nonfinite) {
     const auto norm = total.item<double>();
     check(std::isfinite(norm) || !precision_->will_step(optimizer), "clip_gradients: the norm of order ",

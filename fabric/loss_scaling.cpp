@@ -30,7 +30,7 @@ bool is_same(const Tensor& a, const Tensor& b) { return a.body_pointer() == b.bo
 void rescale(const optim::Optimizer& optimizer, const Tensor& from, const Tensor& to) {
   const NoGrad off;
   const Tensor ratio = to.to(DType::f64) / from.to(DType::f64);
-  for (Tensor g : optimizer.gradients()) g.mul_(ratio);
+  for (const Tensor& g : optimizer.gradients()) g.mul_(ratio);
 }
 
 // Gradients that carry no scale get one. Those of 16 bits still have an older one, and what makes them true.
@@ -38,7 +38,7 @@ void lift(optim::Optimizer& optimizer, const Tensor& to) {
   const NoGrad off;
   const Tensor all = to.to(DType::f64), factor = optimizer.half_factor();
   const Tensor of_half = factor.defined() ? all * factor.to(DType::f64) : all;
-  for (Tensor g : optimizer.gradients()) g.mul_(is_half(g.dtype()) ? of_half : all);
+  for (const Tensor& g : optimizer.gradients()) g.mul_(is_half(g.dtype()) ? of_half : all);
   optimizer.set_half_factor({});
 }
 

@@ -45,6 +45,7 @@ void broadcast_state(Communicator& ranks, const StateEntry& entry, int root) {
   ranks.broadcast(view_over(&size, DType::i64, {1}), root).wait();
   if (!sends) state = empty_like(parse_safetensors_header(text, static_cast<uint64_t>(size), "broadcast_state"));
   std::vector<Tensor> tensors;
+  tensors.reserve(state.tensors.size());
   for (const auto& named : state.tensors) tensors.push_back(named.second);
   broadcast_coalesced(ranks, tensors, root);
   if (!sends) entry.load(std::move(state), true);

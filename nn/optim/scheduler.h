@@ -58,6 +58,7 @@ class Scheduler {
   template <class F>
   std::vector<double> from_initial(const F& f) const {
     std::vector<double> out;
+    out.reserve(base_lrs_.size());
     for (const double lr : base_lrs_) out.push_back(f(lr));
     return out;
   }

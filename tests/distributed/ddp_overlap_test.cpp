@@ -88,8 +88,10 @@ TEST_CASE("44: collectives complete while the caller sleeps, and nobody waits fo
     CHECK(all_done());
     for (const Work& w : works) w.wait();  // before anything else where that failed
     const int n = comm.size();
-    for (int i = 0; i < 6; ++i)
-      CHECK(equal(sums[static_cast<size_t>(i)], full({300000}, static_cast<double>(n * (n - 1) / 2 + n * i))));
+    for (int i = 0; i < 6; ++i) {
+      const int sum = n * (n - 1) / 2 + n * i;
+      CHECK(equal(sums[static_cast<size_t>(i)], full({300000}, sum)));
+    }
   });
 }
 

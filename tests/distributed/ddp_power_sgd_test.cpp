@@ -142,6 +142,7 @@ TEST_CASE("41: with warm start the approximation gets better, without it each st
     const auto misses = [&](bool warm) {
       Stepper s(comm, hook_with({.start_powerSGD_iter = 0, .use_error_feedback = false, .warm_start = warm}));
       std::vector<double> out;
+      out.reserve(8);
       for (int step = 0; step < 8; ++step)
         out.push_back((s.step(target(comm.rank(), 0)) - truth).norm().item<double>());
       return out;

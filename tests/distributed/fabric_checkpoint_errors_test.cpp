@@ -377,6 +377,7 @@ TEST_CASE("a loader over other samples than the checkpoint's is an error, on eve
       Fabric second(over(ranks));
       second.launch([&] {
         std::vector<FabricDataLoader<data::DataLoader<data::TensorDataset<2>>>> made;
+        made.reserve(loaders.size());
         for (const auto& [count, shuffle] : loaders)
           made.push_back(second.setup_dataloaders(over_samples(count, shuffle)));
         int64_t epoch = 0;

@@ -69,6 +69,7 @@ std::vector<double> reference(Reduce op, const Array& x, const Dims& out) {
     groups[static_cast<size_t>(target)].push_back(x[i]);
   }
   std::vector<double> results;
+  results.reserve(groups.size());
   for (const auto& group : groups) results.push_back(reduced(op, group));
   return results;
 }

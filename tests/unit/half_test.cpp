@@ -23,7 +23,7 @@ double value_of_half(uint32_t bits) {
 }
 
 loom::Tensor all_patterns(loom::DType dtype) {
-  const loom::Tensor x = loom::empty({65536}, dtype);
+  loom::Tensor x = loom::empty({65536}, dtype);
   auto* const bits = static_cast<uint16_t*>(x.storage()->data());
   for (uint32_t i = 0; i < 65536; ++i) bits[i] = static_cast<uint16_t>(i);
   return x;
@@ -61,6 +61,7 @@ void check_kernels(loom::DType dtype) {
   const auto floats = [](const loom::Tensor& x) { return x.to_vector<float>(); };
   const auto rounded = [](const std::vector<float>& values) {
     std::vector<uint16_t> out;
+    out.reserve(values.size());
     for (const float x : values) out.push_back(std::isnan(x) ? 0x7fff : Number(x).bits);
     return out;
   };

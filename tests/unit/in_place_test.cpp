@@ -120,7 +120,7 @@ TEST_CASE("in place: values, bounds, copies and random numbers") {
                       [](const Tensor& y) { y.clamp_(2.5, 5.5); });
     const auto fresh = [&](auto draw) {
       manual_seed(14);
-      const Tensor y = empty({5, 4}, dtype);
+      Tensor y = empty({5, 4}, dtype);
       draw(y);
       return y;
     };

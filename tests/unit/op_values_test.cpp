@@ -248,7 +248,7 @@ TEST_CASE_FIXTURE(Reproducible, "dropout") {
   const auto mask_of = [&](int rank) {
     manual_seed(3);
     context().data_rank = rank;
-    const Tensor mask = dropout(x, 0.5) != 0.0;
+    Tensor mask = dropout(x, 0.5) != 0.0;
     context().data_rank = 0;
     return mask;
   };

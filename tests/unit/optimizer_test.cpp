@@ -96,7 +96,7 @@ TEST_CASE("a closure computes the loss with gradients on") {
   const NoGrad no_grad;
   const Tensor loss = sgd.step([&] {
     sgd.zero_grad();
-    const Tensor l = (p * p).sum();
+    Tensor l = (p * p).sum();
     l.backward();
     return l;
   });
@@ -159,7 +159,7 @@ std::string refusal(Adam& adam, const F& spoil) {
   const auto before = state;
   state["groups.0.lr"] = full({}, 5, f64);
   spoil(state);
-  const std::string text = error_of([&] { adam.load_state_dict(state); });
+  std::string text = error_of([&] { adam.load_state_dict(state); });
   CHECK(error_of([&] { adam.check_state_dict(state); }) == text);
   const State after = adam.state_dict();
   REQUIRE(after.size() == before.size());

@@ -81,6 +81,7 @@ TEST_CASE("second gradients in 16 bits are near those in f32") {
                                      randn({gates * 4}, bf16), randn({2, 4}, bf16), randn({2, 4}, bf16)};
     const auto penalty = [&, cell = cell](DType dtype) {
       std::vector<Tensor> x;
+      x.reserve(values.size());
       for (const Tensor& v : values) x.push_back(v.to(dtype).clone().requires_grad_());
       const bool lstm = cell == RecurrentCell::lstm;
       const auto [y, c_n] = recurrent_steps(cell, x[0], x[1], x[2], x[3], lstm ? x[4] : Tensor(), false);
