@@ -110,9 +110,12 @@ bool Fabric::step(OptimizerSync& optimizer) {
 void Fabric::backward(const Tensor& loss, const Tensor& gradient, bool retain_graph, bool create_graph) {
   require_launched("backward");
   const Tensor root = precision_->before_backward(loss);
-  {
+  try {
     const Flagged inside(*inside_backward_);
     strategy_->backward([&] { root.backward(gradient, retain_graph, create_graph); });
+  } catch (...) {
+    precision_->after_backward();  // some gradients have been written
+    throw;
   }
   precision_->after_backward();
 }
