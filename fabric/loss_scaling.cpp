@@ -45,7 +45,7 @@ void lift(optim::Optimizer& optimizer, const Tensor& to) {
 // A look at gradients that are true already: what they need to be so stays.
 Tensor look(optim::Optimizer& optimizer, std::span<const Tensor> gradients, Device device) {
   const Tensor factor = optimizer.half_factor();
-  const Tensor found = optim::unscale(optimizer, gradients, full({}, 1, TensorOptions(f32, device)));
+  Tensor found = optim::unscale(optimizer, gradients, full({}, 1, TensorOptions(f32, device)));
   if (factor.defined()) optimizer.set_half_factor(factor);
   return found;
 }

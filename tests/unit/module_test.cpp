@@ -46,6 +46,7 @@ struct Tied {
 
 std::vector<std::string> names(const std::vector<NamedTensor>& tensors) {
   std::vector<std::string> out;
+  out.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) out.push_back(name);
   return out;
 }
