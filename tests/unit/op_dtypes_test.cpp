@@ -3,15 +3,13 @@
 // change:
 //   LOOM_WRITE_DOCS=1 unit_tests --source-file='*op_dtypes*'
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <sstream>
 
 #include <doctest/doctest.h>
 
 #include "op_sweep/case.h"
+#include "written_page.h"
 
 using namespace loom;
 using namespace loom::sweep;
@@ -79,16 +77,4 @@ std::string table() {
 
 }  // namespace
 
-TEST_CASE("docs/op_dtype_table.md says what the build does") {
-  const auto path = std::filesystem::path(LOOM_SOURCE "/docs/op_dtype_table.md");
-  const std::string current = table();
-  if (std::getenv("LOOM_WRITE_DOCS") != nullptr) std::ofstream(path) << current;
-  std::ifstream file(path);
-  std::istringstream expected(current);
-  REQUIRE_MESSAGE(file.good(), "there is no ", path.string());
-  for (std::string is, ought; std::getline(expected, ought);) {
-    std::getline(file, is);
-    CHECK(is == ought);
-  }
-  CHECK_MESSAGE(file.peek() == EOF, "the page goes on");
-}
+TEST_CASE("docs/op_dtype_table.md says what the build does") { check_page("op_dtype_table.md", table()); }

@@ -4,9 +4,6 @@
 //   LOOM_WRITE_DOCS=1 unit_tests --source-file='*op_mixed_dtypes*'
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <optional>
 #include <regex>
@@ -21,6 +18,7 @@
 #include "kernel_test.h"
 #include "op_sweep/checks.h"
 #include "op_sweep/declared.h"
+#include "written_page.h"
 
 using namespace loom;
 using namespace loom::sweep;
@@ -196,19 +194,7 @@ std::string check_values(const Case& c, std::vector<Tensor> inputs) {
 
 }  // namespace
 
-TEST_CASE("docs/op_mixed_dtypes.md says what the build does") {
-  const auto path = std::filesystem::path(LOOM_SOURCE "/docs/op_mixed_dtypes.md");
-  const std::string current = page();
-  if (std::getenv("LOOM_WRITE_DOCS") != nullptr) std::ofstream(path) << current;
-  std::ifstream file(path);
-  std::istringstream expected(current);
-  REQUIRE_MESSAGE(file.good(), "there is no ", path.string());
-  for (std::string is, ought; std::getline(expected, ought);) {
-    std::getline(file, is);
-    CHECK(is == ought);
-  }
-  CHECK_MESSAGE(file.peek() == EOF, "the page goes on");
-}
+TEST_CASE("docs/op_mixed_dtypes.md says what the build does") { check_page("op_mixed_dtypes.md", page()); }
 
 TEST_CASE("operands of different dtypes: results are right, and gradients have the operands' dtypes") {
   for (const Case* const c : mixed_cases())
