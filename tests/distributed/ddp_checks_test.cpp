@@ -105,7 +105,7 @@ TEST_CASE("parameters that are frozen or thawed after setup: an error that names
       }
       const auto before = gradients(nn::parameters(net.second));
       const auto common = [&] {
-        const std::string text = error_of([&] { ddp->forward([&] { return loss_of(net, 0, 4); }); });
+        std::string text = error_of([&] { ddp->forward([&] { return loss_of(net, 0, 4); }); });
         for (const std::string& other : comm.all_gather_bytes(text)) CHECK(other == text);
         return text;
       };
