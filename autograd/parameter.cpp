@@ -9,7 +9,8 @@ Parameter::Parameter(const Tensor& value, bool requires_grad) : Tensor(raw::alia
   if (requires_grad) requires_grad_(true);
 }
 
-Parameter::Parameter(const Parameter& other) : Tensor() {
+// The copy's tensor is one of its own.
+Parameter::Parameter(const Parameter& other) : Tensor() {  // NOLINT(bugprone-copy-constructor-init)
   if (!other.defined()) return;
   Tensor::operator=(raw::clone(other));
   if (other.requires_grad()) requires_grad_(true);
@@ -22,6 +23,7 @@ Parameter& Parameter::operator=(const Parameter& other) {
 
 Buffer::Buffer(const Tensor& value, bool persistent) : Tensor(raw::alias(value)), persistent_(persistent) {}
 
+// NOLINTNEXTLINE(bugprone-copy-constructor-init)
 Buffer::Buffer(const Buffer& other) : Tensor(), persistent_(other.persistent_) {
   if (other.defined()) Tensor::operator=(raw::clone(other));
 }

@@ -119,6 +119,7 @@ void DistributedDataParallel::adopt(int rank) {
   for (const NamedTensor& p : reducer_->parameters()) everything.push_back(p.tensor);
   for (const NamedTensor& p : frozen_) everything.push_back(p.tensor);
   broadcast_coalesced(communicator_, everything, rank);
+  reducer_->adopt_gradients(rank, join_->missed_some());
   buffers_due_ = true;
 }
 

@@ -95,6 +95,7 @@ Joined Join::run_out() {
     settle();
     if (active() == 0) break;
     check(!options_.throw_on_early_termination, "Rank ", ranks_.rank(), " exhausted all inputs.");
+    missed_some_ = true;
     const int32_t event = events_->all[static_cast<size_t>(joined_.last)];
     models_[static_cast<size_t>(event / events_each)]->shadow(event % events_each);
   }

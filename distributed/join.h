@@ -77,6 +77,7 @@ class Join {
   bool all_active();
   double scale();  // by what a mean over all ranks is multiplied
   bool ran_out() const { return ran_out_; }
+  bool missed_some() const { return missed_some_; }  // ran out while others went on
 
   Joined run_out();  // this rank has no more data. Collective: returns when no rank has
 
@@ -95,7 +96,7 @@ class Join {
   const std::shared_ptr<Exchanged> events_;  // 0: has run out
   Work work_;
   bool settled_ = true;
-  bool ran_out_ = false;
+  bool ran_out_ = false, missed_some_ = false;
   Joined joined_;
 };
 

@@ -47,6 +47,9 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
   }
   // The part of a rank without data in a backward of the others: zeros; .grad is the mean.
   void shadow_backward();
+  // A rank that missed the others' last steps takes over the root's gradients; one that did not may have accumulated
+  // some of its own. Collective.
+  void adopt_gradients(int root, bool takes);
 
   const std::vector<NamedTensor>& parameters() const { return parameters_; }
 

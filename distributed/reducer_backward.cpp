@@ -5,7 +5,9 @@
 
 #include <loom/autograd/engine.h>
 #include <loom/autograd/grad_mode.h>
+#include <loom/distributed/coalesced.h>
 #include <loom/distributed/reducer.h>
+#include <loom/tensor/create.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -210,6 +212,21 @@ void Reducer::shadow_backward() {
     if (!ready_[i]) mark_ready(static_cast<int>(i), false);
   if (first_of_static()) use_.exchange(communicator_);
   finish();
+}
+
+void Reducer::adopt_gradients(int root, bool takes) {
+  std::vector<int> defined;
+  defined.reserve(parameters_.size());
+  for (const NamedTensor& p : parameters_) defined.push_back(p.tensor.grad().defined() ? 1 : 0);
+  communicator_.broadcast(view_over(defined.data(), DType::i32, {static_cast<int64_t>(defined.size())}), root).wait();
+  std::vector<Tensor> received;
+  for (size_t i = 0; i < defined.size(); ++i) {
+    const Tensor& p = parameters_[i].tensor;
+    if (takes && defined[i] == 0) p.set_grad({});
+    if (takes && defined[i] != 0 && !p.grad().defined()) buckets_->publish(static_cast<int>(i));
+    if (defined[i] != 0) received.push_back(takes || communicator_.rank() == root ? p.grad() : empty_like(p));
+  }
+  broadcast_coalesced(communicator_, received, root);
 }
 
 // Parameters without a gradient come last.

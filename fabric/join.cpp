@@ -10,7 +10,7 @@ namespace loom {
 namespace {
 
 // What issues no collectives in the loop, but has to be alike on all ranks after it.
-class KeptAlike final : public Joinable {
+class KeptAlike : public Joinable {
  public:
   KeptAlike(Communicator& ranks, StateEntry entry) : ranks_(ranks), entry_(std::move(entry)) {}
   Communicator& join_communicator() const override { return ranks_; }
@@ -22,6 +22,20 @@ class KeptAlike final : public Joinable {
  private:
   Communicator& ranks_;
   StateEntry entry_;
+};
+
+// Has its turn before the models', so that they take over gradients of one scale.
+class AdoptingPrecision final : public KeptAlike {
+ public:
+  AdoptingPrecision(Communicator& ranks, StateEntry entry, Precision& precision)
+      : KeptAlike(ranks, std::move(entry)), precision_(precision) {}
+  void adopt(int rank) override {
+    KeptAlike::adopt(rank);
+    precision_.before_adoption();
+  }
+
+ private:
+  Precision& precision_;
 };
 
 // How far this rank's random numbers are: ranks that draw alike go on alike.
@@ -40,21 +54,22 @@ StateEntry random_entry() {
 Joined Fabric::join_modules(const std::vector<ModuleSync*>& modules, const std::function<void()>& loop,
                             const FabricJoinOptions& options) {
   require_launched("join");
-  std::vector<Joinable*> all;
+  AdoptingPrecision precision(*communicator_, precision_entry(), *precision_);
+  std::vector<Joinable*> all{&precision};
   for (ModuleSync* m : modules) {
     if (Joinable* const joinable = m->joinable())
       all.push_back(joinable);
     else
       check(world_size() == 1, "join: under the strategy '", strategy_->name(), "' ranks cannot run out of data");
   }
-  if (all.empty() || !options.enable) {
+  if (all.size() == 1 || !options.enable) {
     loop();
     return {};
   }
   std::erase_if(optimizers_, [](const auto& o) { return o.expired(); });
   std::vector<std::shared_ptr<OptimizerSync>> optimizers;
   for (const auto& weak : optimizers_) all.push_back(optimizers.emplace_back(weak.lock()).get());
-  std::vector<StateEntry> entries{StateEntry(global_step_), precision_entry(), random_entry()};
+  std::vector<StateEntry> entries{StateEntry(global_step_), random_entry()};
   for (const auto& named : options.state) entries.push_back(named.second);
   std::vector<std::unique_ptr<KeptAlike>> kept;
   for (const StateEntry& entry : entries)
@@ -62,7 +77,7 @@ Joined Fabric::join_modules(const std::vector<ModuleSync*>& modules, const std::
   const Joined joined = loom::join(all, loop,
                                    {.divide_by_initial_world_size = options.divide_by_initial_world_size,
                                     .throw_on_early_termination = options.throw_on_early_termination});
-  if (joined.uneven) precision_->after_join();
+  if (joined.uneven) precision_->after_adoption();
   return joined;
 }
 

@@ -5,8 +5,8 @@
 //   }, {.state = {{"scheduler", scheduler}}});
 //
 // A rank that has run out takes part in what the others do with the model. Afterwards all ranks hold what the first of
-// the last that had data holds: model, all optimizers of this Fabric, what its precision keeps, its step and random
-// numbers, and `state`. Collective; what the loop must not do stands in distributed/join.h.
+// the last that had data holds: model with its gradients, all optimizers of this Fabric, what its precision keeps, its
+// step and random numbers, and `state`. Collective; what the loop must not do stands in distributed/join.h.
 #pragma once
 
 #include <loom/distributed/join.h>

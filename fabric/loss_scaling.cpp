@@ -200,6 +200,27 @@ void LossScaling::forget_findings() {
   for (Held& h : held_) h.found = Tensor();
 }
 
+void LossScaling::before_adoption() {
+  forget_expired();
+  for (Held& h : held_) {
+    optim::Optimizer& optimizer = h.optimizer.lock()->optimizer();
+    if (const auto gradients = optimizer.gradients(); !gradients.empty()) move_to(gradients.front().device());
+    bring_to_scale(h, optimizer);
+  }
+}
+
+void LossScaling::after_adoption() {
+  forget_findings();
+  forget_expired();
+  for (Held& h : held_) {
+    optim::Optimizer& optimizer = h.optimizer.lock()->optimizer();
+    optim::unscale(optimizer, optimizer.gradients(), in_use_);
+    h.scale = Tensor();
+    h.lifted = false;
+    h.before = 0;
+  }
+}
+
 optim::State LossScaling::state_dict() const {
   optim::State out = scale_.state_dict();
   if (!found_.defined()) return out;

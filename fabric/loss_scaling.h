@@ -36,8 +36,10 @@ class LossScaling {
   // Throws at an overflow that the smallest scale does not prevent, if that was asked for.
   bool step(OptimizerSync& optimizer);
   void after_zero_grad(OptimizerSync& optimizer);
-  // A join is over: ranks have looked at different gradients. Each goes on to know the scale of its own.
-  void forget_findings();
+  // Ranks that ran out of data take over gradients of others, once all know the same scale: before that every gradient
+  // is brought to it, afterwards none carries any. What ranks found in different gradients is forgotten.
+  void before_adoption();
+  void after_adoption();
 
   double value() const { return in_use_.item<double>(); }  // of the next backward pass
 
@@ -63,6 +65,7 @@ class LossScaling {
   void finish(Held& own);
   void note(const Tensor& found);
   void end_iteration();
+  void forget_findings();
 
   optim::LossScale scale_;  // as the iteration began
   optim::LossScale next_;   // if it ended now

@@ -74,8 +74,11 @@ bool ScaledPrecision::step(OptimizerSync& optimizer) {
 void ScaledPrecision::after_zero_grad(OptimizerSync& optimizer) {
   if (scaling_) scaling_->after_zero_grad(optimizer);
 }
-void ScaledPrecision::after_join() {
-  if (scaling_) scaling_->forget_findings();
+void ScaledPrecision::before_adoption() {
+  if (scaling_) scaling_->before_adoption();
+}
+void ScaledPrecision::after_adoption() {
+  if (scaling_) scaling_->after_adoption();
 }
 Tensor ScaledPrecision::before_backward(const Tensor& loss) {
   return scaling_ ? scaling_->before_backward(loss) : loss;

@@ -38,8 +38,9 @@ class Precision {
     return true;
   }
   virtual void after_zero_grad([[maybe_unused]] OptimizerSync& optimizer) {}
-  // Ranks have run out of data at different times.
-  virtual void after_join() {}
+  // Ranks that ran out of data before others take over gradients; the state of this precision they have by then.
+  virtual void before_adoption() {}
+  virtual void after_adoption() {}
 
   // What is differentiated in place of `loss`.
   virtual Tensor before_backward(const Tensor& loss) { return loss; }
@@ -83,7 +84,8 @@ class ScaledPrecision : public Precision {
   bool will_step(OptimizerSync& optimizer) override;
   bool step(OptimizerSync& optimizer) override;
   void after_zero_grad(OptimizerSync& optimizer) override;
-  void after_join() override;
+  void before_adoption() override;
+  void after_adoption() override;
   Tensor before_backward(const Tensor& loss) override;
   void after_backward() override;
   bool needs_backward() const override { return scaling_.has_value(); }

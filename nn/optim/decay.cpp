@@ -17,7 +17,8 @@ std::vector<double> StepLR::get_lr() {
 }
 
 std::vector<double> StepLR::closed_form() {
-  const double factor = std::pow(gamma_, static_cast<double>(last_epoch_ / step_size_));
+  const auto decays = last_epoch_ / step_size_;
+  const double factor = std::pow(gamma_, static_cast<double>(decays));
   return from_initial([&](double lr) { return lr * factor; });
 }
 

@@ -214,6 +214,24 @@ TEST_CASE("39: no_sync: what a rank has accumulated without synchronisation when
   });
 }
 
+TEST_CASE("39: no_sync: who had data to the end keeps what it has accumulated; others take over the first one's") {
+  for_each_world([](Communicator& comm) {
+    Net net = seeded(), alone = seeded();
+    Ddp ddp(comm, nn::parameters(net));
+    const int inputs = comm.rank() == 0 ? 1 : 3;
+    join(ddp, [&] {
+      for (int i = 0; i < inputs; ++i) {
+        nn::zero_grad(net);
+        const auto guard = ddp.no_sync(i == 2);
+        ddp.forward([&] { return plain_loss(net, comm.rank(), i); }).backward();
+      }
+    });
+    const int kept = comm.size() == 1 ? 0 : std::max(1, comm.rank());
+    plain_loss(alone, kept, comm.size() == 1 ? 0 : 2).backward();
+    CHECK(max_difference(gradients(net), gradients(alone)) < 1e-6);
+  });
+}
+
 TEST_CASE("39: parameters that some ranks leave out, on some steps") {
   for_each_world([](Communicator& comm) {
     Branches net = seeded<Branches>(6), alone = seeded<Branches>(6);

@@ -27,6 +27,13 @@ Tensor loss_of(const FabricModule<Net>& model, int64_t begin) {
   return mse_loss(model(rows(begin, 4, 6)), rows(begin + 9, 4, 3));
 }
 
+std::vector<Tensor> gradients(const Net& net) {
+  std::vector<Tensor> out;
+  for (const NamedTensor& p : nn::parameters(net))
+    if (p.tensor.grad().defined()) out.push_back(p.tensor.grad());
+  return out;
+}
+
 // Asks all ranks before each step, as loss scaling does, and remembers how many there were.
 class Asking final : public Precision {
  public:
@@ -128,6 +135,57 @@ TEST_CASE("join: loss scaling; an overflow on a rank with data is skipped by tho
         CHECK(alike(fabric, values(adamw.state_dict())));
       }
     });
+  });
+}
+
+TEST_CASE("join: gradients of ranks that ran out are those of the others, wherever the loop zeroes and steps") {
+  struct Way {
+    bool zero_first, steps, zero_last, step_after;
+  };
+  const std::vector<Way> ways{
+      {true, true, false, false}, {false, true, true, false}, {true, true, false, true}, {true, false, false, true}};
+  const auto batches = [](int rank) { return 2 * rank; };  // the first has none
+  for_each_world([&](Communicator& ranks) {
+    for (const Way& way : ways) {
+      Net alone = seeded();
+      optim::SGD expected(nn::parameters(alone), {.lr = 0.1});
+      for (int epoch = 0; epoch < 2; ++epoch) {
+        for (int i = 0; i < std::max(1, batches(ranks.size() - 1)); ++i) {
+          if (way.zero_first) expected.zero_grad();
+          for (int r = 0; r < ranks.size(); ++r)
+            if (ranks.size() == 1 || i < batches(r))
+              (mse_loss(alone(rows(9 * i + 4 * r, 4, 6)), rows(4 * r, 4, 3)) / ranks.size()).backward();
+          if (way.steps) expected.step();
+          if (way.zero_last) expected.zero_grad();
+        }
+        if (way.step_after) expected.step();
+      }
+      for (const char* precision : {"32-true", "16-mixed", "bf16-mixed", "16-true"}) {
+        CAPTURE(precision);
+        Fabric fabric(over(ranks, {.precision = precision}));
+        fabric.launch([&] {
+          Net net = seeded();
+          optim::SGD sgd(nn::parameters(net), {.lr = 0.1});
+          auto [model, optimizer] = fabric.setup(net, sgd);
+          const int own = ranks.size() == 1 ? 1 : batches(ranks.rank());
+          for (int epoch = 0; epoch < 2; ++epoch) {
+            fabric.join(model, [&, &model = model, &optimizer = optimizer] {
+              for (int i = 0; i < own; ++i) {
+                if (way.zero_first) optimizer.zero_grad();
+                fabric.backward(mse_loss(model(rows(9 * i + 4 * ranks.rank(), 4, 6)), rows(4 * ranks.rank(), 4, 3)));
+                if (way.steps) CHECK(optimizer.step());
+                if (way.zero_last) optimizer.zero_grad();
+              }
+            });
+            for (const NamedTensor& p : nn::parameters(net)) CHECK(p.tensor.grad().defined() == !way.zero_last);
+            CHECK(alike(fabric, gradients(net)));
+            if (way.step_after) CHECK(optimizer.step());
+            CHECK(alike(fabric, values(net)));
+          }
+          CHECK(difference(values(net), values(alone)) < (precision == std::string("32-true") ? 1e-6 : 1e-2));
+        });
+      }
+    }
   });
 }
 

@@ -244,6 +244,7 @@ TEST_CASE("the recomputation stops when nothing more is needed") {
 TEST_CASE("peak memory is the inputs of all blocks and the inside of one") {
   constexpr int64_t layers = 16, rows = 64, width = 64, inside = 20;
   std::vector<nn::Linear> weights;
+  weights.reserve(layers);
   for (int i = 0; i < layers; ++i) weights.emplace_back(width, width);
   const auto peak = [&](bool saving) {
     Tensor x = randn({rows, width}).requires_grad_();

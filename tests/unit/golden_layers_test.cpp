@@ -30,9 +30,9 @@ void run(const std::string& name, const Net& original, const Call& call, DType d
   for (const auto& [key, tensor] : nn::parameters(net)) leaves[key] = tensor;
   for (size_t i = 0; i < inputs.size(); ++i) leaves[std::to_string(i)] = inputs[i];
   for (const auto& [key, grad] : golden::below(expected, name + ".grad."))
-    golden::check_close(name + " gradient of " + key, leaves.at(key).grad(), grad);
+    golden::check_close(str(name, " gradient of ", key), leaves.at(key).grad(), grad);
   for (const auto& [key, buffer] : nn::buffers(net))
-    golden::check_close(name + " buffer " + key, buffer, expected.at(name + ".after." + key));
+    golden::check_close(str(name, " buffer ", key), buffer, expected.at(str(name, ".after.", key)));
 }
 
 template <class Net, class Call>

@@ -53,7 +53,7 @@ TEST_CASE("every op refuses tensors on two devices, by its own name") {
       for (Tensor& x : inputs) x = x.detach();
       inputs[i] = elsewhere(drawn[i]);
       const std::string said = error_of(c, inputs), start = c.op + ": tensors are on ";
-      const bool right = said == start + here + " and " + there || said == start + there + " and " + here;
+      const bool right = said == str(start, here, " and ", there) || said == str(start, there, " and ", here);
       CHECK_MESSAGE(right, c.name(), ", input ", i, ": ", said);
       ops.insert(c.op);
     }
