@@ -74,8 +74,8 @@ TEST_CASE("threads: the partition is the same nested, from many callers and from
   });
   CHECK(same == 8);
   std::vector<std::thread> callers;
-  std::vector<std::thread> callers;
   callers.reserve(4);
+  for (int c = 0; c < 4; ++c)
     callers.emplace_back([&] {
       for (int i = 0; i < 200; ++i) same += parts_of(1025, 7) == expected;
     });
