@@ -13,6 +13,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 
@@ -20,6 +21,7 @@
 #include <loom/accelerators/elementwise.h>
 #include <loom/accelerators/memory.h>
 #include <loom/accelerators/philox.h>
+#include <loom/accelerators/stream.h>
 #include <loom/accelerators/view.h>
 
 namespace loom {
@@ -126,7 +128,17 @@ class Accelerator {
   virtual MemoryStats memory_stats() const = 0;
   virtual void reset_peak_memory_stats() = 0;
   virtual void empty_cache() = 0;
-  virtual void synchronize() {}  // waits until all work is done
+  // What stream.h says of streams and events, by their handles; null: the CPU's only one, whose work is done at once.
+  virtual void* stream([[maybe_unused]] Lane lane) { return nullptr; }
+  virtual void* current_stream() { return nullptr; }  // of this thread
+  virtual void set_current_stream([[maybe_unused]] void* stream) {}
+  virtual std::shared_ptr<void> record([[maybe_unused]] void* stream) { return nullptr; }
+  virtual void order([[maybe_unused]] void* stream, [[maybe_unused]] void* event) {}
+  virtual bool is_done([[maybe_unused]] void* event) { return true; }
+  virtual void wait([[maybe_unused]] void* event) {}
+  virtual void synchronize() {}  // the host waits until all work is done; throws what a kernel has found wrong
+  // `stream`, not the one that a block was allocated in, uses it: it is not handed out again before that is over.
+  virtual void use_by([[maybe_unused]] void* block, [[maybe_unused]] void* stream) {}
 
   // y = x, converting dtypes; any strides; equal shapes. float to integer truncates, anything to boolean tests != 0.
   virtual void copy(const View& y, const View& x) = 0;

@@ -4,8 +4,13 @@
 
 namespace loom {
 
-Accelerator& cuda_accelerator(int index) { fail("device cuda:", index, ": this build of Loom has no CUDA"); }
+Accelerator& cuda_accelerator(int index) { fail("device cuda:", index, ": ", cuda_description()); }
 
 int cuda_device_count() { return 0; }
+
+const std::string& cuda_description() {
+  static const std::string text = "this build of Loom has no CUDA; configure with -DLOOM_CUDA=ON";
+  return text;
+}
 
 }  // namespace loom

@@ -1,0 +1,51 @@
+// The door to CUDA in a build that has it: the plugin is loaded at the first question, for a machine without a GPU has
+// no use for it. LOOM_CUDA=0 keeps it out.
+#include <loom/accelerators/cuda.h>
+
+#include <cstdlib>
+#include <string_view>
+
+#include <loom/accelerators/accelerator.h>
+#include <loom/accelerators/cuda_abi.h>
+#include <loom/accelerators/error.h>
+#include <loom/accelerators/plugin.h>
+
+namespace loom {
+
+namespace {
+
+CudaPlugin load() {
+  CudaPlugin plugin;
+  const char* const wanted = std::getenv("LOOM_CUDA");
+  if (wanted != nullptr && std::string_view(wanted) == "0") {
+    plugin.description = "LOOM_CUDA=0";
+    return plugin;
+  }
+  void* const entry = plugin_symbol("loom_cuda", "loom_cuda_devices", plugin.description);
+  if (entry == nullptr) return plugin;
+  reinterpret_cast<CudaEntry>(entry)(plugin);
+  if (plugin.abi != cuda_interface) {
+    plugin.devices = 0;
+    plugin.description = "libloom_cuda.so is of another build than libloom.so";
+  }
+  return plugin;
+}
+
+const CudaPlugin& plugin() {
+  static const CudaPlugin loaded = load();
+  return loaded;
+}
+
+}  // namespace
+
+Accelerator& cuda_accelerator(int index) {
+  check(index >= 0 && index < plugin().devices, "device cuda:", index, ": there are ", plugin().devices,
+        " CUDA devices (", plugin().description, ")");
+  return *plugin().device(index);
+}
+
+int cuda_device_count() { return plugin().devices; }
+
+const std::string& cuda_description() { return plugin().description; }
+
+}  // namespace loom
