@@ -44,9 +44,10 @@ namespace elementwise {
 template <class T>
 LOOM_HOST_DEVICE T power(T base, T exponent) {
   if constexpr (std::is_integral_v<T>) {
-    if (exponent < T(0)) return base == T(1) ? T(1) : base == T(-1) ? (exponent % T(2) == T(0) ? T(1) : T(-1)) : T(0);
+    if constexpr (std::is_signed_v<T>)
+      if (exponent < T(0)) return base == T(1) ? T(1) : base == T(-1) ? (exponent % T(2) == T(0) ? T(1) : T(-1)) : T(0);
     T result = 1;
-    for (T n = exponent, square = base; n > T(0);
+    for (T n = exponent, square = base; n != T(0);
          n = static_cast<T>(n / T(2)), square = static_cast<T>(square * square))
       if (n % T(2) != T(0)) result = static_cast<T>(result * square);
     return result;

@@ -4,7 +4,8 @@
 #include <bit>
 #include <cstdint>
 
-// Marks functions that also run on the device when a CUDA compiler reads them.
+// Marks functions that also run on the device when a CUDA compiler reads them. There the conversions are instructions;
+// they differ in the bits of NaN alone.
 #if defined(__CUDACC__)
 #define LOOM_HOST_DEVICE __host__ __device__
 #else
@@ -33,9 +34,15 @@ struct BFloat16 {
 
  private:
   static LOOM_HOST_DEVICE uint16_t round(float value) {
+#if defined(__CUDA_ARCH__)
+    uint16_t nearest;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(nearest) : "f"(value));
+    return nearest;
+#else
     const uint32_t u = std::bit_cast<uint32_t>(value);
     if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((u >> 16) | 0x0040u);  // quiet NaN
     return static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+#endif
   }
 };
 
@@ -65,14 +72,25 @@ struct Half {
 
  private:
   static LOOM_HOST_DEVICE float widen(uint16_t h) {
+#if defined(__CUDA_ARCH__)
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(h));
+    return wide;
+#else
     const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
     const uint32_t rest = static_cast<uint32_t>(h & 0x7fffu);
     if (rest >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | ((rest & 0x3ffu) << 13));
     if (rest >= 0x0400u) return std::bit_cast<float>(sign | ((rest << 13) + 0x38000000u));
     const float magnitude = static_cast<float>(rest) * 0x1p-24f;  // zero and subnormals: exact in float
     return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(magnitude));
+#endif
   }
   static LOOM_HOST_DEVICE uint16_t round(float value) {
+#if defined(__CUDA_ARCH__)
+    uint16_t nearest;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(nearest) : "f"(value));
+    return nearest;
+#else
     const uint32_t u = std::bit_cast<uint32_t>(value);
     const auto sign = static_cast<uint16_t>((u >> 16) & 0x8000u);
     const uint32_t rest = u & 0x7fffffffu;
@@ -84,6 +102,7 @@ struct Half {
     }
     const uint32_t odd = (rest >> 13) & 1u;
     return static_cast<uint16_t>(sign | static_cast<uint16_t>((rest - 0x38000000u + 0xfffu + odd) >> 13));
+#endif
   }
 };
 
