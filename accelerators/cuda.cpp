@@ -24,7 +24,7 @@ CudaPlugin load() {
   void* const entry = plugin_symbol("loom_cuda", "loom_cuda_devices", plugin.description);
   if (entry == nullptr) return plugin;
   reinterpret_cast<CudaEntry>(entry)(plugin);
-  if (plugin.abi != cuda_interface) {
+  if (plugin.abi != interface_digest(LOOM_INTERFACE)) {
     plugin.devices = 0;
     plugin.description = "libloom_cuda.so is of another build than libloom.so";
   }
