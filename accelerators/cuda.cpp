@@ -1,5 +1,5 @@
-// The door to CUDA in a build that has it: the plugin is loaded at the first question, for a machine without a GPU has
-// no use for it. LOOM_CUDA=0 keeps it out.
+// The door to CUDA: its plugin is loaded at the first question. LOOM_CUDA=0 keeps it out; LOOM_CUDA_PLUGIN names its
+// file, which otherwise lies beside libloom.
 #include <loom/accelerators/cuda.h>
 
 #include <cstdlib>
@@ -21,7 +21,9 @@ CudaPlugin load() {
     plugin.description = "LOOM_CUDA=0";
     return plugin;
   }
-  void* const entry = plugin_symbol("loom_cuda", "loom_cuda_devices", plugin.description);
+  const char* const file = std::getenv("LOOM_CUDA_PLUGIN");
+  void* const entry = file != nullptr ? plugin_symbol_in(file, "loom_cuda_devices", plugin.description)
+                                      : plugin_symbol("loom_cuda", "loom_cuda_devices", plugin.description);
   if (entry == nullptr) return plugin;
   reinterpret_cast<CudaEntry>(entry)(plugin);
   if (plugin.abi != interface_digest(LOOM_INTERFACE)) {

@@ -8,8 +8,8 @@
 
 namespace loom {
 
-// FNV-1a of the interface's text, which the build gives (LOOM_INTERFACE: a digest of the headers in accelerators/), and of
-// sizes that a compiler may choose.
+// FNV-1a of the interface's text, which the build gives (LOOM_INTERFACE: a digest of the headers in accelerators/), and
+// of sizes that a compiler may choose.
 constexpr uint64_t interface_digest(std::string_view text) {
   uint64_t hash = 0xcbf29ce484222325u;
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;

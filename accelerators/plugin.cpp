@@ -24,7 +24,10 @@ std::string last_error() {
 }  // namespace
 
 void* plugin_symbol(std::string_view name, const char* symbol, std::string& why) {
-  const std::filesystem::path file = library_folder() / str("lib", name, ".so");
+  return plugin_symbol_in(library_folder() / str("lib", name, ".so"), symbol, why);
+}
+
+void* plugin_symbol_in(const std::string& file, const char* symbol, std::string& why) {
   void* const library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);  // never closed: its kernels are in use to the end
   void* const address = library != nullptr ? dlsym(library, symbol) : nullptr;
   if (address == nullptr) why = last_error();

@@ -9,5 +9,7 @@ namespace loom {
 // The address of `symbol` in lib<name>.so, which lies in the folder of Loom's library; it stays loaded. Null, and the
 // reason in `why`, when there is none.
 void* plugin_symbol(std::string_view name, const char* symbol, std::string& why);
+// The same of a file, wherever it lies.
+void* plugin_symbol_in(const std::string& file, const char* symbol, std::string& why);
 
 }  // namespace loom

@@ -1,5 +1,5 @@
-// Queues of work on a device. What is put into one stream runs in order; different streams run side by side, and wait for
-// each other by events. The CPU has one stream, in which work is done when its call returns.
+// Queues of work on a device. What is put into one stream runs in order; different streams run side by side, and wait
+// for each other by events. The CPU has one stream, in which work is done when its call returns.
 //
 //   Event ready = current_stream(device).record();
 //   Stream side = stream(device, Lane::communication);
@@ -50,8 +50,8 @@ Stream current_stream(Device device);
 // The host waits for all streams of the device.
 void synchronize(Device device);
 
-// For a scope, this thread's work on the stream's device goes there. Memory that was allocated outside and is used in it
-// has to live until the stream has come so far (the accelerator's use_by says so).
+// For a scope, this thread's work on the stream's device goes there. Memory that was allocated outside and is used in
+// it has to live until the stream has come so far (the accelerator's use_by says so).
 class StreamScope {
  public:
   explicit StreamScope(const Stream& stream);

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # What becomes of each top-level folder. Sources are found by glob: adding a file is all that it takes.
 
-# loom_folder(NAME [DEPS target...] [FEATURES name...])
+# loom_folder(NAME [DEPS target...] [FEATURES name...] [PLUGINS name...])
 # The sources of folder NAME become the object library loom_NAME, a part of libloom; Loom::NAME is its public alias.
-# A feature f is built (f/*.cpp, f.cpp, f_*.cpp) where LOOM_F is on; else no_f.cpp stands in for it.
+# A feature f is built (f/*.cpp, f.cpp, f_*.cpp) where LOOM_F is on; else no_f.cpp stands in for it. What lies in the folder
+# of a plugin is not part of libloom.
 function(loom_folder name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "DEPS;FEATURES")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "DEPS;FEATURES;PLUGINS")
   add_library(loom_${name}_alias INTERFACE)
   add_library(Loom::${name} ALIAS loom_${name}_alias)
   set_target_properties(loom_${name}_alias PROPERTIES EXPORT_NAME ${name})
@@ -21,6 +22,9 @@ function(loom_folder name)
     else()
       list(FILTER sources EXCLUDE REGEX "^${feature}[/_.]")
     endif()
+  endforeach()
+  foreach(plugin IN LISTS arg_PLUGINS)
+    list(FILTER sources EXCLUDE REGEX "^${plugin}/")
   endforeach()
   list(LENGTH sources count)
   set_property(GLOBAL APPEND PROPERTY LOOM_SOURCE_COUNTS "${name} ${count}")
@@ -54,6 +58,34 @@ function(loom_cpu_kernels folder)
     target_link_libraries(loom_cpu_${set} PRIVATE loom)
     set_property(GLOBAL APPEND PROPERTY LOOM_PLUGINS loom_cpu_${set})
   endforeach()
+endfunction()
+
+# What libloom and its CUDA plugin must agree on: a digest of the headers that both are compiled from.
+file(GLOB interface_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/accelerators/*.h" "${PROJECT_SOURCE_DIR}/accelerators/*.def")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${interface_headers})
+set(LOOM_INTERFACE "")
+foreach(header IN LISTS interface_headers)
+  file(SHA256 "${header}" digest)
+  string(APPEND LOOM_INTERFACE "${digest}")
+endforeach()
+string(SHA256 LOOM_INTERFACE "${LOOM_INTERFACE}")
+set_source_files_properties(accelerators/cuda.cpp accelerators/cuda/plugin.cpp PROPERTIES COMPILE_DEFINITIONS
+                            "LOOM_INTERFACE=\"${LOOM_INTERFACE}\"")
+
+# loom_cuda_plugin(FOLDER): the sources in FOLDER as libloom_cuda.so beside libloom, where LOOM_CUDA is on.
+function(loom_cuda_plugin folder)
+  if(NOT LOOM_CUDA)
+    return()
+  endif()
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp" "${PROJECT_SOURCE_DIR}/${folder}/*.cu")
+  find_package(CUDAToolkit REQUIRED)
+  add_library(loom_cuda MODULE ${sources})
+  set_target_properties(loom_cuda PROPERTIES CXX_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden
+                        VISIBILITY_INLINES_HIDDEN ON INSTALL_RPATH "$ORIGIN")
+  target_compile_options(loom_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${LOOM_LIBRARY_FLAGS}>
+                         "$<$<COMPILE_LANGUAGE:CUDA>:${LOOM_CUDA_FLAGS}>")
+  target_link_libraries(loom_cuda PRIVATE loom CUDA::cudart)
+  set_property(GLOBAL APPEND PROPERTY LOOM_PLUGINS loom_cuda)
 endfunction()
 
 # loom_programs(FOLDER): every FOLDER/*.cpp is one executable, at <build>/FOLDER/.

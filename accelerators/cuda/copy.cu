@@ -48,7 +48,8 @@ __global__ void __launch_bounds__(threads_per_block) convert_dense_kernel(Y* y, 
     for (int j = 0; j < width; ++j) out.items[j] = cuda::convert<Y>(in.items[j]);
     reinterpret_cast<Out*>(y)[i] = out;
   });
-  cuda::for_each_item(n % width, [&](int64_t i) { y[n / width * width + i] = cuda::convert<Y>(x[n / width * width + i]); });
+  cuda::for_each_item(n % width,
+                      [&](int64_t i) { y[n / width * width + i] = cuda::convert<Y>(x[n / width * width + i]); });
 }
 
 // y[b][r][c] = x[b][c][r], by tiles through shared memory, so that both sides go along their rows. Strides in elements.
@@ -106,9 +107,8 @@ void move(cuda::Gpu& gpu, const View& y, const View& x) {
   const auto item = item_size(y.dtype);
   if (loop.contiguous(0, item) && loop.contiguous(1, item)) {
     const cuda::DeviceScope scope(gpu.index());
-    return cuda::check_cuda(cudaMemcpyAsync(loop.data()[0], loop.data()[1], y.bytes(), cudaMemcpyDeviceToDevice,
-                                            gpu.stream()),
-                            "copy");
+    return cuda::check_cuda(
+        cudaMemcpyAsync(loop.data()[0], loop.data()[1], y.bytes(), cudaMemcpyDeviceToDevice, gpu.stream()), "copy");
   }
   if (transpose(gpu, y, x)) return;
   cuda::with_bits(y.dtype, [&]<class T> {

@@ -52,8 +52,8 @@ decltype(auto) with_bits(DType t, F&& f) {
 }
 
 #if defined(__CUDACC__)
-// As on the CPU: to boolean whether it is not 0; from floating to integral truncated, the nearest number where it is out of
-// range, 0 for NaN; to u8 by way of i32, from which it wraps.
+// As on the CPU: to boolean whether it is not 0; from floating to integral truncated, the nearest number where it is
+// out of range, 0 for NaN; to u8 by way of i32, from which it wraps.
 template <class To, class From>
 __device__ __forceinline__ To convert(From x) {
   if constexpr (std::is_same_v<To, From>) {

@@ -75,8 +75,8 @@ void run_dense(const char* name, const View& y, const std::array<const View*, N>
   std::array<const T*, N> data;
   for (size_t k = 0; k < N; ++k) data[k] = x[k]->template as<const T>();
   const int64_t n = y.numel();
-  launch(gpu, name, &dense_kernel<T, C, N, F>, grid_for(gpu, n / Pack<T>::width + 1), threads_per_block, 0,
-         y.as<T>(), data, n, f);
+  launch(gpu, name, &dense_kernel<T, C, N, F>, grid_for(gpu, n / Pack<T>::width + 1), threads_per_block, 0, y.as<T>(),
+         data, n, f);
 }
 
 template <class C, size_t N, class F>
@@ -94,7 +94,8 @@ void run_any(const char* name, const View& y, const std::array<const View*, N>& 
 }
 
 // y = f(x...), f over floats (f32 and 16 bits), doubles or 64-bit integers, as `with_function` gives it for a type C.
-// Same dtypes in dense memory go 16 bytes at a time; integers do not, as there are few. `floating`: f is of floats alone.
+// Same dtypes in dense memory go 16 bytes at a time; integers do not, as there are few. `floating`: f is of floats
+// alone.
 template <size_t N, bool floating, class Functions>
 void elementwise(const char* name, const View& y, const std::array<const View*, N>& x, const Functions& with_function) {
   if (y.numel() == 0) return;

@@ -1,5 +1,5 @@
-// What a kernel finds wrong with its input, such as an index outside its tensor: it goes on with something harmless, and
-// leaves a note that the host reads when it next waits for the device, where it becomes an Error.
+// What a kernel finds wrong with its input, such as an index outside its tensor: it goes on with something harmless,
+// and leaves a note that the host reads when it next waits for the device, where it becomes an Error.
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include <loom/accelerators/cuda/block.h>
 #include <loom/accelerators/cuda/device.h>
 #include <loom/accelerators/cuda/runtime.h>
 #include <loom/accelerators/view.h>
@@ -20,20 +21,19 @@ inline Gpu& gpu_of(const View& view) { return gpu(view.device.index); }
 // Blocks for `items` pieces of work, which threads take in strides of the whole grid.
 inline int grid_for(const Gpu& gpu, int64_t items, int threads = threads_per_block) {
   const int64_t wanted = (items + threads - 1) / threads;
-  return static_cast<int>(
-      std::clamp<int64_t>(wanted, 1, int64_t{gpu.multiprocessors()} * blocks_per_multiprocessor));
+  return static_cast<int>(std::clamp<int64_t>(wanted, 1, int64_t{gpu.multiprocessors()} * blocks_per_multiprocessor));
 }
 
-#if defined(__CUDACC__)
 // kernel<<<blocks, threads, shared bytes>>>(args...) in this thread's stream of the GPU. `name` is for errors.
 template <class... Parameters, class... Args>
 void launch(Gpu& gpu, const char* name, void (*kernel)(Parameters...), dim3 blocks, dim3 threads, size_t shared,
             const Args&... args) {
   const DeviceScope scope(gpu.index());
-  kernel<<<blocks, threads, shared, gpu.stream()>>>(static_cast<Parameters>(args)...);
+  start_kernel(kernel, blocks, threads, shared, gpu.stream(), args...);
   check_cuda(cudaPeekAtLastError(), name);
 }
 
+#if defined(__CUDACC__)
 // Calls f(i) for the items that this thread is to do.
 template <class Index, class F>
 __device__ __forceinline__ void for_each_item(Index items, const F& f) {

@@ -1,5 +1,5 @@
-// Where the elements of several views of one shape lie: dimensions collapsed on the host, divided by multiplication on the
-// device. Kernels count in 32 bits; what is larger is cut into walks that are not.
+// Where the elements of several views of one shape lie: dimensions collapsed on the host, divided by multiplication on
+// the device. Kernels count in 32 bits; what is larger is cut into walks that are not.
 #pragma once
 
 #include <array>
@@ -52,8 +52,8 @@ struct Walk {
   }
 };
 
-// Calls f(Walk<N>) for the views' elements, in one walk unless there are too many. Elements are numbered in the order of
-// memory (any) or of the views (row_major); `first` is the number of a walk's first one.
+// Calls f(Walk<N>) for the views' elements, in one walk unless there are too many. Elements are numbered in the order
+// of memory (any) or of the views (row_major); `first` is the number of a walk's first one.
 template <size_t N, class F>
 void for_each_walk(const std::array<const View*, N>& views, cpu::Order order, const F& f) {
   const cpu::Loop<N> loop(views, order);

@@ -36,7 +36,7 @@ std::vector<Tensor> differentiated(In inputs) {
 // A fixed direction, unlike ones or anything symmetric.
 Tensor random_like(const Tensor& x, uint64_t seed) {
   Random random(seed + 99);
-  return real(x.shape(), -1, 1).make(random).to(x.dtype());
+  return real(x.shape(), -1, 1).make(random).to(x.dtype()).to(x.device());
 }
 
 // d <outputs, seeds> / d inputs; zeros where an input does not matter.
@@ -218,7 +218,7 @@ double largest(const Tensor& x) {
 std::string compare_low(const std::string& what, const Tensor& low, const Tensor& reference, double tolerance) {
   // Relative to each element and, as sums cancel, to the largest.
   const double scale = std::max(largest(reference), 1e-3);
-  const auto x = low.to_vector<double>(), y = reference.to_vector<double>();
+  const auto x = low.to_vector<double>(), y = reference.to_vector<double>();  // wherever they are
   if (low.shape() != reference.shape()) return str(what, " has shape ", low.shape(), " instead of ", reference.shape());
   for (size_t i = 0; i < x.size(); ++i) {
     if (x[i] == y[i] || (std::isnan(x[i]) && std::isnan(y[i]))) continue;
@@ -240,6 +240,34 @@ std::string check_precision(const Case& c, DType dtype) {
   for (size_t i = 0; i < low.size(); ++i)
     wrong += compare_low(str(to_string(dtype), ": ", i == 0 ? std::string("result") : str("gradient ", i - 1)), low[i],
                          reference[i], i == 0 ? tolerance : 4 * tolerance);
+  return wrong;
+}
+
+std::string check_device(const Case& c, DType dtype, Device device) {
+  const auto values = c.draw(dtype);
+  std::vector<Tensor> exact, there;
+  for (size_t i = 0; i < values.size(); ++i) {
+    exact.push_back(c.inputs[i].typed ? values[i].to(DType::f64) : values[i]);
+    there.push_back(values[i].to(device));
+  }
+  const auto reference = outcome(c, exact, false);
+  const double tolerance = kernel_test::epsilon(dtype) * std::sqrt(c.length) * c.factor;
+  std::string wrong;
+  const auto compare_all = [&](const std::string& layout, In inputs) {
+    const auto given = outcome(c, inputs, false);
+    for (size_t i = 0; i < given.size(); ++i)
+      wrong +=
+          compare_low(str(to_string(dtype), layout, ": ", i == 0 ? std::string("result") : str("gradient ", i - 1)),
+                      given[i].to(Device()), reference[i], i == 0 ? tolerance : 4 * tolerance);
+  };
+  compare_all("", there);
+  std::vector<Tensor> turned, offset;
+  for (const Tensor& x : there) {
+    turned.push_back(transposed(x));
+    offset.push_back(spread_out(x));
+  }
+  compare_all(" transposed", turned);
+  compare_all(" sliced", offset);
   return wrong;
 }
 
