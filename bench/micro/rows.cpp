@@ -63,4 +63,27 @@ Operation embedding_rows(const Case& given) {
           .cost = {.bytes = 4 * count((n + vocabulary) * width)}};
 }
 
+// index_select ROWS WIDTH COUNT: rows by number
+Operation rows_selected(const Case& given) {
+  const int64_t rows = given.number(1), width = given.number(2), n = given.number(3);
+  return {.unit = "ms",
+          .call = [x = randn({rows, width}), index = randint(0, rows, {n})] { keep(index_select(x, 0, index)); },
+          .cost = {.bytes = (8 * count(width) + 8) * count(n)}};
+}
+
+// nonzero PERCENT COUNT: of so many set booleans in a hundred
+Operation places_of_set(const Case& given) {
+  const int64_t percent = given.exact(1), n = given.number(2);
+  return {.unit = "ms",
+          .call = [x = randint(0, 100, {n}) < percent] { keep(nonzero(x)); },
+          .cost = {.bytes = (1 + 0.08 * count(percent)) * count(n)}};
+}
+
+// sort f32|i64 RANGE ROWS COLUMNS: along the rows; i64: of numbers below RANGE, f32: normal ones times RANGE
+Operation sorted_rows(const Case& given) {
+  const int64_t range = given.exact(2), rows = given.number(3), columns = given.number(4);
+  const Tensor x = given.is(1, "i64", "f32") ? randint(0, range, {rows, columns}) : randn({rows, columns}) * range;
+  return {.unit = "ms", .call = [x] { keep(sort(x, 1)); }, .cost = {}};
+}
+
 }  // namespace bench
