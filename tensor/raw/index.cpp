@@ -1,5 +1,6 @@
 // Selecting, gathering and scattering by index; positions of what is not zero.
 #include <algorithm>
+#include <cstring>
 
 #include <loom/tensor/raw/operand.h>
 
@@ -118,14 +119,20 @@ namespace {
 // nobody can foresee costs more. It ends with the last one set, so that nothing is written behind the list.
 void list_set(int64_t* out, const bool* set, const Dims& shape, int64_t count) {
   const int last = shape.size() - 1;
-  const int64_t inner = shape[last];
-  const int64_t* const end = out + count * shape.size();
+  const int64_t rank = shape.size(), inner = shape[last];
+  const int64_t* const end = out + count * rank;
+  const bool sparse = count * 32 < shape.numel();  // then it is far from one to the next
   Dims at = Dims::filled(shape.size(), 0);
   while (out != end) {
     for (int64_t i = 0; i < inner && out != end; ++i) {
+      if (sparse) {
+        const void* const found = std::memchr(set + i, 1, static_cast<size_t>(inner - i));
+        if (found == nullptr) break;
+        i = static_cast<const bool*>(found) - set;
+      }
       for (int d = 0; d < last; ++d) out[d] = at[d];
       out[last] = i;
-      out += set[i] ? shape.size() : 0;
+      out += rank & -int64_t{set[i]};
     }
     set += inner;
     for (int d = last - 1; d >= 0 && ++at[d] == shape[d]; --d) at[d] = 0;
