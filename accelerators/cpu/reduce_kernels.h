@@ -56,7 +56,10 @@ constexpr Kernels<S> kernels() {
   using A = Total<T>;
   Kernels<S> k{};
   if constexpr (std::is_floating_point_v<T>) {
-    k = {vector_row<op, S>, vector_rows<op, S>, vector_all_rows<op, S>, vector_columns<op, S>};
+    k.row = vector_row<op, S>;
+    k.rows = vector_rows<op, S>;
+    k.all_rows = vector_all_rows<op, S>;
+    k.columns = vector_columns<op, S>;
   } else {
     k.row = [](A& total, const S* x, int64_t n) { total = combine<op, A>(total, reduce_row<op, S>(x, n)); };
     k.rows = [](A* totals, const S* x, int64_t stride, int64_t count, int64_t n) {
