@@ -68,7 +68,7 @@ Operation attention(const Case& given);
 Operation softmax_rows(const Case& given);
 Operation layer_norm_rows(const Case& given);
 Operation cross_entropy_rows(const Case& given);
-Operation sum_of(const Case& given);
+Operation reduction(const Case& given);
 Operation embedding_rows(const Case& given);
 Operation rows_selected(const Case& given);
 Operation places_of_set(const Case& given);

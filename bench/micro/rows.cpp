@@ -41,13 +41,18 @@ Operation cross_entropy_rows(const Case& given) {
   return over_rows(given, 4, 8, [target](const Tensor& x) { return cross_entropy(x, target); });
 }
 
-// sum all|rows|columns ROWS COLUMNS: of everything, along the rows, along the columns.
-Operation sum_of(const Case& given) {
-  const int64_t rows = given.number(2), columns = given.number(3);
-  const Dims dims = given.word(1) == "all" ? Dims{} : Dims{given.is(1, "rows", "columns") ? 1 : 0};
-  return {.unit = "ms",
-          .call = [x = randn({rows, columns}), dims] { keep(sum(x, dims)); },
-          .cost = {.bytes = 4 * count(rows * columns)}};
+// sum|max all|rows|columns ROWS COLUMNS: of everything, along the rows, along the columns.
+// sum|max channels N C H: over all but the channels of images.
+Operation reduction(const Case& given) {
+  const std::string& over = given.word(1);
+  const bool images = over == "channels";
+  const int64_t first = given.number(2), second = given.number(3), height = images ? given.number(4) : 0;
+  const Dims shape = images ? Dims{first, second, height, height} : Dims{first, second};
+  const Dims dims = images ? Dims{0, 2, 3} : over == "all" ? Dims{} : Dims{given.is(1, "rows", "columns") ? 1 : 0};
+  const Tensor x = randn(shape);
+  const double bytes = 4 * count(x.numel());
+  if (given.is(0, "sum", "max")) return {.unit = "ms", .call = [=] { keep(sum(x, dims)); }, .cost = {.bytes = bytes}};
+  return {.unit = "ms", .call = [=] { keep(amax(x, dims)); }, .cost = {.bytes = bytes}};
 }
 
 // embedding forward|backward VOCABULARY WIDTH COUNT

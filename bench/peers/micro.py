@@ -85,10 +85,12 @@ def cross_entropy(which, rows, columns):
     return over_rows(lambda x: F.cross_entropy(x, target))(which, rows, columns)
 
 
-def sum_of(which, rows, columns):
-    x = torch.randn(rows, columns)
-    dims = {"all": (0, 1), "rows": 1, "columns": 0}[which]
-    return lambda: x.sum(dims)
+def reduction(name):
+    def make(which, first, second, height=None):
+        x = torch.randn(first, second) if height is None else torch.randn(first, second, height, height)
+        dims = {"all": (0, 1), "rows": 1, "columns": 0, "channels": (0, 2, 3)}[which]
+        return lambda: getattr(x, name)(dims)
+    return make
 
 
 def embedding(which, vocabulary, width, count):
@@ -196,7 +198,7 @@ def graph(nodes):
 
 
 OPERATIONS = {"gemm": gemm, "conv": conv, "attention": attention, "softmax": over_rows(lambda x: torch.softmax(x, 1)),
-              "layer_norm": layer_norm, "cross_entropy": cross_entropy, "sum": sum_of, "embedding": embedding,
+              "layer_norm": layer_norm, "cross_entropy": cross_entropy, "sum": reduction("sum"), "max": reduction("amax"), "embedding": embedding,
               "index_select": index_select, "nonzero": nonzero, "sort": sort, "map": map_of, "add": add, "pow": power,
               "dropout": dropout, "optimizer": optimizer, "transpose": transpose, "strided": strided, "cat": cat,
               "flip": flip, "tiny_add": tiny_add, "backward_node": backward_node, "graph": graph}
