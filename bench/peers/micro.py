@@ -199,9 +199,10 @@ def graph(nodes):
 
 OPERATIONS = {"gemm": gemm, "conv": conv, "attention": attention, "softmax": over_rows(lambda x: torch.softmax(x, 1)),
               "layer_norm": layer_norm, "cross_entropy": cross_entropy, "sum": reduction("sum"),
-              "max": reduction("amax"), "embedding": embedding, "index_select": index_select, "nonzero": nonzero, "sort": sort, "map": map_of, "add": add, "pow": power,
-              "dropout": dropout, "optimizer": optimizer, "transpose": transpose, "strided": strided, "cat": cat,
-              "flip": flip, "tiny_add": tiny_add, "backward_node": backward_node, "graph": graph}
+              "max": reduction("amax"), "embedding": embedding, "index_select": index_select, "nonzero": nonzero,
+              "sort": sort, "map": map_of, "add": add, "pow": power, "dropout": dropout, "optimizer": optimizer,
+              "transpose": transpose, "strided": strided, "cat": cat, "flip": flip, "tiny_add": tiny_add,
+              "backward_node": backward_node, "graph": graph}
 
 
 def flops(name, sizes):
