@@ -120,20 +120,25 @@ class Product {
       return;
     }
     Workspace<E> memory;
-    // A tile's rows of a and a panel of b share the first cache; a block of a has half of the second.
-    const int64_t step_bytes = std::max<int64_t>(block.steps, 1) * sizeof(E);
-    const int64_t fit = std::max<int64_t>(second_cache() / 2 / (step_bytes * height), 1);
+    // A block of a stays in the second cache, beside a panel of b and what passes through to c.
+    const bool copied = a.column_stride == 1 && n_ <= 2 * few_panels * panel;  // else worth the order of a tile's loop
+    const int64_t line = ceil_div(block.steps, lanes<T>) * lanes<T> + lanes<T>;  // lines must not evict one another
+    const int64_t stride = copied ? height * line : height * block.steps + lanes<T>;
+    const int64_t fit = std::max<int64_t>(second_cache() / 2 / (stride * static_cast<int64_t>(sizeof(E))), 1);
     const int64_t most = std::min(ceil_div(end - begin, height), fit) * height;
-    const int64_t stride = height * block.steps + lanes<T>;
     E* const packed = memory.get(most / height * stride);
     for (int64_t from = begin; from < end; from += most) {
       const int64_t to = std::min(end, from + most);
-      pack(packed, height, stride,
-           Lines<S>{a.data + from * a.row_stride + block.p * a.column_stride, a.row_stride, a.column_stride}, to - from,
-           block.k);
+      const S* const first = a.data + from * a.row_stride + block.p * a.column_stride;
+      if (copied)
+        copy_lines(packed, line, first, a.row_stride, to - from, block.k);
+      else
+        pack(packed, height, stride, Lines<S>{first, a.row_stride, a.column_stride}, to - from, block.k);
       for (int64_t q = 0; q < panels; ++q)
-        for (int64_t i = from; i < to; i += height)
-          tile(block, i, std::min(height, to - i), q, {packed + (i - from) / height * stride, height, 1}, part_of_b(q));
+        for (int64_t i = from; i < to; i += height) {
+          E* const at = packed + (i - from) / height * stride;
+          tile(block, i, std::min(height, to - i), q, copied ? Part{at, 1, line} : Part{at, height, 1}, part_of_b(q));
+        }
     }
   }
 
