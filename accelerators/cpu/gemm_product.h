@@ -32,7 +32,7 @@ class Product {
 
  public:
   explicit Product(const ProductArgs<S, T, C>& args)
-      : p_(args), m_(args.c.rows), n_(args.c.columns), k_(args.a.columns), blocks_(k_blocks(k_)) {
+      : p_(args), m_(args.c.rows), n_(args.c.columns), k_(args.a.columns), blocks_(k_blocks()) {
     if (!same_type && blocks_ > 1) partial_ = Scratch<T>(m_ * n_);
   }
 
@@ -65,7 +65,12 @@ class Product {
     int64_t step, row;
   };
 
-  static int64_t k_blocks(int64_t k) { return std::max<int64_t>(1, ceil_div(ceil_div(k, per_step), depth)); }
+  // Columns of a that lie far apart are packed by short runs of rows where a block is deep, as it then has few rows.
+  int64_t k_blocks() const {
+    const bool short_runs = p_.a.column_stride != 1 && n_ <= few_panels * panel;
+    const int64_t most = short_runs ? depth / 4 : depth;
+    return std::max<int64_t>(1, ceil_div(ceil_div(k_, per_step), most));
+  }
 
   // Few rows of c do not pay for packing b; few columns do not for packing a.
   bool b_lies_well() const { return std::is_same_v<E, S> && p_.b.column_stride == 1 && m_ <= few_rows; }
