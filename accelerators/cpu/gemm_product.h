@@ -31,8 +31,16 @@ class Product {
   static constexpr int64_t third_cache = 4 << 20;           // bytes of it that a block of b may take
 
  public:
-  explicit Product(const ProductArgs<S, T, C>& args)
-      : p_(args), m_(args.c.rows), n_(args.c.columns), k_(args.a.columns), blocks_(k_blocks()) {
+  // Into how many blocks k is cut. Columns of a that lie far apart would be read by short runs of rows in deep
+  // blocks, which have few.
+  static int64_t k_blocks(const ProductArgs<S, T, C>& whole) {
+    const bool short_runs = whole.a.column_stride != 1 && whole.c.columns <= few_panels * panel;
+    return std::max<int64_t>(1, ceil_div(ceil_div(whole.a.columns, per_step), short_runs ? depth / 4 : depth));
+  }
+
+  // The product or some columns of it; `blocks` of the whole, whose sums do not depend on how it is divided.
+  Product(const ProductArgs<S, T, C>& args, int64_t blocks)
+      : p_(args), m_(args.c.rows), n_(args.c.columns), k_(args.a.columns), blocks_(blocks) {
     if (!same_type && blocks_ > 1) partial_ = Scratch<T>(m_ * n_);
   }
 
@@ -64,13 +72,6 @@ class Product {
     const E* data;
     int64_t step, row;
   };
-
-  // Columns of a that lie far apart are packed by short runs of rows where a block is deep, as it then has few rows.
-  int64_t k_blocks() const {
-    const bool short_runs = p_.a.column_stride != 1 && n_ <= few_panels * panel;
-    const int64_t most = short_runs ? depth / 4 : depth;
-    return std::max<int64_t>(1, ceil_div(ceil_div(k_, per_step), most));
-  }
 
   // Few rows of c do not pay for packing b; few columns do not for packing a.
   bool b_lies_well() const { return std::is_same_v<E, S> && p_.b.column_stride == 1 && m_ <= few_rows; }
@@ -238,7 +239,8 @@ void multiply(const ProductArgs<S, T, C>& p) {
   }
   if (p.c.columns <= 3 && is_vector_product(transposed(p))) return multiply<E>(transposed(p));
   if (p.c.column_stride != 1 && p.c.row_stride == 1 && p.c.rows > 1) return multiply<E>(transposed(p));
-  if (p.c.rows >= p.c.columns) return Product<E, S, C>(p).run();
+  const int64_t blocks = Product<E, S, C>::k_blocks(p);
+  if (p.c.rows >= p.c.columns) return Product<E, S, C>(p, blocks).run();
   constexpr int64_t unit = int64_t{tile_vectors} * lanes<T>;
   const int64_t n = p.c.columns;
   const int64_t flops = 2 * unit * p.c.rows * std::max<int64_t>(p.a.columns, 1);
@@ -249,7 +251,7 @@ void multiply(const ProductArgs<S, T, C>& p) {
     part.c.data += from * p.c.column_stride;
     part.b.columns = part.c.columns = to - from;
     if (p.bias != nullptr) part.bias += from * p.bias_column;
-    Product<E, S, C>(part).run();
+    Product<E, S, C>(part, blocks).run();
   });
 }
 
