@@ -34,7 +34,7 @@ class Product {
   // Into how many blocks k is cut. Columns of a that lie far apart would be read by short runs of rows in deep
   // blocks, which have few.
   static int64_t k_blocks(const ProductArgs<S, T, C>& whole) {
-    const bool short_runs = whole.a.column_stride != 1 && whole.c.columns <= few_panels * panel;
+    const bool short_runs = same_type && whole.a.column_stride != 1 && whole.c.columns <= few_panels * panel;
     return std::max<int64_t>(1, ceil_div(ceil_div(whole.a.columns, per_step), short_runs ? depth / 4 : depth));
   }
 
