@@ -37,8 +37,9 @@ void start(Run& run, const char* what, std::span<const Tensor> outputs, std::spa
 }  // namespace
 }  // namespace autograd
 
-std::vector<Tensor> grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs, std::span<const Tensor> seeds,
+std::vector<Tensor> grad(const TensorList& outputs, const TensorList& wanted, const TensorList& seeds,
                          const GradOptions& options) {
+  const std::span<const Tensor> inputs = wanted;
   std::vector<Tensor> result;
   std::vector<std::function<void()>> at_end;
   {
@@ -59,12 +60,7 @@ std::vector<Tensor> grad(std::span<const Tensor> outputs, std::span<const Tensor
   return result;
 }
 
-Tensor grad(const Tensor& output, const Tensor& input, const Tensor& seed, const GradOptions& options) {
-  const Tensor seeds[] = {seed};
-  return grad({&output, 1}, {&input, 1}, seeds, options)[0];
-}
-
-void backward(std::span<const Tensor> outputs, std::span<const Tensor> seeds, bool retain_graph, bool create_graph) {
+void backward(const TensorList& outputs, const TensorList& seeds, bool retain_graph, bool create_graph) {
   std::vector<std::function<void()>> at_end;
   {
     autograd::Run run(retain_graph || create_graph, create_graph, true);

@@ -65,8 +65,7 @@ void Tensor::retain_grad() const {
 Tensor Tensor::detach() const { return raw::alias(*this); }
 
 void Tensor::backward(const Tensor& gradient, bool retain_graph, bool create_graph) const {
-  const Tensor seeds[] = {gradient};
-  loom::backward({this, 1}, seeds, retain_graph, create_graph);
+  loom::backward(*this, gradient, retain_graph, create_graph);
 }
 
 // Conversions and views.

@@ -42,15 +42,16 @@ void run_collective(const Options& options) {
   for (const CollectiveSize& size : collective_sizes) {
     if (options.smoke() && size.bytes > (64 << 10)) break;
     const int64_t part = std::max<int64_t>(1, size.bytes / int64_t{sizeof(float)} / ranks->size());
-    const int64_t whole = part * ranks->size(), bytes = (whole + part) * int64_t{sizeof(float)};
-    const auto values = memory == "shared" ? ranks->allocate(static_cast<size_t>(bytes))
-                                           : self_communicator()->allocate(static_cast<size_t>(bytes));
+    const int64_t whole = part * ranks->size();
+    const size_t room = static_cast<size_t>(whole + part) * sizeof(float);
+    const auto values = memory == "shared" ? ranks->allocate(room) : self_communicator()->allocate(room);
     auto* const at = static_cast<float*>(values.get());
     const auto step =
         step_of(name, *ranks, view_over(at, DType::f32, {whole}), view_over(at + whole, DType::f32, {part}));
     const int64_t rounds = options.smoke() ? 2 : rounds_of(size.bytes);
     const Times times = time_steps(rounds / 10 + 1, rounds, step);
-    if (ranks->rank() == 0) Record(size.name, times.median * 1e6, "us").print();
+    const double bytes = static_cast<double>(whole) * sizeof(float);
+    if (ranks->rank() == 0) Record(size.name, times.median * 1e6, "us").add("bytes", bytes).print();
   }
 }
 

@@ -81,8 +81,7 @@ def collect(cases, results):
             (case["ours"] if who == "ours" else case["theirs"].setdefault(who, [])).append(record["value"])
             if "limit" in record:
                 case.setdefault("limits", []).append(record["limit"])
-            if "x" in record:
-                case["x"] = record["x"]
+            case |= {key: record[key] for key in ("x", "bytes") if key in record}
 
 
 def slower(cases):

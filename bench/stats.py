@@ -76,6 +76,7 @@ def summary(case, target):
 
     ours, ratio, share, above = case["ours"], None, None, None
     result = {"unit": case["unit"], "ours": statistics.median(ours)}
+    result |= {"bytes": case["bytes"]} if "bytes" in case else {}
     if case.get("limits"):
         share = compare(ours, case["limits"])
         result |= {"limit": statistics.median(case["limits"]), "share": share.as_json()}

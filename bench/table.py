@@ -6,6 +6,9 @@ HEADER = ["| | unit | Loom | peer | ratio | limit | of limit | target | |",
           "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |"]
 
 
+SECONDS = {"s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+
 def number(value):
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
@@ -15,14 +18,22 @@ def interval(bounds, form):
     return f"{form(bounds['median'])} {brackets}" + ("" if bounds["sure"] else "?")
 
 
+def measured(case, side):
+    """The number; of a time in which bytes were handled, what that is in GB/s as well."""
+    text = number(case[side])
+    if "bytes" in case:
+        text += f" = {number(case['bytes'] / (case[side] * SECONDS[case['unit']]) / 1e9)} GB/s"
+    return text
+
+
 def case_line(name, case):
-    theirs = f"{number(case['theirs'])} ({case['variant']})" if "theirs" in case else ""
+    theirs = f"{measured(case, 'theirs')} ({case['variant']})" if "theirs" in case else ""
     ratio = interval(case["ratio"], lambda x: f"{x:.2f}" if x < 100 else f"{x:.0f}") if "ratio" in case else ""
     limit = number(case["limit"]) if "limit" in case else ""
     share = interval(case["share"], lambda x: f"{x:.0%}") if "share" in case else ""
     verdict = case.get("verdict", "")
     verdict = f"**{verdict}**" if verdict == stats.BEHIND else verdict
-    cells = [name, case["unit"], number(case["ours"]), theirs, ratio, limit, share, case.get("target", ""), verdict]
+    cells = [name, case["unit"], measured(case, "ours"), theirs, ratio, limit, share, case.get("target", ""), verdict]
     return "| " + " | ".join(cells) + " |"
 
 

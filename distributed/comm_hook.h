@@ -66,6 +66,10 @@ class CommHook {
   // Whether it keeps something of its model's gradients, so that it cannot serve a second model meanwhile.
   virtual bool keeps_state() const { return false; }
 
+  // What the gradients of the backwards from now on are multiplied with (loss scaling): one number, the same on all
+  // ranks. For hooks that keep something of them.
+  virtual void set_gradient_scale([[maybe_unused]] const Tensor& scale) {}
+
   // What a model holds while it uses the hook. Throws Error for a second user of a hook that keeps state.
   std::shared_ptr<void> claim();
 

@@ -1,5 +1,6 @@
 #include <loom/distributed/ddp.h>
 
+#include <algorithm>
 #include <iostream>
 #include <unordered_set>
 
@@ -31,6 +32,10 @@ std::vector<NamedTensor> requiring(const std::vector<NamedTensor>& parameters, b
   for (const NamedTensor& p : parameters)
     if (p.tensor.requires_grad() == gradients) out.push_back(p);
   return out;
+}
+
+bool requiring_none(const std::vector<NamedTensor>& parameters) {
+  return std::ranges::none_of(parameters, [](const NamedTensor& p) { return p.tensor.requires_grad(); });
 }
 
 std::string names_of(const std::vector<NamedTensor>& parameters) {
@@ -81,8 +86,9 @@ const DdpStatistics& DistributedDataParallel::statistics() const { return reduce
 void DistributedDataParallel::before_forward(bool training) {
   if (!records()) return;
   training_ = training;
+  frozen_forward_ = requiring_none(reducer_->parameters());
   if (sync_ && training) check_frozen();
-  const bool rebuild = sync_ && reducer_->before_forward() && training;
+  const bool rebuild = sync_ && !frozen_forward_ && reducer_->before_forward() && training;
   const bool buffers = training && options_.broadcast_buffers && buffers_due_ && !buffers_.empty();
   if (join_ && training && (rebuild || buffers || join_->announces_all()))
     join_->announce(*this, forward_event | (rebuild ? rebuild_event : 0) | (buffers ? buffers_event : 0));
@@ -98,7 +104,7 @@ void DistributedDataParallel::follow_forward(bool rebuild, bool buffers) {
 
 void DistributedDataParallel::after_forward(const std::vector<Tensor>& outputs, bool all_found) {
   if (!records()) return;
-  reducer_->after_forward(outputs, all_found, sync_);
+  if (!frozen_forward_) reducer_->after_forward(outputs, all_found, sync_);
   if (training_) buffers_due_ = sync_;
 }
 
@@ -123,15 +129,17 @@ void DistributedDataParallel::adopt(int rank) {
   buffers_due_ = true;
 }
 
-// Which gradients are reduced is laid out at setup. The ranks freeze alike, or none gets further than here.
+// Which gradients are reduced is laid out at setup. The ranks freeze alike, or none gets further than here. While all
+// are frozen there is nothing to reduce, hence nothing to miss.
 void DistributedDataParallel::check_frozen() const {
-  const std::string now_frozen = names_of(requiring(reducer_->parameters(), false));
+  const std::string now_frozen = frozen_forward_ ? "" : names_of(requiring(reducer_->parameters(), false));
   const std::string now_trained = names_of(requiring(frozen_, true));
   if (now_frozen.empty() && now_trained.empty()) return;
   fail("DDP: since the module was set up, ",
        now_frozen.empty() ? "" : str("these parameters have been frozen: ", now_frozen),
        now_frozen.empty() || now_trained.empty() ? "" : "; ",
-       now_trained.empty() ? "" : str("these have begun to require grad: ", now_trained), "; set it up again");
+       now_trained.empty() ? "" : str("these have begun to require grad: ", now_trained),
+       now_trained.empty() ? "; freeze all that it trains, or set it up again" : "; set it up again");
 }
 
 }  // namespace loom

@@ -28,6 +28,8 @@ class Reducer;
 class DistributedDataParallel final : public Joinable {
  public:
   // Collective. The communicator and the tensors outlive this object; frozen parameters are broadcast, not reduced.
+  // While all others are frozen too (a GAN's discriminator in the generator's step), the backward of a forward is none
+  // of this model's; some of them frozen or thawed is an Error at the next forward.
   DistributedDataParallel(Communicator& communicator, const std::vector<NamedTensor>& parameters,
                           const std::vector<NamedTensor>& buffers = {}, DdpOptions options = {});
   ~DistributedDataParallel() override;
@@ -97,8 +99,9 @@ class DistributedDataParallel final : public Joinable {
   std::shared_ptr<Reducer> reducer_;
   Join* join_ = nullptr;
   bool sync_ = true;
-  bool training_ = true;     // in the forward that runs
-  bool buffers_due_ = true;  // the last forward in training was synchronised
+  bool training_ = true;         // in the forward that runs
+  bool frozen_forward_ = false;  // all that is reduced was frozen as it began
+  bool buffers_due_ = true;      // the last forward in training was synchronised
 };
 
 }  // namespace loom

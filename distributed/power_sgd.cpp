@@ -211,6 +211,13 @@ Exchange PowerSgdHook::start(Communicator& ranks, const GradBucket& bucket) {
           [this, &ranks, matrices] { return reduce_q(ranks, matrices); }};
 }
 
+void PowerSgdHook::set_gradient_scale(const Tensor& scale) {
+  const double now = scale.item<double>(), before = std::exchange(gradient_scale_, now);
+  if (now == before) return;
+  for (auto& [name, c] : state_)
+    if (c.error.defined()) raw::binary_into(Binary::mul, c.error, now / before);
+}
+
 // Three legs follow the first: Q; what all ranks see of an overflow, in all buckets; and only then the state.
 Exchange PowerSgdHook::reduce_q(Communicator& ranks, const std::shared_ptr<Matrices>& matrices) const {
   for (const auto& [mean, arrived] : matrices->plain) {

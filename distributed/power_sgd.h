@@ -31,8 +31,8 @@ struct PowerSgdOptions {
 // A hook of one model. On ranks with equal instruction sets and threads, the bits are the same on all.
 //
 // A mean that is not finite leaves the state of all parameters as it was, so that a loss scaler that skips the step has
-// lost nothing. Where a matrix overflows twice in a row, what was kept of it is forgotten: it may be the cause. With
-// loss scaling, the error of the step before a change of the scale counts by the old scale.
+// lost nothing. Where a matrix overflows twice in a row, what was kept of it is forgotten: it may be the cause. Errors
+// follow the gradients' scale, where set_gradient_scale tells it (Fabric does).
 class PowerSgdHook final : public CommHook {
  public:
   explicit PowerSgdHook(const PowerSgdOptions& options = {});
@@ -42,6 +42,7 @@ class PowerSgdHook final : public CommHook {
   int64_t scratch_bytes(const GradBucket& bucket) const override;
   void prepare(Communicator& ranks, const std::vector<GradBucket>& buckets) override;
   Exchange start(Communicator& ranks, const GradBucket& bucket) override;
+  void set_gradient_scale(const Tensor& scale) override;
 
   // Of all exchanges so far, in elements.
   struct CompressionStats {
@@ -53,10 +54,10 @@ class PowerSgdHook final : public CommHook {
   CompressionStats compression_stats() const { return stats_; }
   int64_t iter() const { return iter_; }
 
-  // What a checkpoint needs: "iter", and of parameters "q.<name>", "error.<name>", of all ranks, and
-  // "overflowed.<name>". Both are collective; state_dict_on gives it to one rank, an empty map to the others, which
-  // need no room for all ranks' errors. Ranks of another number each get the mean of the errors, which leaves the next
-  // mean what it would have been. Only while the hook serves a model.
+  // What a checkpoint needs: "iter", under a loss scale "gradient_scale", and of parameters "q.<name>", "error.<name>",
+  // of all ranks, and "overflowed.<name>". Both are collective; state_dict_on gives it to one rank, an empty map to the
+  // others, which need no room for all ranks' errors. Ranks of another number each get the mean of the errors, which
+  // leaves the next mean what it would have been. Only while the hook serves a model.
   std::map<std::string, Tensor> state_dict() const;
   std::map<std::string, Tensor> state_dict_on(int rank) const;
   void check_state_dict(const std::map<std::string, Tensor>& state) const;  // throws what loading would
@@ -96,6 +97,7 @@ class PowerSgdHook final : public CommHook {
   std::vector<std::vector<Compressed*>> places_;  // by bucket and gradient; null: travels as it is
   std::shared_ptr<bool> step_fits_;               // of the backward under way
   int64_t iter_ = 0;
+  double gradient_scale_ = 1;
   CompressionStats stats_;
 };
 

@@ -11,6 +11,7 @@ namespace loom {
 namespace {
 
 constexpr std::string_view errors = "error.", factors = "q.", overflows = "overflowed.";
+constexpr std::string_view scale = "gradient_scale";  // that errors carry; none: 1
 constexpr std::string_view prefixes[] = {errors, factors, overflows};
 
 Dims with_first(int64_t first, Dims rest) {
@@ -39,6 +40,7 @@ Tensor PowerSgdHook::all_errors(const Compressed& c, std::optional<int> rank) co
 std::map<std::string, Tensor> PowerSgdHook::gathered_state(std::optional<int> rank) const {
   check(ranks_ != nullptr, "powerSGD: no model uses this hook yet");
   std::map<std::string, Tensor> out{{"iter", full({}, static_cast<double>(iter_), DType::i64)}};
+  if (gradient_scale_ != 1) out.emplace(scale, full({}, gradient_scale_, DType::f64));
   for (const auto& [name, c] : state_) {
     if (c.q.defined()) out.emplace(str(factors, name), raw::clone(c.q));
     if (c.overflowed) out.emplace(str(overflows, name), full({}, 1, DType::boolean));
@@ -53,7 +55,10 @@ void PowerSgdHook::check_state_dict(const std::map<std::string, Tensor>& state) 
   check(ranks_ != nullptr, "powerSGD: no model uses this hook yet; give it to one before loading its state");
   check(state.contains("iter"), "powerSGD: the state has no 'iter'");
   for (const auto& [key, tensor] : state) {
-    if (key == "iter") continue;
+    if (key == "iter" || key == scale) {
+      check(tensor.numel() == 1, "powerSGD: '", key, "' has shape ", tensor.shape(), ", expected one number");
+      continue;
+    }
     const auto prefix = std::ranges::find_if(prefixes, [&](std::string_view p) { return key.starts_with(p); });
     const auto found = state_.find(prefix == std::end(prefixes) ? "" : key.substr(prefix->size()));
     check(prefix != std::end(prefixes) && found != state_.end(), "powerSGD: the state has '", key,
@@ -70,6 +75,8 @@ void PowerSgdHook::check_state_dict(const std::map<std::string, Tensor>& state) 
 void PowerSgdHook::load_state_dict(const std::map<std::string, Tensor>& state) {
   check_state_dict(state);
   iter_ = state.at("iter").item<int64_t>();
+  const auto carried = state.find(std::string(scale));
+  gradient_scale_ = carried == state.end() ? 1 : carried->second.item<double>();
   for (auto& [name, c] : state_) {
     c.q = c.error = Tensor();
     c.overflowed = state.contains(str(overflows, name));

@@ -247,6 +247,7 @@ void Fabric::lock_directory(const std::filesystem::path& path) {
 
 void Fabric::save(const std::filesystem::path& path, const State& state) {
   require_launched("save");
+  warn_of_gradients();
   const State complete = with_own_state(state);
   File file;
   file.metadata[format_key] = format_value;

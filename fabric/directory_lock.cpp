@@ -41,6 +41,9 @@ DirectoryLock::DirectoryLock(const std::filesystem::path& directory) : directory
     const std::string owner = read_owner(file_);
     close(file_);
     check(reason == EWOULDBLOCK, "save: cannot lock ", path, ": ", std::strerror(reason));
+    check(owner != describe_this_process(), "save: the checkpoint directory ", directory.string(),
+          " is being written by another Fabric of this program, which holds it until its launch returns (or, where it ",
+          "saves outside of launch, until its end)");
     fail("save: the checkpoint directory ", directory.string(), " is being written by ", owner,
          "; give each program a directory of its own");
   }

@@ -1,4 +1,5 @@
-// One program at a time writes a checkpoint directory.
+// One program at a time writes a checkpoint directory: a Fabric holds it from its first save there to the end of
+// launch, or to its own end where it saves outside of launch.
 #pragma once
 
 #include <filesystem>
@@ -8,7 +9,7 @@ namespace loom {
 // Held from construction to destruction; also given up when the process dies, however.
 class DirectoryLock {
  public:
-  // Makes the directory where it is missing. Throws Error when another process holds it, naming that process.
+  // Makes the directory where it is missing. Throws Error when another process or another Fabric holds it, naming it.
   explicit DirectoryLock(const std::filesystem::path& directory);
   ~DirectoryLock();
   DirectoryLock(const DirectoryLock&) = delete;

@@ -1,5 +1,6 @@
 #include <loom/fabric/fabric.h>
 
+#include <algorithm>
 #include <cmath>
 #include <iostream>
 #include <utility>
@@ -50,6 +51,17 @@ void scale_gradients(const OptimizerSync& optimizer, const Tensor& by) {
     if (!is_scaled(g, optimizer)) g.mul_(by);
   const Tensor factor = optimizer.optimizer().half_factor();
   if (factor.defined()) optimizer.optimizer().set_half_factor((factor * by).to(DType::f32));
+}
+
+// Skipped ones too, and those made past Fabric.
+int64_t steps_of(const std::vector<std::weak_ptr<OptimizerSync>>& optimizers) {
+  int64_t steps = 0;
+  for (const auto& weak : optimizers)
+    if (const auto optimizer = weak.lock()) {
+      const optim::StepCounts counts = optimizer->optimizer().step_counts();
+      steps += counts.taken + counts.skipped;
+    }
+  return steps;
 }
 
 }  // namespace
@@ -110,6 +122,7 @@ bool Fabric::step(OptimizerSync& optimizer) {
 void Fabric::backward(const Tensor& loss, const Tensor& gradient, bool retain_graph, bool create_graph) {
   require_launched("backward");
   const Tensor root = precision_->before_backward(loss);
+  if (const Tensor scale = precision_->gradient_scale(); scale.defined()) strategy_->set_gradient_scale(scale);
   try {
     const Flagged inside(*inside_backward_);
     strategy_->backward([&] { root.backward(gradient, retain_graph, create_graph); });
@@ -118,6 +131,21 @@ void Fabric::backward(const Tensor& loss, const Tensor& gradient, bool retain_gr
     throw;
   }
   precision_->after_backward();
+  steps_at_backward_ = steps_of(optimizers_);
+}
+
+// Ranks accumulate different ones until they are synchronised, and a checkpoint holds nothing of one rank. It is no
+// error: a program that is told to end saves what it can.
+void Fabric::warn_of_gradients() {
+  if (!is_global_zero() || warned_of_gradients_ || steps_at_backward_ != steps_of(optimizers_)) return;
+  const NoGrad off;
+  for (const auto& weak : optimizers_)
+    if (const auto optimizer = weak.lock(); optimizer && !warned_of_gradients_)
+      warned_of_gradients_ = std::ranges::any_of(optimizer->optimizer().gradients(),
+                                                 [](const Tensor& g) { return any(g != 0.0).item<bool>(); });
+  if (warned_of_gradients_)
+    std::cerr << "loom: save: gradients are not saved, and some have been accumulated since the last step: what is "
+                 "resumed from the checkpoint lacks them; save after a step\n";
 }
 
 void Fabric::zero_grad(OptimizerSync& optimizer, bool set_to_none) {

@@ -192,6 +192,7 @@ class Fabric {
 
   // All ranks call; rank 0 writes one file, atomically: a failure leaves the file that was there. Random state,
   // positions of the data loaders that were set up and the step are always saved. Errors are raised on every rank.
+  // Gradients are not: save after a step (in the middle of an accumulation it warns: what is resumed lacks them).
   void save(const std::filesystem::path& path, const State& state);
   // Restores in place what `state` refers to; returns the names of entries that the file has and `state` has not.
   // strict: an entry of `state` that the file lacks is an error.
@@ -231,6 +232,7 @@ class Fabric {
   Joined join_modules(const std::vector<ModuleSync*>& modules, const std::function<void()>& loop,
                       const FabricJoinOptions& options);
   StateEntry precision_entry() const;
+  void warn_of_gradients();  // that a checkpoint would lack
   bool step(OptimizerSync& optimizer);
   void zero_grad(OptimizerSync& optimizer, bool set_to_none);
   Tensor clip(OptimizerSync& optimizer, const ClipOptions& options);
@@ -248,6 +250,8 @@ class Fabric {
   Device device_;
   int local_rank_ = 0, node_rank_ = 0;
   int64_t global_step_ = 0;
+  int64_t steps_at_backward_ = -1;  // of the optimizers
+  bool warned_of_gradients_ = false;
   std::vector<std::pair<std::weak_ptr<void>, StateEntry>> loaders_;  // positions of those that are still in use
   std::vector<std::weak_ptr<OptimizerSync>> optimizers_;             // that are still in use
   std::vector<std::shared_ptr<class DirectoryLock>> locks_;

@@ -8,6 +8,7 @@
 #include <loom/accelerators/threads.h>
 #include <loom/distributed/mpi.h>
 #include <loom/fabric/agreement.h>
+#include <loom/fabric/directory_lock.h>
 #include <loom/fabric/environment.h>
 #include <loom/fabric/fabric.h>
 #include <loom/fabric/placement.h>
@@ -75,6 +76,7 @@ void Fabric::join_ranks() {
 void Fabric::launch(const std::function<void()>& f) {
   join_ranks();
   const auto finalize = [this] {
+    locks_.clear();  // another Fabric may write there from now on
     if (!is_global_zero()) return;
     for (const auto& logger : options_.loggers) logger->finalize();
   };

@@ -13,32 +13,28 @@ namespace loom {
 namespace {
 
 // Changes whenever a backward pass has added to a gradient.
-uint64_t state_of_gradients(const optim::Optimizer& optimizer) {
+uint64_t state_of(std::span<const Tensor> gradients) {
   uint64_t hash = 0;
-  const auto mix = [&hash](uint64_t value) { hash = (hash ^ value) * 0x9E3779B97F4A7C15u; };
-  for (const optim::Group& group : optimizer.param_groups())
-    for (const NamedTensor& p : group.parameters) {
-      const Tensor& grad = p.tensor.grad();
-      mix(grad.defined() ? reinterpret_cast<uintptr_t>(grad.body_pointer().get()) + grad.version() : 0);
-    }
+  for (const Tensor& g : gradients)
+    hash = (hash ^ (reinterpret_cast<uintptr_t>(g.body_pointer().get()) + g.version())) * 0x9E3779B97F4A7C15u;
   return hash;
 }
 
 bool is_same(const Tensor& a, const Tensor& b) { return a.body_pointer() == b.body_pointer(); }
 
 // Powers of two are exact, but for what 16 bits cannot hold.
-void rescale(const optim::Optimizer& optimizer, const Tensor& from, const Tensor& to) {
+void rescale(std::span<const Tensor> gradients, const Tensor& from, const Tensor& to) {
   const NoGrad off;
   const Tensor ratio = to.to(DType::f64) / from.to(DType::f64);
-  for (const Tensor& g : optimizer.gradients()) g.mul_(ratio);
+  for (const Tensor& g : gradients) g.mul_(ratio);
 }
 
 // Gradients that carry no scale get one. Those of 16 bits still have an older one, and what makes them true.
-void lift(optim::Optimizer& optimizer, const Tensor& to) {
+void lift(optim::Optimizer& optimizer, std::span<const Tensor> gradients, const Tensor& to) {
   const NoGrad off;
   const Tensor all = to.to(DType::f64), factor = optimizer.half_factor();
   const Tensor of_half = factor.defined() ? all * factor.to(DType::f64) : all;
-  for (const Tensor& g : optimizer.gradients()) g.mul_(is_half(g.dtype()) ? of_half : all);
+  for (const Tensor& g : gradients) g.mul_(is_half(g.dtype()) ? of_half : all);
   optimizer.set_half_factor({});
 }
 
@@ -50,7 +46,7 @@ Tensor look(optim::Optimizer& optimizer, std::span<const Tensor> gradients, Devi
   return found;
 }
 
-bool are_zero(const std::vector<Tensor>& gradients) {
+bool are_zero(std::span<const Tensor> gradients) {
   const NoGrad off;
   return std::ranges::all_of(gradients, [](const Tensor& g) { return (g == 0.0).all().item<bool>(); });
 }
@@ -65,7 +61,7 @@ void LossScaling::forget_expired() {
 void LossScaling::setup_optimizer(const std::shared_ptr<OptimizerSync>& optimizer) {
   forget_expired();
   Held& own = held_.emplace_back(Held{.optimizer = optimizer});
-  if (!optimizer->optimizer().gradients().empty()) own.scale = in_use_;
+  if (!optimizer->gradients().empty()) own.scale = in_use_;
 }
 
 LossScaling::Held& LossScaling::held(const OptimizerSync& optimizer) {
@@ -82,34 +78,28 @@ void LossScaling::move_to(Device device) {
   if (found_.defined()) found_ = raw::to_device(found_, device);
 }
 
-// An overflow that was looked at and whose gradients were dropped, past Fabric's zero_grad, is a step that is skipped:
-// the scale has to shrink.
-void LossScaling::finish_dropped() {
-  forget_expired();
-  for (Held& h : held_) {
-    if (!h.found.defined() || h.scale.defined() || h.found.item<float>() == 0) continue;
-    if (are_zero(h.optimizer.lock()->optimizer().gradients())) finish(h);
-  }
-}
-
-void LossScaling::bring_to_scale(Held& h, optim::Optimizer& optimizer) {
-  h.lifted = !h.scale.defined() && state_of_gradients(optimizer) != h.before;
+void LossScaling::bring_to_scale(Held& h, OptimizerSync& optimizer) {
+  const std::vector<Tensor> gradients = optimizer.gradients();
+  h.lifted = !h.scale.defined() && state_of(gradients) != h.before;
   if (h.lifted)
-    lift(optimizer, in_use_);
+    lift(optimizer.optimizer(), gradients, in_use_);
   else if (!h.scale.defined())
     return;  // as they were zeroed
-  else if (!is_same(h.scale, in_use_) && !optimizer.gradients().empty() && !equal(h.scale, in_use_))
-    rescale(optimizer, h.scale, in_use_);
+  else if (!is_same(h.scale, in_use_) && !gradients.empty() && !equal(h.scale, in_use_))
+    rescale(gradients, h.scale, in_use_);
   h.scale = in_use_;
 }
 
 Tensor LossScaling::before_backward(const Tensor& loss) {
   move_to(loss.device());
-  finish_dropped();
+  forget_expired();
   for (Held& h : held_) {
-    optim::Optimizer& optimizer = h.optimizer.lock()->optimizer();
-    bring_to_scale(h, optimizer);
-    h.before = state_of_gradients(optimizer);
+    const auto optimizer = h.optimizer.lock();
+    if (h.found.defined() && !h.scale.defined() && h.found.item<float>() != 0)
+      h.dropped = are_zero(optimizer->gradients());
+    bring_to_scale(h, *optimizer);
+    h.before = state_of(optimizer->gradients());
+    h.looked = false;
   }
   return optim::scaled(loss, in_use_);
 }
@@ -118,8 +108,8 @@ void LossScaling::after_backward() {
   for (Held& h : held_) {
     const auto optimizer = h.optimizer.lock();
     if (!optimizer) continue;
-    const std::vector<Tensor> gradients = optimizer->optimizer().gradients();
-    if (state_of_gradients(optimizer->optimizer()) != h.before) {
+    const std::vector<Tensor> gradients = optimizer->gradients();
+    if (state_of(gradients) != h.before) {
       h.scale = in_use_;
     } else if (h.lifted) {
       optim::unscale(optimizer->optimizer(), gradients, in_use_);
@@ -130,16 +120,30 @@ void LossScaling::after_backward() {
   }
 }
 
+// Ranks agree each time, whatever each of them has done to its gradients since the last. An overflow that was found
+// before still counts, as clipping may have hidden it, unless every rank has dropped those gradients past the handle:
+// then it was a step that is skipped.
 void LossScaling::unscale(OptimizerSync& optimizer) {
+  const NoGrad off;
+  constexpr float still_there = 2;
   Held& own = held(optimizer);
-  if (own.found.defined() && !own.scale.defined()) return;
+  const bool dropped = std::exchange(own.dropped, false);
+  Tensor found = find(own, optimizer);
+  if (own.found.defined() && !dropped) found = maximum(found, (own.found != 0.0).to(f32) * still_there);
+  optimizer.agree(found);
+  if (dropped && found.item<float>() != still_there) finish(own);
+  Held& looked = held(optimizer);
+  looked.found = found;  // only what all ranks know
+  looked.looked = true;
+}
+
+// What is not finite here. Gradients are looked at once after each backward pass.
+Tensor LossScaling::find(Held& own, OptimizerSync& optimizer) const {
+  if (own.looked) return own.found.clone();
   const Tensor scale = std::exchange(own.scale, {});
   const std::vector<Tensor> gradients = optimizer.gradients();
-  Tensor found = scale.defined() ? optim::unscale(optimizer.optimizer(), gradients, scale)
-                                 : look(optimizer.optimizer(), gradients, in_use_.device());
-  if (own.found.defined()) found = maximum(found, own.found);  // clipping may have hidden what an earlier look found
-  optimizer.agree(found);
-  own.found = found;  // only what all ranks know
+  return scale.defined() ? optim::unscale(optimizer.optimizer(), gradients, scale)
+                         : look(optimizer.optimizer(), gradients, in_use_.device());
 }
 
 bool LossScaling::finite(const OptimizerSync& optimizer) {
@@ -169,7 +173,7 @@ void LossScaling::after_zero_grad(OptimizerSync& optimizer) {
   if (own.found.defined()) finish(own);  // looked at and dropped: as a step that is skipped
   Held& left = held(optimizer);
   left.scale = Tensor();
-  left.before = state_of_gradients(optimizer.optimizer());
+  left.before = state_of(optimizer.gradients());
   optimizer.optimizer().set_half_factor({});
 }
 
@@ -177,6 +181,7 @@ void LossScaling::finish(Held& own) {
   if (own.finished) end_iteration();
   note(std::exchange(own.found, {}));
   own.finished = true;
+  own.looked = own.dropped = false;
   forget_expired();
   if (std::ranges::all_of(held_, &Held::finished)) end_iteration();
 }
@@ -197,15 +202,18 @@ void LossScaling::end_iteration() {
 }
 
 void LossScaling::forget_findings() {
-  for (Held& h : held_) h.found = Tensor();
+  for (Held& h : held_) {
+    h.found = Tensor();
+    h.looked = h.dropped = false;
+  }
 }
 
 void LossScaling::before_adoption() {
   forget_expired();
   for (Held& h : held_) {
-    optim::Optimizer& optimizer = h.optimizer.lock()->optimizer();
-    if (const auto gradients = optimizer.gradients(); !gradients.empty()) move_to(gradients.front().device());
-    bring_to_scale(h, optimizer);
+    const auto optimizer = h.optimizer.lock();
+    if (const auto gradients = optimizer->gradients(); !gradients.empty()) move_to(gradients.front().device());
+    bring_to_scale(h, *optimizer);
   }
 }
 
@@ -213,8 +221,8 @@ void LossScaling::after_adoption() {
   forget_findings();
   forget_expired();
   for (Held& h : held_) {
-    optim::Optimizer& optimizer = h.optimizer.lock()->optimizer();
-    optim::unscale(optimizer, optimizer.gradients(), in_use_);
+    const auto optimizer = h.optimizer.lock();
+    optim::unscale(optimizer->optimizer(), optimizer->gradients(), in_use_);
     h.scale = Tensor();
     h.lifted = false;
     h.before = 0;

@@ -29,7 +29,7 @@ class LossScaling {
   void setup_optimizer(const std::shared_ptr<OptimizerSync>& optimizer);
   Tensor before_backward(const Tensor& loss);
   void after_backward();
-  // Once for gradients, and again after a backward pass has added to them; a step calls it. Collective.
+  // A step calls it. Collective.
   void unscale(OptimizerSync& optimizer);
   // Whether the gradients, unscaled, are finite on all ranks. Reads one number.
   bool finite(const OptimizerSync& optimizer);
@@ -41,7 +41,8 @@ class LossScaling {
   void before_adoption();
   void after_adoption();
 
-  double value() const { return in_use_.item<double>(); }  // of the next backward pass
+  const Tensor& in_use() const { return in_use_; }  // of the next backward pass
+  double value() const { return in_use_.item<double>(); }
 
   // The scale's; in an iteration that is not over also what was found and who has stepped.
   optim::State state_dict() const;
@@ -52,16 +53,18 @@ class LossScaling {
   struct Held {
     std::weak_ptr<OptimizerSync> optimizer;
     Tensor scale = {};      // that its gradients carry; undefined: none
-    Tensor found = {};      // they were looked at: 1 if one was not finite
+    Tensor found = {};      // what ranks saw in them since its last step: not 0 if one was not finite
+    bool looked = false;    // since the last backward pass
+    bool dropped = false;   // here; what was found in them was an overflow
     bool finished = false;  // it has stepped in this iteration
     bool lifted = false;    // its gradients carried none before the backward pass
     uint64_t before = 0;  // what its gradients were before the backward pass, or as they were zeroed; 0: none, unknown
   };
   Held& held(const OptimizerSync& optimizer);
+  Tensor find(Held& own, OptimizerSync& optimizer) const;
   void forget_expired();
   void move_to(Device device);
-  void finish_dropped();
-  void bring_to_scale(Held& h, optim::Optimizer& optimizer);
+  void bring_to_scale(Held& h, OptimizerSync& optimizer);
   void finish(Held& own);
   void note(const Tensor& found);
   void end_iteration();

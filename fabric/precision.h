@@ -45,6 +45,8 @@ class Precision {
   // What is differentiated in place of `loss`.
   virtual Tensor before_backward(const Tensor& loss) { return loss; }
   virtual void after_backward() {}
+  // What the loss was multiplied with in the last before_backward; undefined: nothing.
+  virtual Tensor gradient_scale() const { return {}; }
   // Whether loss.backward() without Fabric would give wrong gradients, and is an error.
   virtual bool needs_backward() const { return false; }
   // What the next backward pass multiplies the loss with, to be logged; 1: losses are not scaled. Waits for the device.
@@ -88,6 +90,7 @@ class ScaledPrecision : public Precision {
   void after_adoption() override;
   Tensor before_backward(const Tensor& loss) override;
   void after_backward() override;
+  Tensor gradient_scale() const override { return scaling_ ? scaling_->in_use() : Tensor(); }
   bool needs_backward() const override { return scaling_.has_value(); }
   double loss_scale() const override { return scaling_ ? scaling_->value() : 1; }
   StateDict state_dict() const override;

@@ -11,6 +11,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(sys.argv.pop(1)) / "bench"))
 
 from stats import BEHIND, MET, OPEN, Bounded, Target, bounded, exponent, summary  # noqa: E402
+from table import case_line  # noqa: E402
 
 
 class Bounds(unittest.TestCase):
@@ -69,6 +70,12 @@ class Verdicts(unittest.TestCase):
 
     def test_without_a_peer_it_stays_open(self):
         self.assertEqual(summary({"unit": "ms", "ours": [1.0] * 7, "theirs": {}}, Target(ratio=1))["verdict"], OPEN)
+
+    def test_times_of_bytes_are_rates_as_well(self):
+        case = summary({"unit": "us", "bytes": 4 << 20, "ours": [200.0] * 7, "theirs": {"MPI": [400.0] * 7}}, None)
+        self.assertIn("| us | 200 = 21 GB/s | 400 = 10.5 GB/s (MPI) | 2.00 (2.00..2.00) |", case_line("4 MB", case))
+        del case["bytes"]
+        self.assertIn("| us | 200 | 400 (MPI) |", case_line("4 MB", case))
 
 
 if __name__ == "__main__":

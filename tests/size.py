@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""One concept, one file pair: bounds the length of the library's files and refuses names that say nothing.
+"""One concept, one file pair: bounds the length of the library's files and refuses names that say nothing. And every
+top-level folder has a README.
 
 usage: size.py SOURCE_ROOT
 """
@@ -22,6 +23,9 @@ def main():
     for entry in root.iterdir():
         if entry.is_dir() and not entry.name.startswith(".") and entry.name not in FOLDERS | IGNORED:
             errors.append(f"{entry.name}/: not one of the top-level folders")
+    for folder in sorted(FOLDERS):
+        if not (root / folder / "README.md").is_file():
+            errors.append(f"{folder}/: has no README.md, which says what it is and how to add to it")
     for folder in LIBRARY:
         for path in (root / folder).rglob("*"):
             name = path.relative_to(root).as_posix()

@@ -117,13 +117,15 @@ void pack_forward(const ConvShape& s, const Plan& plan, const float* w, int64_t 
 void pack_grad_input(const ConvShape& s, const Plan& plan, const float* w, int64_t group, int64_t block, float* to,
                      int64_t width) {
   const int64_t plane = s.kernel_h * s.kernel_w, channels = plan.channels_of(block);
-  const Scratch<float> all(plan.whole() ? 0 : plane * width);
+  const bool whole = plan.whole();
+  const Scratch<float> all(whole ? 0 : plane * width);
   for (int64_t o = 0; o < plan.in_channels; ++o) {
     const float* const from = w + (group * plan.in_channels + o) * s.taps() + block * conv_block * plane;
-    for (int64_t i = 0; i < channels * plane; i += 16) __builtin_prefetch(from + 4 * s.taps() + i);
-    float* const turned = plan.whole() ? to + o * plane * width : all.data();
+    // The line behind the last one too: a vector's load waits for it, though under a mask.
+    for (int64_t i = 0; i <= channels * plane; i += 16) __builtin_prefetch(from + 12 * s.taps() + i);
+    float* const turned = whole ? to + o * plane * width : all.data();
     turn(turned, width, from, plane, channels, plane);
-    if (plan.whole()) continue;
+    if (whole) continue;
     float* phase_weights = to;
     for (const Phase& phase : plan.phases) {
       const auto taps = static_cast<int64_t>(phase.kernel.size());

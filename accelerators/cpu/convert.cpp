@@ -3,7 +3,10 @@
 #include <array>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <utility>
+
+#include <loom/accelerators/cpu/shuffle.h>
 
 namespace loom::cpu {
 
@@ -67,10 +70,19 @@ void gather_items(char* y, const char* x, int64_t stride, int64_t n) {
     for (int64_t i = 0; i < n; ++i) std::memcpy(y + i * step, element.data(), item);
     return;
   }
-  if (stride == -step)  // backwards, in vectors
-    for (int64_t i = 0; i < n; ++i) std::memcpy(y + i * step, x - i * step, item);
-  else
-    for (int64_t i = 0; i < n; ++i) std::memcpy(y + i * step, x + i * stride, item);
+  int64_t i = 0;
+  if (stride == -step) {  // backwards, in vectors
+    using Bits =
+        std::conditional_t<item == 1, uint8_t,
+                           std::conditional_t<item == 2, uint16_t, std::conditional_t<item == 4, uint32_t, uint64_t>>>;
+    constexpr int64_t width = lanes<Bits>;
+    for (; i + width <= n; i += width) {
+      Vec<Bits> v;
+      std::memcpy(&v, x - (i + width - 1) * step, sizeof(v));
+      store(y + i * step, reversed(v));
+    }
+  }
+  for (; i < n; ++i) std::memcpy(y + i * step, x + i * stride, item);
 }
 
 template <size_t item>

@@ -7,6 +7,7 @@
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/cpu.h>
 #include <loom/accelerators/cpu/staged.h>
+#include <loom/accelerators/cpu/stream_rows.h>
 
 namespace loom {
 
@@ -164,6 +165,19 @@ void copy_dense(void* y, const void* x, int64_t n, size_t item) {
   });
 }
 
+bool copy_large_rows(const View& y, const View& x) {
+  switch (item_size(x.dtype)) {
+    case 1:
+      return cpu::stream_rows<uint8_t>(y, x);
+    case 2:
+      return cpu::stream_rows<uint16_t>(y, x);
+    case 4:
+      return cpu::stream_rows<uint32_t>(y, x);
+    default:
+      return cpu::stream_rows<uint64_t>(y, x);
+  }
+}
+
 // Fills y with one element of its dtype.
 void fill_with(const View& y, const void* value) {
   const View source{const_cast<void*>(value), y.dtype, y.device, y.shape,
@@ -195,6 +209,8 @@ void Cpu::copy(const View& y, const View& x) {
   const cpu::Loop<2> loop({&y, &x});
   if (loop.numel() == 0) return;
   const size_t y_item = item_size(y.dtype), x_item = item_size(x.dtype);
+  const bool large = loop.numel() * static_cast<int64_t>(y_item) >= cpu::stream_bytes;
+  if (large && y.dtype == x.dtype && copy_large_rows(y, x)) return;
   if (y.dtype == x.dtype && loop.rank() == 1 && loop.dense(0, y_item) && loop.dense(1, x_item))
     return copy_dense(loop.data()[0], loop.data()[1], loop.numel(), y_item);
   if (const int across = transposed_dimension(loop, y_item, x_item); across >= 0)

@@ -69,11 +69,11 @@ template <Unary op, class T>
   else if constexpr (op == logsigmoid)
     return -vm::softplus(-x);
   else if constexpr (op == silu)
-    return x / (T(1) + vm::exp(-x));
+    return vm::silu(x);
   else if constexpr (op == gelu)
     return T(0.5) * x * (T(1) + vm::erf(x * T(0.70710678118654752440)));
   else if constexpr (op == gelu_tanh)  // (1 + tanh(u)) / 2 = sigmoid(2 u)
-    return x * vm::sigmoid(T(1.59576912160573071176) * (x + T(0.044715) * x * x * x));
+    return x * vm::sigmoid(x * cpu::multiply_add(x * x, T(0.0713548162726002527220), T(1.59576912160573071176)));
   else if constexpr (op == mish)
     return x * vm::tanh(vm::softplus(x));
   else if constexpr (op == tanhshrink)
@@ -166,6 +166,11 @@ void map(void* __restrict y_data, const void* __restrict x_data, int64_t n, doub
   const T* const x = static_cast<const T*>(x_data);
   const T p = parameter<T>(p_value), q = parameter<T>(q_value);
   if constexpr (std::is_floating_point_v<T>) {
+    if constexpr (op == Unary::exp)
+      if (!any_above(x, n, static_cast<T>(vm::exp_limit<T>))) {
+        for (int64_t i = 0; i < n; ++i) y[i] = vm::exp_within(x[i]);
+        return;
+      }
     constexpr double limit = limit_of<T>(op);
     if (limit < vm::infinity<double> && any_above(x, n, static_cast<T>(limit)))
       return map_beyond<op, T>(y, x, n, p, q, static_cast<T>(limit));

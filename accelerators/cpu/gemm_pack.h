@@ -150,4 +150,16 @@ void pack(E* to, int64_t width, int64_t stride, const Lines<S>& from, int64_t li
   }
 }
 
+// The same lines, contiguous along k, one after the other: to[l * stride + p]. Cheaper than panels where a tile's
+// elements are broadcast one by one anyway. Whole vectors are written, zeros past the end.
+template <class E, class S>
+void copy_lines(E* to, int64_t stride, const S* from, int64_t line_stride, int64_t lines, int64_t k) {
+  constexpr int64_t n = lanes<SumOf<E>>, per_step = is_pair<E> ? 2 : 1;
+  for (int64_t l = 0; l < lines; ++l, to += stride, from += line_stride)
+    for (int64_t p = 0; p < k; p += n * per_step) {
+      const auto steps = pack_detail::steps_of<E>(from + p, k - p);
+      std::memcpy(static_cast<void*>(to + p / per_step), &steps, sizeof(steps));
+    }
+}
+
 }  // namespace loom::cpu

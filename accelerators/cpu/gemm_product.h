@@ -31,8 +31,16 @@ class Product {
   static constexpr int64_t third_cache = 4 << 20;           // bytes of it that a block of b may take
 
  public:
-  explicit Product(const ProductArgs<S, T, C>& args)
-      : p_(args), m_(args.c.rows), n_(args.c.columns), k_(args.a.columns), blocks_(k_blocks(k_)) {
+  // Into how many blocks k is cut. Columns of a that lie far apart would be read by short runs of rows in deep
+  // blocks, which have few.
+  static int64_t k_blocks(const ProductArgs<S, T, C>& whole) {
+    const bool short_runs = same_type && whole.a.column_stride != 1 && whole.c.columns <= few_panels * panel;
+    return std::max<int64_t>(1, ceil_div(ceil_div(whole.a.columns, per_step), short_runs ? depth / 4 : depth));
+  }
+
+  // The product or some columns of it; `blocks` of the whole, whose sums do not depend on how it is divided.
+  Product(const ProductArgs<S, T, C>& args, int64_t blocks)
+      : p_(args), m_(args.c.rows), n_(args.c.columns), k_(args.a.columns), blocks_(blocks) {
     if (!same_type && blocks_ > 1) partial_ = Scratch<T>(m_ * n_);
   }
 
@@ -64,8 +72,6 @@ class Product {
     const E* data;
     int64_t step, row;
   };
-
-  static int64_t k_blocks(int64_t k) { return std::max<int64_t>(1, ceil_div(ceil_div(k, per_step), depth)); }
 
   // Few rows of c do not pay for packing b; few columns do not for packing a.
   bool b_lies_well() const { return std::is_same_v<E, S> && p_.b.column_stride == 1 && m_ <= few_rows; }
@@ -120,20 +126,25 @@ class Product {
       return;
     }
     Workspace<E> memory;
-    // A tile's rows of a and a panel of b share the first cache; a block of a has half of the second.
-    const int64_t step_bytes = std::max<int64_t>(block.steps, 1) * sizeof(E);
-    const int64_t fit = std::max<int64_t>(second_cache() / 2 / (step_bytes * height), 1);
+    // A block of a stays in the second cache, beside a panel of b and what passes through to c.
+    const bool copied = a.column_stride == 1 && n_ <= 2 * few_panels * panel;  // else worth the order of a tile's loop
+    const int64_t line = ceil_div(block.steps, lanes<T>) * lanes<T> + lanes<T>;  // lines must not evict one another
+    const int64_t stride = copied ? height * line : height * block.steps + lanes<T>;
+    const int64_t fit = std::max<int64_t>(second_cache() / 2 / (stride * static_cast<int64_t>(sizeof(E))), 1);
     const int64_t most = std::min(ceil_div(end - begin, height), fit) * height;
-    const int64_t stride = height * block.steps + lanes<T>;
     E* const packed = memory.get(most / height * stride);
     for (int64_t from = begin; from < end; from += most) {
       const int64_t to = std::min(end, from + most);
-      pack(packed, height, stride,
-           Lines<S>{a.data + from * a.row_stride + block.p * a.column_stride, a.row_stride, a.column_stride}, to - from,
-           block.k);
+      const S* const first = a.data + from * a.row_stride + block.p * a.column_stride;
+      if (copied)
+        copy_lines(packed, line, first, a.row_stride, to - from, block.k);
+      else
+        pack(packed, height, stride, Lines<S>{first, a.row_stride, a.column_stride}, to - from, block.k);
       for (int64_t q = 0; q < panels; ++q)
-        for (int64_t i = from; i < to; i += height)
-          tile(block, i, std::min(height, to - i), q, {packed + (i - from) / height * stride, height, 1}, part_of_b(q));
+        for (int64_t i = from; i < to; i += height) {
+          E* const at = packed + (i - from) / height * stride;
+          tile(block, i, std::min(height, to - i), q, copied ? Part{at, 1, line} : Part{at, height, 1}, part_of_b(q));
+        }
     }
   }
 
@@ -228,7 +239,8 @@ void multiply(const ProductArgs<S, T, C>& p) {
   }
   if (p.c.columns <= 3 && is_vector_product(transposed(p))) return multiply<E>(transposed(p));
   if (p.c.column_stride != 1 && p.c.row_stride == 1 && p.c.rows > 1) return multiply<E>(transposed(p));
-  if (p.c.rows >= p.c.columns) return Product<E, S, C>(p).run();
+  const int64_t blocks = Product<E, S, C>::k_blocks(p);
+  if (p.c.rows >= p.c.columns) return Product<E, S, C>(p, blocks).run();
   constexpr int64_t unit = int64_t{tile_vectors} * lanes<T>;
   const int64_t n = p.c.columns;
   const int64_t flops = 2 * unit * p.c.rows * std::max<int64_t>(p.a.columns, 1);
@@ -239,7 +251,7 @@ void multiply(const ProductArgs<S, T, C>& p) {
     part.c.data += from * p.c.column_stride;
     part.b.columns = part.c.columns = to - from;
     if (p.bias != nullptr) part.bias += from * p.bias_column;
-    Product<E, S, C>(part).run();
+    Product<E, S, C>(part, blocks).run();
   });
 }
 

@@ -33,19 +33,33 @@ template <class T>
   return masks_tiles ? load_first(p, n) : load(p);
 }
 
+// The sums over k. Meanwhile c comes, a row at a time: all at once it would hold up what k reads.
+template <int rows, int vectors, class E, class C>
+[[gnu::always_inline]] inline void multiply(const Tile<E, C>& t, Vec<SumOf<E>> (&sum)[rows][vectors]) {
+  constexpr int line = 64 / static_cast<int>(sizeof(C)), width = vectors * lanes<SumOf<E>>;
+  const int64_t some = t.k / (rows + 1);
+  const E *a = t.a, *b = t.b;
+  const C* c = t.c;
+  for (int i = 0; i < rows; ++i, c += t.c_row) {
+#pragma GCC unroll 8
+    for (int j = 0; j < width; j += line) __builtin_prefetch(c + j, 1);
+    const int64_t steps = i < rows - 1 ? some : t.k - (rows - 1) * some;
+    multiply_tile<rows, vectors, E>(steps, a, t.a_step, t.a_row, b, t.b_step, sum);
+    a += steps * t.a_step;
+    b += steps * t.b_step;
+  }
+}
+
 template <int rows, int vectors, class E, class C>
 void tile(const Tile<E, C>& t) {
   using T = SumOf<E>;
   Vec<T> sum[rows][vectors];
 #pragma GCC unroll 32
   for (int i = 0; i < rows; ++i) {
-    constexpr int line = 64 / static_cast<int>(sizeof(C)), width = vectors * lanes<T>;
-#pragma GCC unroll 8
-    for (int j = 0; j < width; j += line) __builtin_prefetch(t.c + i * t.c_row + j, 1);  // comes while k runs
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) sum[i][j] = Vec<T>{};
   }
-  multiply_tile<rows, vectors, E>(t.k, t.a, t.a_step, t.a_row, t.b, t.b_step, sum);
+  multiply<rows, vectors, E>(t, sum);
 
   constexpr int n = lanes<T>;
   const int64_t rest = t.columns - (vectors - 1) * n;

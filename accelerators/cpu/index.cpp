@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include <loom/accelerators/cpu/scratch.h>
-#include <loom/accelerators/cpu/simd.h>
+#include <loom/accelerators/cpu/stream.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -73,11 +74,12 @@ void check_indices(const char* op, const View& index, int dim, int64_t extent) {
 // order.
 template <class F>
 void for_each_piece(const Plan& p, const F& f) {
-  constexpr int64_t block = 128;
   const int last = p.shape.size() - 1;
+  // No narrower than threads need, since every piece goes through the index.
+  const int64_t threads = num_threads(), block = threads == 1 ? p.shape[last] : 128 + p.shape[last] / (4 * threads);
+  if (p.shape.numel() == 0) return;
   const int64_t inner = last == p.dim ? 1 : p.shape[last], blocks = (inner + block - 1) / block;
   const int64_t n = p.shape[p.dim];
-  if (p.shape.numel() == 0) return;
   const int64_t pieces = p.shape.numel() / n / inner * blocks;
   parallel_for(pieces, grain_of(n * std::min(inner, block) * 2), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -106,7 +108,8 @@ void for_each_pair(const Plan& p, T* table, T* list, const int64_t* index, const
     across[r] = last == p.dim ? 0 : p.strides[r][last];
   }
   const bool dense = across[in_table] == 1 && across[in_list] == 1;
-  if (last == p.dim) {  // pieces of width 1
+  constexpr int64_t ahead = 2;  // rows
+  if (last == p.dim) {          // pieces of width 1
     for_each_piece(p, [&](const std::array<int64_t, 3>& offset, int64_t) {
       T* const row = table + offset[in_table];
       T* const to = list + offset[in_list];
@@ -123,6 +126,8 @@ void for_each_pair(const Plan& p, T* table, T* list, const int64_t* index, const
       const int64_t* const at = index + offset[in_index] + i * step[in_index];
       if (across[in_index] == 0) {  // one index for the whole row
         T* const row = from + *at * step[in_table];
+        if (dense && i + ahead < p.shape[p.dim])
+          prefetch_run(from + at[ahead * step[in_index]] * step[in_table], width * static_cast<int64_t>(sizeof(T)));
         if (dense)
           for (int64_t j = 0; j < width; ++j) op(row[j], to[j]);
         else
@@ -150,17 +155,39 @@ void with_bits(DType t, const F& f) {
   }
 }
 
+constexpr int64_t ahead_bytes = 4096, shortest_row = 16;
+
+// A row of at least 16 bytes: for short ones a call costs more than the moves, of which the last two may overlap.
+void move_row(char* y, const char* x, int64_t bytes) {
+  if (bytes > 256) {
+    std::memcpy(y, x, static_cast<size_t>(bytes));
+    return;
+  }
+  for (int64_t i = 0; i + shortest_row < bytes; i += shortest_row) std::memcpy(y + i, x + i, shortest_row);
+  std::memcpy(y + bytes - shortest_row, x + bytes - shortest_row, shortest_row);
+}
+
 // Whole dense rows, an index each: as bytes, row after row, the next ones asked for while one is copied.
 void copy_rows(const Plan& p, char* list, const char* table, const int64_t* index, int64_t item) {
-  constexpr int64_t ahead_bytes = 4096;
   const int64_t rows = p.shape[0], bytes = p.shape[1] * item, ahead = std::max<int64_t>(1, ahead_bytes / bytes);
   const auto row_at = [&](int64_t i) {
     return table + index[i * p.strides[in_index][0]] * p.strides[in_table][0] * item;
   };
+  const bool past = rows * bytes >= stream_bytes && p.strides[in_list][0] == p.shape[1] && bytes <= ahead_bytes;
   parallel_for(rows, grain_of(bytes / 4), [&](int64_t begin, int64_t end) {
+    LineWriter<2 * ahead_bytes> lines;
+    if (past) lines.start(list + begin * bytes);
+    int64_t held = 0;
     for (int64_t i = begin; i < end; ++i) {
       if (i + ahead < end) prefetch_run(row_at(i + ahead), std::min(bytes, ahead_bytes));
-      std::memcpy(list + i * p.strides[in_list][0] * item, row_at(i), static_cast<size_t>(bytes));
+      move_row(past ? lines.room() + held : list + i * p.strides[in_list][0] * item, row_at(i), bytes);
+      if (!past) continue;
+      held += bytes;
+      if (held + bytes > ahead_bytes) lines.commit(std::exchange(held, 0));
+    }
+    if (past) {
+      lines.commit(held);
+      lines.finish();
     }
   });
 }
@@ -168,7 +195,7 @@ void copy_rows(const Plan& p, char* list, const char* table, const int64_t* inde
 // Shorter rows cost less as the loop over elements that all plans have.
 bool takes_rows(const Plan& p, int64_t item) {
   return p.dim == 0 && p.shape.size() == 2 && p.strides[in_index][1] == 0 && p.strides[in_table][1] == 1 &&
-         p.strides[in_list][1] == 1 && p.shape[1] * item >= 256;
+         p.strides[in_list][1] == 1 && p.shape[1] * item >= shortest_row;
 }
 
 void take(const View& y, const View& x, const View& index, int dim) {

@@ -14,6 +14,9 @@ using namespace cpu;
 namespace {
 
 constexpr int64_t piece = 2048;  // of a row, when it is walked to be written
+// The same in backward, where the next row is asked for meanwhile, a little at a time: else memory would wait while the
+// second pass over a row and the parameters' sums work in L1.
+constexpr int64_t grad_piece = 256;
 
 // How weights lie along rows of n elements: element e of all takes number e / spread % count.
 struct Weights {
@@ -211,7 +214,7 @@ void Cpu::layer_norm_grad(const View& dx, const View& dw, const View& db, const 
     const Scratch<T> dw_parts(dw.data != nullptr ? parts * count : 0), db_parts(db.data != nullptr ? parts * count : 0);
     parallel_for(parts, grain_of(rows / parts * n * 4), [&](int64_t begin, int64_t end) {
       RowSource<S> source_g(n), source_x(n);
-      RowTarget<S> target(rows * n, std::min(n, piece));
+      RowTarget<S> target(rows * n, std::min(n, grad_piece));
       const int64_t last = rows * end / parts;
       for (int64_t p = begin; p < end; ++p) {
         T* const dw_part = dw.data != nullptr ? dw_parts.data() + p * count : nullptr;
@@ -219,8 +222,6 @@ void Cpu::layer_norm_grad(const View& dx, const View& dw, const View& db, const 
         if (dw_part != nullptr) std::fill_n(dw_part, count, T(0));
         if (db_part != nullptr) std::fill_n(db_part, count, T(0));
         for (int64_t r = rows * p / parts; r < rows * (p + 1) / parts; ++r) {
-          if (r + 1 < last) ask_for_row(g.data() + (r + 1) * n, n);
-          if (r + 1 < last) ask_for_row(in.data() + (r + 1) * n, n);
           const int64_t first = weights.first(r);
           RowGrad<T> grad{source_g(g.data() + r * n, n),
                           source_x(in.data() + r * n, n),
@@ -233,8 +234,10 @@ void Cpu::layer_norm_grad(const View& dx, const View& dw, const View& db, const 
             grad.spread_sums(spread, rms);
           else if (dx.data != nullptr)
             grad.sums(rms);
-          for (int64_t i = 0; dx.data != nullptr && i < n; i += piece) {
-            const int64_t length = std::min(piece, n - i);
+          for (int64_t i = 0; dx.data != nullptr && i < n; i += grad_piece) {
+            const int64_t length = std::min(grad_piece, n - i), next = (r + 1) * n + i;
+            if (r + 1 < last) ask_for_row(g.data() + next, length);
+            if (r + 1 < last) ask_for_row(in.data() + next, length);
             grad.input(target.begin(dx_out.data() + r * n + i), i, length, spread);
             target.end(dx_out.data() + r * n + i, length);
           }

@@ -41,7 +41,9 @@ class Reduction {
   void run() const {
     const size_t item = item_size(x_.dtype);
     const bool across = kept_.dense(0, item) && gone_.inner_stride(0) != static_cast<int64_t>(item);
-    const bool short_rows = gone_.numel() <= 32;  // many short rows cost less side by side, even if they are gathered
+    // Many short rows that no kernel takes as they are cost less side by side, even if they are gathered.
+    const bool ready = std::is_floating_point_v<T> && gone_.rank() == 1 && reader().direct(gone_.inner_stride(0));
+    const bool short_rows = gone_.numel() <= 32 && !ready;
     if ((across || short_rows) && kept_.inner_extent() >= 8)
       reduce_columns();
     else if (gone_.numel() <= grain)
@@ -79,17 +81,11 @@ class Reduction {
     return total;
   }
 
-  // The same of all reduced dimensions where these are runs of elements that lie ready, `stride` bytes apart.
+  // The same of all reduced dimensions where these are runs of elements that lie ready.
   A total_of_runs(const char* x) const {
-    constexpr int64_t most = 64;
-    const int64_t runs = gone_.extent(0), stride = gone_.stride(0, 0);
-    A total = k_.total, part[most];
-    for (int64_t first = 0; first < runs; first += most) {
-      const int64_t count = std::min(most, runs - first);
-      k_.rows(part, reinterpret_cast<const S*>(x + first * stride), stride / static_cast<int64_t>(sizeof(S)), count,
-              gone_.inner_extent());
-      for (int64_t i = 0; i < count; ++i) k_.merge(&total, part + i, 1);
-    }
+    A total = k_.total;
+    k_.all_rows(total, reinterpret_cast<const S*>(x), gone_.stride(0, 0) / static_cast<int64_t>(sizeof(S)),
+                gone_.extent(0), gone_.inner_extent());
     return total;
   }
 

@@ -8,7 +8,7 @@
 
 #include <loom/accelerators/cpu/loop.h>
 #include <loom/accelerators/cpu/reduce.h>
-#include <loom/accelerators/cpu/sums.h>
+#include <loom/accelerators/cpu/vector_reduce.h>
 #include <loom/accelerators/dtype.h>
 
 namespace loom::cpu {
@@ -24,6 +24,8 @@ struct Kernels {
   void (*row)(Total<T>& total, const S* x, int64_t n);
   // totals[i] = all of row i, for `count` rows.
   void (*rows)(Total<T>* totals, const S* x, int64_t stride, int64_t count, int64_t n);
+  // total = combine(total, all of `count` rows).
+  void (*all_rows)(Total<T>& total, const S* x, int64_t stride, int64_t count, int64_t n);
   // lanes[j] = combine(lanes[j], x[j], x[j + stride], ...) for `rows` rows.
   void (*columns)(T* lanes, const S* x, int64_t stride, int64_t rows, int64_t n);
   // totals[j] = combine(totals[j], lanes[j]), and the lanes start anew.
@@ -32,34 +34,6 @@ struct Kernels {
   Total<T> total;
   T lane;
 };
-
-// Vectors side by side hide the latency of addition; a piece of them is summed in T, the pieces in double.
-template <Reduce op, class S>
-  requires std::is_floating_point_v<compute_type<S>>
-double reduce_row(const S* x, int64_t n) {
-  using T = compute_type<S>;
-  constexpr int64_t width = lanes<T>, ways = vector_registers >= 32 ? 8 : 4, piece = 8 * ways * width;
-  const auto join = [](auto a, auto b) { return combine<op>(a, b); };
-  const Vec<T> none = broadcast(neutral<op, T>());
-  Vec<double> total = broadcast(neutral<op, double>());
-  for (int64_t begin = 0; begin < n; begin += piece) {
-    const int64_t end = std::min(n, begin + piece);
-    Vec<T> sum[ways];
-    for (auto& s : sum) s = none;
-    int64_t i = begin;
-    for (; i + ways * width <= end; i += ways * width)
-#pragma GCC unroll 8
-      for (int64_t w = 0; w < ways; ++w) sum[w] = join(sum[w], lift<op>(load(x + i + w * width)));
-    for (; i + width <= end; i += width) sum[0] = join(sum[0], lift<op>(load(x + i)));
-    if (i < end) sum[1] = join(sum[1], first_or(lift<op>(load_first(x + i, end - i)), none, end - i));
-#pragma GCC unroll 4
-    for (int64_t half = ways / 2; half > 0; half /= 2)
-#pragma GCC unroll 4
-      for (int64_t w = 0; w < half; ++w) sum[w] = join(sum[w], sum[w + half]);
-    total = join(total, widened(sum[0], join));
-  }
-  return across(total, join);
-}
 
 template <Reduce op, class S>
 int64_t reduce_row(const S* x, int64_t n) {
@@ -70,34 +44,44 @@ int64_t reduce_row(const S* x, int64_t n) {
 }
 
 template <Reduce op, class S>
+void reduce_columns(compute_type<S>* __restrict lanes, const S* __restrict x, int64_t stride, int64_t rows, int64_t n) {
+  using T = compute_type<S>;
+  for (int64_t r = 0; r < rows; ++r, x += stride)
+    for (int64_t j = 0; j < n; ++j) lanes[j] = combine<op, T>(lanes[j], lift<op, T>(static_cast<T>(x[j])));
+}
+
+template <Reduce op, class S>
 constexpr Kernels<S> kernels() {
   using T = compute_type<S>;
   using A = Total<T>;
-  return {[](A& total, const S* x, int64_t n) { total = combine<op, A>(total, reduce_row<op, S>(x, n)); },
-          [](A* totals, const S* x, int64_t stride, int64_t count, int64_t n) {
-            for (int64_t i = 0; i < count; ++i) totals[i] = reduce_row<op, S>(x + i * stride, n);
-          },
-          [](T* __restrict lanes, const S* __restrict x, int64_t stride, int64_t rows, int64_t n) {
-            const auto at = [=](int64_t r, int64_t j) { return lift<op, T>(static_cast<T>(x[r * stride + j])); };
-            int64_t r = 0;
-            for (; r + 4 <= rows; r += 4)  // four streams from memory; the lanes are touched once for all of them
-              for (int64_t j = 0; j < n; ++j)
-                lanes[j] = combine<op, T>(lanes[j], combine<op, T>(combine<op, T>(at(r, j), at(r + 1, j)),
-                                                                   combine<op, T>(at(r + 2, j), at(r + 3, j))));
-            for (; r < rows; ++r)
-              for (int64_t j = 0; j < n; ++j) lanes[j] = combine<op, T>(lanes[j], at(r, j));
-          },
-          [](A* totals, T* lanes, int64_t n) {
-            for (int64_t j = 0; j < n; ++j) {
-              totals[j] = combine<op, A>(totals[j], static_cast<A>(lanes[j]));
-              lanes[j] = neutral<op, T>();
-            }
-          },
-          [](A* totals, const A* others, int64_t n) {
-            for (int64_t j = 0; j < n; ++j) totals[j] = combine<op, A>(totals[j], others[j]);
-          },
-          neutral<op, A>(),
-          neutral<op, T>()};
+  Kernels<S> k{};
+  if constexpr (std::is_floating_point_v<T>) {
+    k.row = vector_row<op, S>;
+    k.rows = vector_rows<op, S>;
+    k.all_rows = vector_all_rows<op, S>;
+    k.columns = vector_columns<op, S>;
+  } else {
+    k.row = [](A& total, const S* x, int64_t n) { total = combine<op, A>(total, reduce_row<op, S>(x, n)); };
+    k.rows = [](A* totals, const S* x, int64_t stride, int64_t count, int64_t n) {
+      for (int64_t i = 0; i < count; ++i) totals[i] = reduce_row<op, S>(x + i * stride, n);
+    };
+    k.all_rows = [](A& total, const S* x, int64_t stride, int64_t count, int64_t n) {
+      for (int64_t i = 0; i < count; ++i) total = combine<op, A>(total, reduce_row<op, S>(x + i * stride, n));
+    };
+    k.columns = reduce_columns<op, S>;
+  }
+  k.fold = [](A* totals, T* lanes, int64_t n) {
+    for (int64_t j = 0; j < n; ++j) {
+      totals[j] = combine<op, A>(totals[j], static_cast<A>(lanes[j]));
+      lanes[j] = neutral<op, T>();
+    }
+  };
+  k.merge = [](A* totals, const A* others, int64_t n) {
+    for (int64_t j = 0; j < n; ++j) totals[j] = combine<op, A>(totals[j], others[j]);
+  };
+  k.total = neutral<op, A>();
+  k.lane = neutral<op, T>();
+  return k;
 }
 
 template <class S>

@@ -16,6 +16,10 @@ template <class V, int... I>
                     : __builtin_shufflevector(low, high, (2 * I + 1)...);
 }
 template <class V, int... I>
+[[gnu::always_inline]] inline V backwards(V v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (static_cast<int>(sizeof...(I)) - 1 - I)...);
+}
+template <class V, int... I>
 [[gnu::always_inline]] inline V alternate(V a, V b, bool upper, std::integer_sequence<int, I...>) {
   constexpr int n = sizeof...(I);
   return upper ? __builtin_shufflevector(a, b, (n / 2 + I / 2 + I % 2 * n)...)
@@ -35,6 +39,11 @@ template <class V>
 template <class V>
 [[gnu::always_inline]] inline V odds(V low, V high) {
   return shuffle_detail::every_second(low, high, 1, LaneSequence<V>());
+}
+// The last lane first.
+template <class V>
+[[gnu::always_inline]] inline V reversed(V v) {
+  return shuffle_detail::backwards(v, LaneSequence<V>());
 }
 // a0 b0 a1 b1 .. : the first vector of it, and the second.
 template <class V>

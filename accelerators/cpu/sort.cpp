@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstring>
 #include <limits>
 #include <vector>
 
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/cpu.h>
+#include <loom/accelerators/cpu/radix_sort.h>
 
 namespace loom {
 
@@ -15,14 +17,12 @@ namespace {
 
 // Order of keys = order of numbers; -0 equals 0, NaN comes after infinity.
 uint32_t key_of(float x) {
-  if (x != x) return std::numeric_limits<uint32_t>::max();
-  const uint32_t bits = std::bit_cast<uint32_t>(x + 0.0f);
-  return bits >> 31 ? ~bits : bits | 0x80000000u;
+  const uint32_t bits = std::bit_cast<uint32_t>(x + 0.0f), key = bits ^ (-(bits >> 31) | 0x80000000u);
+  return x != x ? std::numeric_limits<uint32_t>::max() : key;
 }
 uint64_t key_of(double x) {
-  if (x != x) return std::numeric_limits<uint64_t>::max();
-  const uint64_t bits = std::bit_cast<uint64_t>(x + 0.0);
-  return bits >> 63 ? ~bits : bits | (uint64_t{1} << 63);
+  const uint64_t bits = std::bit_cast<uint64_t>(x + 0.0), key = bits ^ (-(bits >> 63) | (uint64_t{1} << 63));
+  return x != x ? std::numeric_limits<uint64_t>::max() : key;
 }
 uint32_t key_of(int32_t x) { return static_cast<uint32_t>(x) ^ 0x80000000u; }
 uint64_t key_of(int64_t x) { return static_cast<uint64_t>(x) ^ (uint64_t{1} << 63); }
@@ -44,24 +44,8 @@ struct Wide {
   bool operator<(const Wide& other) const { return key != other.key ? key < other.key : position < other.position; }
 };
 
-// Stable, 8 bits of the key at a time from the low end; bytes that all keys share cost no pass.
-void radix_sort(std::vector<Narrow>& entries) {
-  std::vector<Narrow> other(entries.size());
-  for (int shift = 32; shift < 64; shift += 8) {
-    std::array<size_t, 257> start{};
-    for (const Narrow& e : entries) ++start[(e.word >> shift & 255) + 1];
-    if (std::find(start.begin(), start.end(), entries.size()) != start.end()) continue;
-    for (size_t i = 1; i < start.size(); ++i) start[i] += start[i - 1];
-    for (const Narrow& e : entries) other[start[e.word >> shift & 255]++] = e;
-    entries.swap(other);
-  }
-}
-
 template <class Entry>
 void sort_first(std::vector<Entry>& entries, int64_t k) {
-  if constexpr (std::is_same_v<Entry, Narrow>) {
-    if (k * 16 >= static_cast<int64_t>(entries.size()) && entries.size() >= 1024) return radix_sort(entries);
-  }
   const auto middle = entries.begin() + k;
   if (k * 16 < static_cast<int64_t>(entries.size())) {
     std::partial_sort(entries.begin(), middle, entries.end());
@@ -71,8 +55,47 @@ void sort_first(std::vector<Entry>& entries, int64_t k) {
   std::sort(entries.begin(), middle);
 }
 
-// T: the type that keys are made from; Entry: what is sorted.
+// The first k of a line of n by comparing entries: for few of many, and for short lines.
 template <class T, class Entry>
+class Comparing {
+ public:
+  explicit Comparing(int64_t n) : entries_(static_cast<size_t>(n)) {}
+  void put(int64_t first, const T* run, int64_t n, bool descending) {
+    for (int64_t j = 0; j < n; ++j) {
+      const auto key = key_of(run[j]);
+      entries_[static_cast<size_t>(first + j)] = Entry(descending ? ~key : key, first + j);
+    }
+  }
+  void sort(int64_t k) { sort_first(entries_, k); }
+  int64_t position(int64_t i) const { return entries_[static_cast<size_t>(i)].index(); }
+
+ private:
+  std::vector<Entry> entries_;
+};
+
+// All of a line by the bits of its keys.
+template <class T>
+class ByBits {
+ public:
+  explicit ByBits(int64_t n) : n_(n), keys_(n), radix_(n) {}
+  void put(int64_t first, const T* run, int64_t n, bool descending) {
+    Key* const keys = keys_.data() + first;
+    const Key flip = descending ? ~Key{0} : Key{0};
+    for (int64_t j = 0; j < n; ++j) keys[j] = key_of(run[j]) ^ flip;
+  }
+  void sort(int64_t) { order_ = radix_(keys_.data(), n_); }
+  int64_t position(int64_t i) const { return radix_.position(order_[i]); }
+
+ private:
+  using Key = decltype(key_of(T{}));
+  int64_t n_;
+  cpu::Scratch<Key> keys_;
+  cpu::RadixSort<Key> radix_;
+  const uint64_t* order_ = nullptr;
+};
+
+// T: the type that keys are made from; Line: how a line is sorted.
+template <class T, class Line>
 class Sort {
  public:
   Sort(const View& values, const View& index, const View& x, int dim, bool descending)
@@ -88,14 +111,14 @@ class Sort {
     const int64_t length = x_.shape[dim_],
                   lines_per_part = std::max<int64_t>(1, cpu::grain / 16 / std::max<int64_t>(length, 1));
     parallel_for(loop.numel(), lines_per_part, [&](int64_t begin, int64_t end) {
-      std::vector<Entry> entries(static_cast<size_t>(length));
+      Line sorted(length);
       cpu::Reader read(x_.dtype, dtype_of<T>());
       loop.walk(begin, end, [&](const auto& p, int64_t lines) {
         for (int64_t i = 0; i < lines; ++i) {
           const char* const line = p[0] + i * loop.inner_stride(0);
-          make_entries(entries, read, line);
-          sort_first(entries, values_.shape[dim_]);
-          write(entries, line, p[1] + i * loop.inner_stride(1), p[2] + i * loop.inner_stride(2));
+          fill(sorted, read, line);
+          sorted.sort(values_.shape[dim_]);
+          write(sorted, line, p[1] + i * loop.inner_stride(1), p[2] + i * loop.inner_stride(2));
         }
       });
     });
@@ -104,27 +127,22 @@ class Sort {
  private:
   int64_t stride(const View& v) const { return v.strides[dim_] * static_cast<int64_t>(item_size(v.dtype)); }
 
-  void make_entries(std::vector<Entry>& entries, cpu::Reader& read, const char* line) const {
+  void fill(Line& sorted, cpu::Reader& read, const char* line) const {
     const int64_t length = x_.shape[dim_], step = stride(x_);
     for (int64_t i = 0; i < length; i += cpu::block) {
       const int64_t n = std::min(cpu::block, length - i);
-      const T* const run = static_cast<const T*>(read(line + i * step, step, n));
-      for (int64_t j = 0; j < n; ++j) {
-        const auto key = key_of(run[j]);
-        entries[static_cast<size_t>(i + j)] = Entry(descending_ ? ~key : key, i + j);
-      }
+      sorted.put(i, static_cast<const T*>(read(line + i * step, step, n)), n, descending_);
     }
   }
 
   // The elements themselves, not their keys: NaN payloads and the sign of zero are kept.
-  void write(const std::vector<Entry>& entries, const char* line, char* values, char* index) const {
+  void write(const Line& sorted, const char* line, char* values, char* index) const {
     const int64_t k = values_.shape[dim_];
-    const size_t item = item_size(x_.dtype);
-    for (int64_t i = 0; i < k; ++i) {
-      const int64_t from = entries[static_cast<size_t>(i)].index();
-      cpu::gather_run(values + i * stride(values_), line + from * stride(x_), 0, 1, item);
-      *reinterpret_cast<int64_t*>(index + i * stride(index_)) = from;
-    }
+    for (int64_t i = 0; i < k; ++i) *reinterpret_cast<int64_t*>(index + i * stride(index_)) = sorted.position(i);
+    with_type(x_.dtype, [&]<class S> {
+      for (int64_t i = 0; i < k; ++i)
+        std::memcpy(values + i * stride(values_), line + sorted.position(i) * stride(x_), sizeof(S));
+    });
   }
 
   const View &values_, &index_, &x_;
@@ -132,17 +150,32 @@ class Sort {
   bool descending_;
 };
 
+// By bits: whole lines that are worth the counting, whose positions fit in 32 bits.
+template <class T>
+void sort_lines(const View& values, const View& index, const View& x, int dim, bool descending) {
+  constexpr int64_t positions = int64_t{1} << 32, shortest = 64;
+  const int64_t n = x.shape[dim], k = values.shape[dim];
+  const auto run = [&]<class Line> { Sort<T, Line>(values, index, x, dim, descending).run(); };
+  if (n >= shortest && n < positions && k * 16 >= n)
+    run.template operator()<ByBits<T>>();
+  else if (sizeof(T) == 4 && n < positions)
+    run.template operator()<Comparing<T, Narrow>>();
+  else
+    run.template operator()<Comparing<T, Wide>>();
+}
+
 }  // namespace
 
 void Cpu::sort(const View& values, const View& index, const View& x, int dim, bool descending) {
   if (x.numel() == 0) return;
-  const bool narrow = x.shape[dim] <= int64_t{1} << 32;
-  const bool is_f64 = x.dtype == f64, is_i64 = x.dtype == i64;
-  if (is_f64) return Sort<double, Wide>(values, index, x, dim, descending).run();
-  if (is_i64 || (!narrow && is_integral(x.dtype))) return Sort<int64_t, Wide>(values, index, x, dim, descending).run();
-  if (!narrow) return Sort<double, Wide>(values, index, x, dim, descending).run();
-  if (is_integral(x.dtype)) return Sort<int32_t, Narrow>(values, index, x, dim, descending).run();
-  Sort<float, Narrow>(values, index, x, dim, descending).run();
+  if (x.dtype == f64)
+    sort_lines<double>(values, index, x, dim, descending);
+  else if (x.dtype == i64)
+    sort_lines<int64_t>(values, index, x, dim, descending);
+  else if (is_integral(x.dtype))
+    sort_lines<int32_t>(values, index, x, dim, descending);
+  else
+    sort_lines<float>(values, index, x, dim, descending);
 }
 
 }  // namespace loom

@@ -32,6 +32,26 @@ template <class V, class F>
   }
 }
 
+// From each stretch of `group` lanes of a and then b its first half or, with first == group / 2, its second.
+template <int group, class V, int... I>
+[[gnu::always_inline]] inline V half_groups(V a, V b, int first, std::integer_sequence<int, I...>) {
+  constexpr int half = group / 2;
+  return first == 0 ? __builtin_shufflevector(a, b, (I / half * group + I % half)...)
+                    : __builtin_shufflevector(a, b, (I / half * group + I % half + half)...);
+}
+// across() of as many vectors as one has lanes, side by side: rows[0] gets the result of rows[i] in lane i.
+template <class V, class F, int group = static_cast<int>(sizeof(V) / sizeof(V{}[0]))>
+[[gnu::always_inline]] inline void across_each(V* rows, const F& f) {
+  using All = std::make_integer_sequence<int, static_cast<int>(sizeof(V) / sizeof(V{}[0]))>;
+  if constexpr (group > 1) {
+#pragma GCC unroll 8
+    for (int i = 0; i < group / 2; ++i)
+      rows[i] = f(half_groups<group>(rows[2 * i], rows[2 * i + 1], 0, All()),
+                  half_groups<group>(rows[2 * i], rows[2 * i + 1], group / 2, All()));
+    across_each<V, F, group / 2>(rows, f);
+  }
+}
+
 // The halves of v in double, put together; a vector of double stays what it is.
 template <class F>
 [[gnu::always_inline]] inline Vec<double> widened(Vec<double> v, const F&) {

@@ -50,19 +50,19 @@ template <class T>
   return std::bit_cast<T>((std::bit_cast<Bits<T>>(x) & rest) | (std::bit_cast<Bits<T>>(sign) & ~rest));
 }
 
-// 2^n for n + rounder, n a normal number's exponent.
-template <class T>
+// 2^(n - less) for n + rounder, n - less a normal number's exponent.
+template <int less = 0, class T>
 [[gnu::always_inline]] inline T power_of_two(T shifted) {
-  return std::bit_cast<T>((std::bit_cast<Bits<T>>(shifted) + Bits<T>{bias<T>}) << mantissa<T>);
+  return std::bit_cast<T>((std::bit_cast<Bits<T>>(shifted) + Bits<T>{bias<T> - less}) << mantissa<T>);
 }
 
 template <class T>
 struct ExpParts {
-  T excess, power;  // exp(x) = (1 + excess) * 2^power
+  T excess, power, shifted;  // exp(x) = (1 + excess) * 2^power, shifted = power + rounder
 };
 
 template <class T>
-[[gnu::always_inline]] inline ExpParts<T> exp_of_reduced(T r, T n) {
+[[gnu::always_inline]] inline ExpParts<T> exp_of_reduced(T r, T n, T shifted) {
   T q;
   if constexpr (narrow<T>)
     q = polynomial(r, 0.499999934, 0.166665206, 0.0416683881, 0.00836871725, 0.00138145989);
@@ -70,15 +70,15 @@ template <class T>
     q = polynomial(r, 0.5, 0.16666666666666663, 0.041666666666667573, 0.008333333333336088, 0.0013888888888207954,
                    0.00019841269839858443, 2.4801589197528822e-05, 2.7557299866168008e-06, 2.7555177630530338e-07,
                    2.5087079920852567e-08, 2.1710016376250539e-09);
-  return {multiply_add(r * r, q, r), n};
+  return {multiply_add(r * r, q, r), n, shifted};
 }
 
 template <class T>
 [[gnu::always_inline]] inline ExpParts<T> exp_parts(T x) {
   constexpr T high = narrow<T> ? T(0.693359375) : T(0x1.62e42feep-1);  // few bits: its products with n are exact
   constexpr T low = narrow<T> ? T(-2.12194440054690583e-4) : T(1.90821492927058770e-10);
-  const T n = multiply_add(x, T(1.44269504088896340736), rounder<T>) - rounder<T>;
-  return exp_of_reduced(multiply_add(n, -low, multiply_add(n, -high, x)), n);
+  const T shifted = multiply_add(x, T(1.44269504088896340736), rounder<T>), n = shifted - rounder<T>;
+  return exp_of_reduced(multiply_add(n, -low, multiply_add(n, -high, x)), n, shifted);
 }
 
 // In two steps: 2^128 and 2^-150 are no floats.
@@ -94,19 +94,28 @@ template <class T>
   return assembled(exp_parts(narrow<T> ? clamped(x, -104, 89) : clamped(x, -746, 710)));
 }
 
+// Within exp_limit the result is a normal number: half the work.
+template <class T>
+inline constexpr double exp_limit = narrow<T> ? 87.0 : 708.0;
+template <class T>
+[[gnu::always_inline]] inline T exp_within(T x) {
+  const ExpParts<T> e = exp_parts(x);
+  return (e.excess + T(1)) * power_of_two(e.shifted);
+}
+
 // exp of numbers up to 0, for sums that begin with 1: what would be subnormal is 0. A third cheaper.
 template <class T>
 [[gnu::always_inline]] inline T exp_below(T x) {
   constexpr T least = narrow<T> ? T(-87) : T(-708);
   const ExpParts<T> e = exp_parts(x < least ? least : x);
-  return x < least ? T(0) : (e.excess + T(1)) * power_of_two(e.power + rounder<T>);
+  return x < least ? T(0) : (e.excess + T(1)) * power_of_two(e.shifted);
 }
 
 template <class T>
 [[gnu::always_inline]] inline T exp2(T x) {
   const T z = narrow<T> ? clamped(x, -151, 129) : clamped(x, -1076, 1025);
-  const T n = (z + rounder<T>)-rounder<T>;
-  return assembled(exp_of_reduced((z - n) * T(0.693147180559945309417), n));
+  const T shifted = z + rounder<T>, n = shifted - rounder<T>;
+  return assembled(exp_of_reduced((z - n) * T(0.693147180559945309417), n, shifted));
 }
 
 template <class T>
@@ -200,7 +209,7 @@ template <class T>
 [[gnu::always_inline]] inline T tanh(T x) {
   const T a = magnitude(x), most = narrow<T> ? T(9.1) : T(20);
   const ExpParts<T> e = exp_parts(T(2) * (a > most ? most : a));
-  const T scale = power_of_two(e.power + rounder<T>), t = multiply_add(e.excess, scale, scale - T(1));
+  const T scale = power_of_two(e.shifted), t = multiply_add(e.excess, scale, scale - T(1));
   return with_sign_of(t / (t + T(2)), x);
 }
 
@@ -212,9 +221,20 @@ template <class T>
   return (x < T(0) ? T(0) : x) + (log_u + (z - (u - T(1))) / u);
 }
 
+// (1 + exp(-x)) / 2: halved, 2^128 is a float, so that one power of two will do; infinite where exp of it would be.
+template <class T>
+[[gnu::always_inline]] inline T half_logistic(T x) {
+  const ExpParts<T> e = exp_parts(narrow<T> ? clamped(-x, -87, 89.2) : clamped(-x, -708, 710.3));
+  const T half = power_of_two<1>(e.shifted);
+  return multiply_add(e.excess + T(1), half, T(0.5));
+}
 template <class T>
 [[gnu::always_inline]] inline T sigmoid(T x) {
-  return T(1) / (T(1) + exp(-x));
+  return T(0.5) / half_logistic(x);
+}
+template <class T>
+[[gnu::always_inline]] inline T silu(T x) {
+  return T(0.5) * x / half_logistic(x);
 }
 
 }  // namespace loom::cpu::vector_math

@@ -31,10 +31,29 @@ namespace loom::cpu::vector_math {
   return exp_of_minus_square(a) * scaled_erfc(a);
 }
 
-template <class T>
-[[gnu::always_inline]] inline T erfc(T x) {
-  const double wide = x, tail = erfc_of_positive(magnitude(wide));
-  return static_cast<T>(wide < 0 ? 2 - tail : tail);
+// 2^t to 29 bits, for results that are rounded to float; t in [-1000, 1000].
+[[gnu::always_inline]] inline double exp2_for_float(double t) {
+  const double shifted = t + rounder<double>, f = t - (shifted - rounder<double>);
+  const double p = polynomial(f, 1.0000000005542234, 0.69314720573704077, 0.24022646890584217, 0.055503287769854118,
+                              0.0096184889631267437, 0.0013399931291058869, 0.00015345810322727592);
+  return p * power_of_two(shifted);
+}
+
+// The square of a float is exact, and 29 bits are enough. From 10.5 on the result is no float but 0.
+[[gnu::always_inline]] inline float erfc(float x) {
+  const double wide = x, size = magnitude(wide), a = size > 10.5 ? 10.5 : size;
+  const double over = a + 3, below = multiply_add(2.0, a, 1.0), inverse = 1 / (over * below);  // one division for two
+  const double u = (a - 3) * (below * inverse);
+  const double p = polynomial(u, 1.2530080595166729, -0.13562114245342097, -0.047562441835762864, 0.12964648326416826,
+                              -0.11927024563634304, 0.068295773753124545, -0.02380151679791947, 0.0025639470499689652,
+                              0.0020076980794783566, -0.00076786730328896819, -0.00026435686507829918);
+  const double tail = exp2_for_float(a * a * -1.44269504088896340736) * p * (over * inverse);
+  return static_cast<float>(wide < 0 ? 2 - tail : tail);
+}
+
+[[gnu::always_inline]] inline double erfc(double x) {
+  const double tail = erfc_of_positive(magnitude(x));
+  return x < 0 ? 2 - tail : tail;
 }
 
 // The rational function is Eigen's.
@@ -93,18 +112,32 @@ template <class T>
   return with_sign_of(T(0.5) * log1p((a + a) / (T(1) - a)), x);
 }
 
-// exp(y log|x|) in double, the sign by whether y is even, odd or no whole number. For finite y.
+// log2 of a magnitude that came from a float, to 37 bits.
+[[gnu::always_inline]] inline double log2_of_float(double x) {
+  const LogParts<double> parts = log_parts(x);
+  const double s = parts.fraction / (parts.fraction + 2);
+  const double q = polynomial(s * s, 2.88539008179008, 0.96179667335016931, 0.5770835832594695, 0.41167282712503125,
+                              0.34072800815412137);
+  const double finite = multiply_add(s, q, parts.exponent);
+  const double above = x == 0 ? -infinity<double> : finite;
+  return x < infinity<double> ? above : x;  // NaN too
+}
+
+// The whole number nearest to x >= 0.
+[[gnu::always_inline]] inline float nearest(float x) { return x >= 0x1p23f ? x : (x + 0x1p23f) - 0x1p23f; }
+
+// 2^(y log2|x|) in double, the sign by whether y is even, odd or no whole number. For finite y. One choice after the
+// other: of choices within choices compilers make branches, and no vectors.
 [[gnu::always_inline]] inline float pow(float x, float y) {
-  const double base = magnitude(x), exponent = y;
-  const auto r = static_cast<float>(exp(exponent * log(base)));
-  const float half = 0.5f * y, a = magnitude(y);
-  const bool whole = a >= 0x1p23f || (a + 0x1p23f) - 0x1p23f == a;
-  const bool even = a >= 0x1p24f || (magnitude(half) + 0x1p23f) - 0x1p23f == magnitude(half);
-  const bool below = std::bit_cast<uint32_t>(x) >> 31 != 0;
-  const bool limit = x == 0.0f || x == -infinity<float>;
-  const float of_negative = whole ? (even ? r : -r) : limit ? r : std::numeric_limits<float>::quiet_NaN();
-  const float result = below && x == x ? of_negative : r;
-  return y == 0.0f || x == 1.0f ? 1.0f : result;
+  const double t = static_cast<double>(y) * log2_of_float(magnitude(static_cast<double>(x)));
+  const auto r = static_cast<float>(exp2_for_float(clamped(t, -160, 130)));
+  const float a = magnitude(y), half = 0.5f * a;
+  const float limit = x == -infinity<float> ? r : std::numeric_limits<float>::quiet_NaN();
+  const float of_fraction = x == 0.0f ? r : limit;
+  const float of_whole = nearest(half) == half ? r : -r;
+  const float of_negative = nearest(a) == a ? of_whole : of_fraction;
+  const float result = with_sign_of(1.0f, x) < 0.0f ? of_negative : r;
+  return y == 0.0f ? 1.0f : result;
 }
 
 }  // namespace loom::cpu::vector_math

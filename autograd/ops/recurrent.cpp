@@ -75,50 +75,46 @@ struct Pass {
   Tensor y, c, kept;  // [T, N, H], [T, N, H] (lstm), [T, N, parts * H]
 };
 
-// What a state [N, H] gives to the gates of its step. All steps multiply by the same weights; products on the CPU read
-// such in panels of columns and would arrange them at every step, so they are cut into panels once.
-class StateProducts {
+// The products of every step's rows by the same weights [K, M], into `result` [N, M]. On the CPU they would arrange the
+// weights at every step, or read them by short runs: they are cut into panels of columns once.
+class StepProducts {
  public:
-  StateProducts(const Steps& s, const Tensor& w_hh, const Tensor& b_hh)
-      : on_(accelerator(w_hh.device())),
-        weights_(raw::transpose(w_hh, 0, 1)),
-        result_(empty({s.rows, s.gates}, {w_hh.dtype(), w_hh.device()})),
-        panels_(result_),
-        bias_(b_hh.defined() ? raw::expand(b_hh, result_.shape()) : b_hh) {
-    if (w_hh.device().kind != Device::cpu || s.steps == 1 || s.gates % width != 0) return;
-    const Dims cut{s.gates / width, width, s.hidden};
-    weights_ = raw::contiguous(raw::transpose(raw::reshape(w_hh, cut), 1, 2));
-    panels_ = raw::transpose(raw::reshape(result_, {s.rows, cut[0], width}), 0, 1);
+  StepProducts(const Steps& s, const Tensor& weights, const Tensor& result, int64_t width)
+      : on_(accelerator(weights.device())), weights_(weights), panels_(result) {
+    const int64_t count = weights.size(1) / width;
+    if (weights.device().kind != Device::cpu || s.steps == 1 || weights.size(1) % width != 0) return;
+    weights_ = raw::contiguous(raw::transpose(raw::reshape(weights, {weights.size(0), count, width}), 0, 1));
+    panels_ = raw::transpose(raw::reshape(result, {result.size(0), count, width}), 0, 1);
   }
-  // Good until the next call.
-  View operator()(const View& before) const {
-    if (bias_.defined()) on_.copy(result_, bias_);
-    on_.gemm({.c = panels_, .a = repeated(before), .b = weights_, .bias = {}, .beta = bias_.defined() ? 1.0 : 0.0});
-    return result_;
+  void operator()(const View& rows, bool adds) const {
+    on_.gemm({.c = panels_, .a = repeated(rows), .b = weights_, .bias = {}, .beta = adds ? 1.0 : 0.0});
   }
 
  private:
-  static constexpr int64_t width = 64;
   Accelerator& on_;
-  Tensor weights_, result_, panels_, bias_;
+  Tensor weights_, panels_;
 
-  // A view of `before` for each panel.
-  View repeated(View before) const {
-    if (panels_.dim() == 2) return before;
-    before.shape.insert(0, panels_.size(0));
-    before.strides.insert(0, 0);
-    return before;
+  // A view of the rows for each panel.
+  View repeated(View rows) const {
+    if (panels_.dim() == 2) return rows;
+    rows.shape.insert(0, panels_.size(0));
+    rows.strides.insert(0, 0);
+    return rows;
   }
 };
 
 void forward(const Steps& s, const Tensor& gates, const Tensor& b_hh, const Pass& p) {
   Accelerator& on = accelerator(gates.device());
-  const StateProducts from_state(s, p.w_hh, b_hh);
+  const Tensor from_state = empty({s.rows, s.gates}, {p.w_hh.dtype(), p.w_hh.device()});
+  const Tensor bias = b_hh.defined() ? raw::expand(b_hh, from_state.shape()) : b_hh;
+  const StepProducts product(s, raw::transpose(p.w_hh, 0, 1), from_state, 64);
   for (int64_t step = 0; step < s.steps; ++step) {
     const int64_t t = s.position(step);
     const View before = s.before(p.y, p.h_0, step);
+    if (bias.defined()) on.copy(from_state, bias);
+    product(before, bias.defined());
     on.recurrent_cell(at(p.y, t), at(p.c, t), at(p.kept, t),
-                      {s.cell, at(gates, t), from_state(before), before, s.before(p.c, p.c_0, step)});
+                      {s.cell, at(gates, t), from_state, before, s.before(p.c, p.c_0, step)});
   }
 }
 
@@ -145,6 +141,7 @@ Grads backward(const Steps& s, const Tensor& dy, const Tensor& dc_n, const Pass&
                d_state = gru ? empty(d_input.shape(), like) : d_input;
   const Tensor dh = zeros({s.rows, s.hidden}, like), total = empty(dh.shape(), like);
   Tensor dc = !lstm ? Tensor() : dc_n.defined() ? raw::clone(dc_n) : zeros(dh.shape(), like);
+  const StepProducts product(s, p.w_hh, dh, 128);
   for (int64_t step = s.steps - 1; step >= 0; --step) {
     const int64_t t = s.position(step);
     if (dy.defined())
@@ -155,7 +152,7 @@ Grads backward(const Steps& s, const Tensor& dy, const Tensor& dc_n, const Pass&
     on.recurrent_cell_grad(at(d_input, t), gru ? at(d_state, t) : View(), dh, view_or_null(dc_before),
                            {s.cell, total, view_or_null(dc), at(p.kept, t), at(p.y, t), at(p.c, t),
                             s.before(p.y, p.h_0, step), s.before(p.c, p.c_0, step)});
-    on.gemm({.c = dh, .a = at(d_state, t), .b = p.w_hh, .bias = {}, .beta = gru ? 1.0 : 0.0});
+    product(at(d_state, t), gru);
     dc = dc_before;
   }
   Grads grads(5);

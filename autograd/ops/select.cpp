@@ -10,7 +10,10 @@ using namespace autograd;
 
 namespace {
 
-Tensor zeros_of(const Dims& shape, const Tensor& like) { return zeros(shape, {like.dtype(), like.device()}); }
+// One zero, seen in every place: what adds to zeros or writes over them copies them first.
+Tensor zeros_of(const Dims& shape, const Tensor& like) {
+  return expand(zeros({}, {like.dtype(), like.device()}), shape);
+}
 
 // g, of the index's shape, as a gradient of the source, whose first positions were read.
 Tensor grown(Tensor g, const Dims& shape) {

@@ -1,6 +1,7 @@
 // Views and rearrangements. The first group shares memory with its argument; members of Tensor call these.
 #pragma once
 
+#include <initializer_list>
 #include <optional>
 #include <vector>
 
@@ -24,6 +25,9 @@ Tensor select(const Tensor& x, int dim, int64_t index);
 Tensor diagonal(const Tensor& x, int64_t offset = 0, int dim1 = 0, int dim2 = 1);
 std::vector<Tensor> split(const Tensor& x, int64_t size, int dim = 0);  // pieces of `size`, the last smaller
 std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, int dim = 0);
+inline std::vector<Tensor> split(const Tensor& x, std::initializer_list<int64_t> sizes, int dim = 0) {
+  return split(x, std::vector<int64_t>(sizes), dim);  // {2} is one piece, not pieces of 2
+}
 std::vector<Tensor> chunk(const Tensor& x, int64_t chunks, int dim = 0);
 std::vector<Tensor> unbind(const Tensor& x, int dim = 0);
 

@@ -14,7 +14,8 @@ using namespace loom;
 // map FUNCTION forward|backward COUNT
 Operation map(const Case& given) {
   static const std::map<std::string, Tensor (*)(const Tensor&)> functions{
-      {"relu", relu}, {"exp", exp}, {"gelu", gelu}, {"gelu_tanh", gelu_tanh}, {"tanh", tanh}, {"sigmoid", sigmoid}};
+      {"relu", relu}, {"exp", exp},         {"gelu", gelu}, {"gelu_tanh", gelu_tanh},
+      {"tanh", tanh}, {"sigmoid", sigmoid}, {"erfc", erfc}};
   const auto f = functions.at(given.word(1));
   const int64_t n = given.number(3);
   const Tensor x = randn({n});
@@ -34,6 +35,14 @@ Operation add(const Case& given) {
   return {.unit = "ms",
           .call = [a = randn({rows, columns}), b] { keep(a + b); },
           .cost = {.bytes = (same ? 12 : 8) * count(rows * columns)}};
+}
+
+// pow COUNT: both operands are tensors
+Operation power_of(const Case& given) {
+  const int64_t n = given.number(1);
+  return {.unit = "ms",
+          .call = [a = rand({n}) + 0.5, b = randn({n})] { keep(pow(a, b)); },
+          .cost = {.bytes = 12 * count(n)}};
 }
 
 Operation dropout_of(const Case& given) {
@@ -91,6 +100,14 @@ Operation joined(const Case& given) {
           .call = [both = std::vector<Tensor>{randn({rows, columns}), randn({rows, columns})},
                    dim] { keep(cat(both, dim)); },
           .cost = {.bytes = 16 * count(rows * columns)}};
+}
+
+// flip DIM ROWS COLUMNS
+Operation flipped(const Case& given) {
+  const int64_t dim = given.exact(1), rows = given.number(2), columns = given.number(3);
+  return {.unit = "ms",
+          .call = [x = randn({rows, columns}), dim] { keep(flip(x, {dim})); },
+          .cost = {.bytes = 8 * count(rows * columns)}};
 }
 
 }  // namespace bench

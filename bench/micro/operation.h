@@ -68,16 +68,21 @@ Operation attention(const Case& given);
 Operation softmax_rows(const Case& given);
 Operation layer_norm_rows(const Case& given);
 Operation cross_entropy_rows(const Case& given);
-Operation sum_of(const Case& given);
+Operation reduction(const Case& given);
 Operation embedding_rows(const Case& given);
+Operation rows_selected(const Case& given);
+Operation places_of_set(const Case& given);
+Operation sorted_rows(const Case& given);
 // elementwise.cpp
 Operation map(const Case& given);
 Operation add(const Case& given);
+Operation power_of(const Case& given);
 Operation dropout_of(const Case& given);
 Operation optimizer(const Case& given);
 Operation transposed(const Case& given);
 Operation strided(const Case& given);
 Operation joined(const Case& given);
+Operation flipped(const Case& given);
 // overhead.cpp
 Operation tiny_add(const Case& given);
 Operation backward_node(const Case& given);

@@ -41,13 +41,18 @@ Operation cross_entropy_rows(const Case& given) {
   return over_rows(given, 4, 8, [target](const Tensor& x) { return cross_entropy(x, target); });
 }
 
-// sum all|rows|columns ROWS COLUMNS: of everything, along the rows, along the columns.
-Operation sum_of(const Case& given) {
-  const int64_t rows = given.number(2), columns = given.number(3);
-  const Dims dims = given.word(1) == "all" ? Dims{} : Dims{given.is(1, "rows", "columns") ? 1 : 0};
-  return {.unit = "ms",
-          .call = [x = randn({rows, columns}), dims] { keep(sum(x, dims)); },
-          .cost = {.bytes = 4 * count(rows * columns)}};
+// sum|max all|rows|columns ROWS COLUMNS: of everything, along the rows, along the columns.
+// sum|max channels N C H: over all but the channels of images.
+Operation reduction(const Case& given) {
+  const std::string& over = given.word(1);
+  const bool images = over == "channels";
+  const int64_t first = given.number(2), second = given.number(3), height = images ? given.number(4) : 0;
+  const Dims shape = images ? Dims{first, second, height, height} : Dims{first, second};
+  const Dims dims = images ? Dims{0, 2, 3} : over == "all" ? Dims{} : Dims{given.is(1, "rows", "columns") ? 1 : 0};
+  const Tensor x = randn(shape);
+  const double bytes = 4 * count(x.numel());
+  if (given.is(0, "sum", "max")) return {.unit = "ms", .call = [=] { keep(sum(x, dims)); }, .cost = {.bytes = bytes}};
+  return {.unit = "ms", .call = [=] { keep(amax(x, dims)); }, .cost = {.bytes = bytes}};
 }
 
 // embedding forward|backward VOCABULARY WIDTH COUNT
@@ -61,6 +66,29 @@ Operation embedding_rows(const Case& given) {
   return {.unit = "ms",
           .call = [=] { keep(grad(y, weight, seed, {.retain_graph = true})); },
           .cost = {.bytes = 4 * count((n + vocabulary) * width)}};
+}
+
+// index_select ROWS WIDTH COUNT: rows by number
+Operation rows_selected(const Case& given) {
+  const int64_t rows = given.number(1), width = given.number(2), n = given.number(3);
+  return {.unit = "ms",
+          .call = [x = randn({rows, width}), index = randint(0, rows, {n})] { keep(index_select(x, 0, index)); },
+          .cost = {.bytes = (8 * count(width) + 8) * count(n)}};
+}
+
+// nonzero PERCENT COUNT: of so many set booleans in a hundred
+Operation places_of_set(const Case& given) {
+  const int64_t percent = given.exact(1), n = given.number(2);
+  return {.unit = "ms",
+          .call = [x = randint(0, 100, {n}) < percent] { keep(nonzero(x)); },
+          .cost = {.bytes = (1 + 0.08 * count(percent)) * count(n)}};
+}
+
+// sort f32|i64 RANGE ROWS COLUMNS: along the rows; i64: of numbers below RANGE, f32: normal ones times RANGE
+Operation sorted_rows(const Case& given) {
+  const int64_t range = given.exact(2), rows = given.number(3), columns = given.number(4);
+  const Tensor x = given.is(1, "i64", "f32") ? randint(0, range, {rows, columns}) : randn({rows, columns}) * range;
+  return {.unit = "ms", .call = [x] { keep(sort(x, 1)); }, .cost = {}};
 }
 
 }  // namespace bench

@@ -17,7 +17,7 @@ def run(given):
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     dist.init_process_group("gloo", init_method=f"file://{given['store']}", rank=rank, world_size=world)
     for name, size in SIZES.items():
-        values = torch.zeros(size // 4)
+        values = torch.zeros(max(size // 4, world))
         rounds = min(max((1 << 28) // size, 10), 500)
         median, _ = timing.time_steps(rounds // 10 + 1, rounds, lambda v=values: dist.all_reduce(v))
         if rank == 0:

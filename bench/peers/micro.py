@@ -13,7 +13,7 @@ import timing
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 FUNCTIONS = {"relu": torch.relu, "exp": torch.exp, "gelu": F.gelu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
-             "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
+             "erfc": torch.erfc, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
 
 
 def backward(y, inputs):
@@ -85,10 +85,12 @@ def cross_entropy(which, rows, columns):
     return over_rows(lambda x: F.cross_entropy(x, target))(which, rows, columns)
 
 
-def sum_of(which, rows, columns):
-    x = torch.randn(rows, columns)
-    dims = {"all": (0, 1), "rows": 1, "columns": 0}[which]
-    return lambda: x.sum(dims)
+def reduction(name):
+    def make(which, first, second, height=None):
+        x = torch.randn(first, second) if height is None else torch.randn(first, second, height, height)
+        dims = {"all": (0, 1), "rows": 1, "columns": 0, "channels": (0, 2, 3)}[which]
+        return lambda: getattr(x, name)(dims)
+    return make
 
 
 def embedding(which, vocabulary, width, count):
@@ -109,6 +111,11 @@ def add(which, rows, columns):
     a = torch.randn(rows, columns)
     b = torch.randn({"same": (rows, columns), "row": (columns,), "column": (rows, 1)}[which])
     return lambda: a + b
+
+
+def power(count):
+    a, b = torch.rand(count) + 0.5, torch.randn(count)
+    return lambda: torch.pow(a, b)
 
 
 def dropout(count):
@@ -148,6 +155,26 @@ def cat(dim, rows, columns):
     return lambda: torch.cat(both, dim)
 
 
+def flip(dim, rows, columns):
+    x = torch.randn(rows, columns)
+    return lambda: torch.flip(x, (dim,))
+
+
+def index_select(rows, width, count):
+    x, index = torch.randn(rows, width), torch.randint(rows, (count,))
+    return lambda: torch.index_select(x, 0, index)
+
+
+def nonzero(percent, count):
+    x = torch.randint(100, (count,)) < percent
+    return lambda: torch.nonzero(x)
+
+
+def sort(dtype, limit, rows, columns):
+    x = torch.randint(limit, (rows, columns)) if dtype == "i64" else torch.randn(rows, columns) * limit
+    return lambda: torch.sort(x, 1)
+
+
 def chain(x, nodes):
     factor = torch.ones(4)
     for _ in range(nodes):
@@ -171,9 +198,11 @@ def graph(nodes):
 
 
 OPERATIONS = {"gemm": gemm, "conv": conv, "attention": attention, "softmax": over_rows(lambda x: torch.softmax(x, 1)),
-              "layer_norm": layer_norm, "cross_entropy": cross_entropy, "sum": sum_of, "embedding": embedding,
-              "map": map_of, "add": add, "dropout": dropout, "optimizer": optimizer, "transpose": transpose,
-              "strided": strided, "cat": cat, "tiny_add": tiny_add, "backward_node": backward_node, "graph": graph}
+              "layer_norm": layer_norm, "cross_entropy": cross_entropy, "sum": reduction("sum"),
+              "max": reduction("amax"), "embedding": embedding, "index_select": index_select, "nonzero": nonzero,
+              "sort": sort, "map": map_of, "add": add, "pow": power, "dropout": dropout, "optimizer": optimizer,
+              "transpose": transpose, "strided": strided, "cat": cat, "flip": flip, "tiny_add": tiny_add,
+              "backward_node": backward_node, "graph": graph}
 
 
 def flops(name, sizes):

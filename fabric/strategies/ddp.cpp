@@ -1,5 +1,7 @@
 #include <loom/fabric/strategies/ddp.h>
 
+#include <loom/distributed/comm_hook.h>
+
 namespace loom {
 
 namespace {
@@ -31,6 +33,10 @@ class DdpSync final : public ModuleSync {
 std::unique_ptr<ModuleSync> DdpStrategy::setup_module(Communicator& world, std::vector<NamedTensor> parameters,
                                                       std::vector<NamedTensor> buffers) {
   return std::make_unique<DdpSync>(world, parameters, buffers, options_);
+}
+
+void DdpStrategy::set_gradient_scale(const Tensor& scale) {
+  if (options_.comm_hook) options_.comm_hook->set_gradient_scale(scale);
 }
 
 }  // namespace loom

@@ -14,6 +14,7 @@ class DdpStrategy final : public Strategy {
   std::string_view name() const override { return "ddp"; }
   std::unique_ptr<ModuleSync> setup_module(Communicator& world, std::vector<NamedTensor> parameters,
                                            std::vector<NamedTensor> buffers) override;
+  void set_gradient_scale(const Tensor& scale) override;
 
  private:
   DdpOptions options_;

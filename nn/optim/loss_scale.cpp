@@ -1,5 +1,6 @@
 #include <loom/nn/optim/loss_scale.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include <loom/accelerators/accelerator.h>
@@ -71,7 +72,8 @@ LossScale LossScale::after(const Tensor& found) const {
       deepspeed ? logical_and(run > 0, remainder(run, options_.growth_interval) == 0) : run >= options_.growth_interval;
   const Tensor larger = scale_ * options_.growth_factor;
   const Tensor grows = logical_and(good, due);
-  const Tensor least = full({}, options_.min_scale, TensorOptions(f32, scale_.device()));
+  // Not below the smallest normal number, whose reciprocal f32 still holds.
+  const Tensor least = full({}, std::max(options_.min_scale, 0x1p-126), TensorOptions(f32, scale_.device()));
   const Tensor smaller = maximum(scale_ * options_.backoff_factor, least);
   const Tensor reset = deepspeed ? bad : logical_or(bad, grows);
   const Tensor refill = options_.consecutive_hysteresis ? good : grows;
@@ -104,7 +106,7 @@ void LossScale::load_state_dict(const State& values) {
   const auto own = [&](const char* name, DType dtype) {
     return raw::to_device(raw::reshape(raw::cast(values.at(name), dtype), {}), device).clone();
   };
-  scale_ = own("scale", f32);
+  if (options_.policy != ScalePolicy::fixed) scale_ = own("scale", f32);
   tracker_ = own("growth_tracker", i64);
   hysteresis_ = own("hysteresis", i64);
 }

@@ -10,7 +10,7 @@ namespace loom::optim {
 enum class ScalePolicy : uint8_t {
   dynamic,    // PyTorch's: times growth_factor after growth_interval good iterations in a row
   deepspeed,  // DeepSpeed's: one more before the first growth; hysteresis, min_scale
-  fixed,      // always init_scale; overflows are skipped
+  fixed,      // always init_scale, whatever a checkpoint says; overflows are skipped
 };
 
 struct GradScalerOptions {

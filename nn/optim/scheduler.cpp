@@ -4,6 +4,13 @@
 
 namespace loom::optim {
 
+namespace {
+
+// In a state: the optimizer has skipped its steps since the scheduler's last one.
+constexpr const char* waiting = "waits";
+
+}  // namespace
+
 void Scheduler::start() {
   for (Group& group : optimizer_->param_groups()) {
     group.options.try_emplace("initial_lr", group.lr());
@@ -19,10 +26,14 @@ void Scheduler::initial_step() {
   is_initial_ = false;
 }
 
-void Scheduler::step() {
+bool Scheduler::waits() const {
   const StepCounts counts = optimizer_->step_counts();
-  if (counts.taken == seen_.taken && counts.skipped > seen_.skipped) return;
-  seen_ = counts;
+  return counts.taken == seen_.taken && counts.skipped > seen_.skipped;
+}
+
+void Scheduler::step() {
+  if (waits()) return;
+  seen_ = optimizer_->step_counts();
   advance();
 }
 
@@ -67,6 +78,7 @@ State Scheduler::state_dict() const {
   const_cast<Scheduler*>(this)->visit_all([&](const char* name, std::vector<double>& numbers) {
     out[name] = from_vector(numbers, {static_cast<int64_t>(numbers.size())});
   });
+  if (waits()) out[waiting] = full({}, 1, DType::boolean);
   return out;
 }
 
@@ -83,6 +95,8 @@ std::string Scheduler::mismatches(const State& values) const {
 
 void Scheduler::assign(const State& values) {
   visit_all([&](const char* name, std::vector<double>& numbers) { numbers = values.at(name).to_vector<double>(); });
+  seen_ = optimizer_->step_counts();
+  if (values.contains(waiting)) --seen_.skipped;
 }
 
 void Scheduler::check_state_dict(const State& values) const {

@@ -69,6 +69,8 @@ class Scheduler {
   bool is_initial_ = false;
 
  private:
+  bool waits() const;
+
   StepCounts seen_;  // of the optimizer's, at the last advance
   void visit_all(const Visit& visit);
 };

@@ -111,8 +111,8 @@ TEST_CASE("parameters that are frozen or thawed after setup: an error that names
       };
       nn::freeze(net.first);
       CHECK(common() ==
-            "DDP: since the module was set up, these parameters have been frozen: first.weight, first.bias; set it up "
-            "again");
+            "DDP: since the module was set up, these parameters have been frozen: first.weight, first.bias; freeze "
+            "all that it trains, or set it up again");
       nn::freeze(net.third, false);
       CHECK(common() ==
             "DDP: since the module was set up, these parameters have been frozen: first.weight, first.bias; these have "
@@ -139,6 +139,65 @@ TEST_CASE("parameters that are frozen or thawed after setup: an error that names
       const Tensor mine = net.third.weight.grad().clone(), roots = mine.clone();
       comm.broadcast(roots, 0).wait();
       CHECK(equal(mine, roots));
+    }
+  });
+}
+
+TEST_CASE("a forward while all parameters are frozen is not synchronised, and its backward comes to none of them") {
+  for_each_world([](Communicator& comm) {
+    const int rank = comm.rank();
+    for (const DdpOptions& options :
+         {DdpOptions{}, DdpOptions{.find_unused_parameters = true, .warn = [](const std::string&) {}},
+          DdpOptions{.static_graph = true}}) {
+      Net net = seeded(), alone = seeded();
+      nn::freeze(net.third);  // as it is set up: stays so
+      nn::freeze(alone.third);
+      Ddp ddp(comm, nn::parameters(net), {}, options);
+      const auto expected = mean_of_ranks(alone, comm.size(), [&](int r) { loss_of(alone, 4 * r, 4).backward(); });
+      const auto frozen = [&] {  // the gradient of its input, as without DDP
+        nn::freeze(net);
+        const Tensor x = samples(4 * rank, 4, 6).requires_grad_(), y = x.detach().requires_grad_();
+        Tensor sum = ddp.forward([&] { return net(x); }).sum();
+        nn::freeze(net, false);
+        nn::freeze(net.third);
+        sum.backward();
+        alone(y).sum().backward();
+        nn::zero_grad(alone);
+        CHECK(equal(x.grad(), y.grad()));
+      };
+      for (int step = 0; step < 4; ++step) {
+        frozen();
+        nn::zero_grad(net);
+        Tensor loss = ddp.forward([&] { return loss_of(net, 4 * rank, 4); });
+        frozen();  // between a forward and its backward
+        loss.backward();
+        frozen();
+        CHECK(equal_all(gradients(net), expected));
+        CHECK(ddp.statistics().iterations == step + 1);
+        CHECK(ddp.statistics().has_rebuilt == (step > 0 && !options.find_unused_parameters));
+      }
+      // Both in one backward; and where DDP cannot see what the forward returns.
+      nn::zero_grad(net);
+      Tensor loss = ddp.forward([&] { return loss_of(net, 4 * rank, 4); });
+      nn::freeze(net);
+      const Tensor x = samples(0, 4, 6).requires_grad_();
+      loss = loss + ddp.forward([&] { return net(x); }).sum();
+      nn::freeze(net, false);
+      nn::freeze(net.third);
+      loss.backward();
+      CHECK(equal_all(gradients(net), expected));
+      nn::zero_grad(net);
+      Tensor hidden;
+      ddp.forward([&] { hidden = loss_of(net, 4 * rank, 4); });
+      frozen();
+      hidden.backward();
+      CHECK(equal_all(gradients(net), expected));
+      // What was frozen at setup must stay so.
+      nn::freeze(net);
+      nn::freeze(net.third, false);
+      CHECK(error_of([&] { ddp.forward([&] { return net(x); }); }) ==
+            "DDP: since the module was set up, these have begun to require grad: third.weight, third.bias; set it up "
+            "again");
     }
   });
 }

@@ -475,13 +475,37 @@ TEST_CASE("save: another writer's lock, and what a killed save left behind") {
         CHECK(std::filesystem::exists(folder / "x.backup.tmp"));
       }
       const std::string text = error_of([&] { other.save(folder / "y", {{"x", x}}); });
-      CHECK(
-          contains(text, "save: the checkpoint directory " + folder.path().string() + " is being written by process "));
-      CHECK(contains(text, "; give each program a directory of its own"));
+      CHECK(contains(text, "save: the checkpoint directory " + folder.path().string() +
+                               " is being written by another Fabric of this program, which holds it until its launch "
+                               "returns (or, where it saves outside of launch, until its end)"));
       holder.save(folder / "x", {{"x", x}});
     }
     ranks.barrier().wait();
     Fabric next(over(ranks));
     next.launch([&] { next.save(folder / "y", {{"x", x}}); });  // given up with its Fabric
+  });
+}
+
+TEST_CASE("save: Fabrics one after the other write one directory, also while the first is alive or has failed") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    double x = 1;
+    Fabric first(over(ranks)), second(over(ranks));
+    first.launch([&] {
+      first.save(folder / "x", {{"x", x}});
+      second.launch();
+      CHECK(contains(error_of([&] { second.save(folder / "x", {{"x", x}}); }), "another Fabric of this program"));
+    });
+    second.launch([&] {
+      second.save(folder / "x", {{"x", x}});
+      CHECK(contains(error_of([&] { first.save(folder / "x", {{"x", x}}); }), "another Fabric of this program"));
+      second.save(folder / "x", {{"x", x}});
+    });
+    const auto fails = [&] {
+      first.save(folder / "x", {{"x", x}});
+      fail("the end");
+    };
+    CHECK(error_of([&] { first.launch(fails); }) == "the end");
+    second.launch([&] { second.save(folder / "y", {{"x", x}}); });
   });
 }

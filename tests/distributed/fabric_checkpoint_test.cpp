@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checkpoints that work: stopped and resumed is never stopped, whatever the number of ranks.
+#include <iostream>
 #include <limits>
+#include <sstream>
 
 #include <loom/accelerators/memory.h>
 #include <loom/tensor/safetensors.h>
@@ -226,5 +228,52 @@ TEST_CASE("loading needs room for one entry besides what it fills") {
       CHECK(memory_stats().allocated - before < bytes / 2);
     }
     CHECK(c[0].item<double>() == first);
+  });
+}
+
+TEST_CASE("a save in the middle of an accumulation warns, once, that gradients are not saved") {
+  for_each_world([](Communicator& ranks) {
+    static std::ostringstream printed;  // of all ranks that are threads
+    const SharedFolder folder(ranks);
+    std::streambuf* before = nullptr;
+    if (ranks.rank() == 0) before = std::cerr.rdbuf(printed.rdbuf());
+    ranks.barrier().wait();
+    Fabric fabric(over(ranks));
+    fabric.launch([&] {
+      Net net = seeded();
+      optim::SGD sgd(nn::parameters(net), {.lr = 0.1});
+      auto [model, optimizer] = fabric.setup(net, sgd);
+      const State state = {{"model", model}, {"optimizer", optimizer}};
+      const auto backward = [&, &model = model] { fabric.backward(mse_loss(model(rows(0, 4, 6)), rows(9, 4, 3))); };
+      const auto said = [&] {
+        fabric.save(folder / "x", state);
+        fabric.barrier();
+        return ranks.rank() == 0 ? printed.str() : "";
+      };
+      CHECK(said() == "");
+      backward();
+      optimizer.step();
+      CHECK(said() == "");  // gradients are there, and have been used
+      backward();
+      sgd.step();  // past Fabric
+      CHECK(said() == "");
+      backward();
+      nn::zero_grad(net);
+      CHECK(said() == "");
+      backward();
+      optimizer.zero_grad(false);
+      CHECK(said() == "");
+      backward();
+      const std::string warning =
+          "loom: save: gradients are not saved, and some have been accumulated since the last step: what is resumed "
+          "from "
+          "the checkpoint lacks them; save after a step\n";
+      for (int i = 0; i < 2; ++i) CHECK(said() == (ranks.rank() == 0 ? warning : ""));
+    });
+    if (ranks.rank() == 0) {
+      std::cerr.rdbuf(before);
+      printed.str("");
+    }
+    ranks.barrier().wait();
   });
 }

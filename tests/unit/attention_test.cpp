@@ -56,7 +56,7 @@ Result differentiated(const Tensor& q, const Tensor& k, const Tensor& v, const A
                       const Tensor& seed) {
   const Tensor y = scaled_dot_product_attention(q, k, v, o);
   const Tensor inputs[] = {q, k, v}, seeds[] = {seed.to(y.dtype())};
-  return {y, grad({&y, 1}, inputs, seeds)};
+  return {y, grad(y, inputs, seeds)};
 }
 
 }  // namespace

@@ -77,6 +77,53 @@ TEST_CASE("grad leaves .grad alone and runs only what leads to its inputs") {
   CHECK(calls == 0);
 }
 
+// {x} must not become a Tensor, whose [0] is a row.
+TEST_CASE("grad: braces name several tensors, also where there is one") {
+  const Tensor x = leaf({3, 4}), w = leaf({5, 6});
+  const Tensor y = sum(x * x * w), z = sum(w) * 2.0, seed = tensor({2.0}, f64).reshape({});
+  const auto gradients = [](const std::vector<Tensor>& all) {
+    std::vector<std::vector<double>> out;
+    for (const Tensor& g : all) out.push_back(values(g));
+    return out;
+  };
+  using Rows = std::vector<std::vector<double>>;
+  const GradOptions keep{.retain_graph = true};
+  static_assert(std::is_same_v<decltype(grad(y, x)), Tensor>);
+  static_assert(std::is_same_v<decltype(grad(y, {x})), std::vector<Tensor>>);
+  static_assert(std::is_same_v<decltype(grad({y}, x)), std::vector<Tensor>>);
+  static_assert(std::is_same_v<decltype(grad({y}, {x})), std::vector<Tensor>>);
+  const Rows dx = {{30, 48}}, both = {{30, 48}, {9, 16}};
+  CHECK(values(grad(y, x, {}, keep)) == dx[0]);
+  CHECK(values(grad(y, {x}, {}, keep)[0]) == dx[0]);
+  CHECK(gradients(grad(y, {x}, {}, keep)) == dx);
+  CHECK(gradients(grad({y}, x, {}, keep)) == dx);
+  CHECK(gradients(grad(y, {x, w}, {}, keep)) == both);
+  CHECK(gradients(grad(y, std::vector{x, w}, {}, keep)) == both);
+  CHECK(gradients(grad({y, z}, {w}, {}, keep)) == Rows{{11, 18}});
+  CHECK(gradients(grad({y, z}, {x, w}, {seed, {}}, keep)) == Rows{{60, 96}, {20, 34}});
+  CHECK(gradients(grad(y, {x}, {seed}, keep)) == Rows{{60, 96}});
+  CHECK(gradients(grad(y, {x}, seed, keep)) == Rows{{60, 96}});
+  CHECK(values(grad(y, x, {seed}, keep)) == std::vector<double>{60, 96});
+  CHECK(grad(y, std::vector<Tensor>{}, {}, keep).empty());
+  const Parameter p(ones({2}, f64));
+  CHECK(gradients(grad(sum(p * x), {p})) == Rows{{3, 4}});
+  CHECK(values(grad(sum(p * x), p)) == std::vector<double>{3, 4});
+  CHECK(gradients(grad(sum(p * x), {p, x})) == Rows{{3, 4}, {1, 1}});
+
+  CHECK(values(cat({x})) == std::vector<double>{3, 4});
+  CHECK(stack({x}).shape() == Dims{1, 2});
+  CHECK(split(x, {2}).size() == 1);
+  CHECK(split(x, {1, 1}).size() == 2);
+  CHECK(split(x, 1).size() == 2);
+
+  backward({y}, {seed}, true);
+  CHECK(values(x.grad()) == std::vector<double>{60, 96});
+  backward({y, z}, {seed, seed}, true);
+  CHECK(values(w.grad()) == std::vector<double>{2 * 18 + 4, 2 * 32 + 4});
+  backward(y, seed);
+  CHECK(values(x.grad()) == std::vector<double>{180, 288});
+}
+
 TEST_CASE("grad with respect to a tensor between") {
   const Tensor x = leaf({3});
   const Tensor between = x * 2.0, y = between * between;

@@ -79,6 +79,47 @@ TEST_CASE("copy: short runs, side by side and repeated") {
     }
 }
 
+namespace {
+
+// Copies rows that are turned around, each or among each other, into the middle of larger ones; what lies around them
+// stays.
+template <class T>
+void check_large_rows(DType t, bool rows_turned, bool columns_turned) {
+  const int64_t columns = 3001, gap = 5, rows = (int64_t{17} << 20) / (columns * static_cast<int64_t>(sizeof(T)));
+  std::vector<T> x(static_cast<size_t>(rows * columns)), y(static_cast<size_t>(rows * (columns + gap) + 1), T{77});
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<T>(i * 7919 >> 3);
+  View from{x.data(), t, {}, {rows, columns}, {columns, 1}},
+      to{y.data() + 1, t, {}, {rows, columns}, {columns + gap, 1}};
+  if (rows_turned) {
+    from.data = x.data() + (rows - 1) * columns;
+    from.strides[0] = -columns;
+  }
+  if (columns_turned) {
+    from.data = from.as<T>() + columns - 1;
+    from.strides[1] = -1;
+  }
+  cpu().copy(to, from);
+  bool same = y[0] == T{77};
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns + gap; ++c) {
+      const int64_t at = (rows_turned ? rows - 1 - r : r) * columns + (columns_turned ? columns - 1 - c : c);
+      same &= y[static_cast<size_t>(r * (columns + gap) + c + 1)] == (c < columns ? x[static_cast<size_t>(at)] : T{77});
+    }
+  CHECK_MESSAGE(same, to_string(t), " ", rows_turned, " ", columns_turned);
+}
+
+}  // namespace
+
+TEST_CASE("copy: large ones of rows in any order") {
+  for (const bool rows_turned : {false, true})
+    for (const bool columns_turned : {false, true}) {
+      check_large_rows<uint8_t>(u8, rows_turned, columns_turned);
+      check_large_rows<uint16_t>(bf16, rows_turned, columns_turned);
+      check_large_rows<uint32_t>(f32, rows_turned, columns_turned);
+      check_large_rows<uint64_t>(i64, rows_turned, columns_turned);
+    }
+}
+
 TEST_CASE("copy: large arrays run in parallel") {
   const Array x(f32, {700, 600}, scrambled);
   Array dense(f32, {700, 600}), turned(f32, {700, 600}, {1, 700}), half(f16, {700, 600}, {1, 700});

@@ -174,6 +174,12 @@ TEST_CASE("gemm: sizes around the blocks of rows, columns and k") {
       }
       const Array a = random(t, {3, 5}, layout), b = random(t, {5, 600}, layout), c(t, {3, 600}, layout);
       check_gemm({.c = c, .a = a, .b = b, .bias = without()});
+      // Rows of a copied one by one, as many panels read them or as they would evict one another; short blocks of k.
+      for (const Dims& s : {Dims{33, 301, 71}, Dims{40, 19, 1024}, Dims{150, 37, 512}, Dims{31, 40, 777}}) {
+        CAPTURE(to_string(s));
+        const Array rows = random(t, {s[0], s[2]}, layout), columns = random(t, {s[2], s[1]});
+        check_gemm({.c = random(t, {s[0], s[1]}), .a = rows, .b = columns, .bias = without(), .beta = 0.5});
+      }
     }
 }
 
@@ -191,8 +197,9 @@ TEST_CASE("gemm: vectors, whichever operand they are") {
 
 TEST_CASE("gemm: the same bits on any number of threads") {
   for (const DType t : floating)
-    for (const Dims& s : {Dims{1, 150, 67, 90}, Dims{1, 61, 201, 90}, Dims{1, 1, 3001, 80}, Dims{1, 3001, 1, 80},
-                          Dims{1, 40, 50, 2100}, Dims{1, 300, 33, 300}, Dims{3, 60, 70, 80}, Dims{16, 20, 30, 40}})
+    for (const Dims& s :
+         {Dims{1, 150, 67, 90}, Dims{1, 61, 201, 90}, Dims{1, 1, 3001, 80}, Dims{1, 3001, 1, 80}, Dims{1, 40, 50, 2100},
+          Dims{1, 40, 600, 1100}, Dims{1, 300, 33, 300}, Dims{3, 60, 70, 80}, Dims{16, 20, 30, 40}})
       for (const Layout layout : layouts) {
         const Array a = random(t, {s[0], s[1], s[3]}, layout), b = random(t, {s[0], s[3], s[2]}, layout);
         const Array bias = random(t, {s[2]});

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+
 #include "kernel_test.h"
 
 using namespace kernel_test;
@@ -64,6 +66,21 @@ TEST_CASE("index_select and index_add: every dim, dtype and layout") {
             cpu_accelerator().index_add(total, terms, index, dim);
             check_close(total, sums, is_floating(t) ? 8 * epsilon(t) : 0);
           }
+}
+
+TEST_CASE("index_select: rows of any length, few and many") {
+  for (const int64_t width : {4, 5, 16, 67, 1030})
+    for (const int64_t count : {int64_t{50}, (int64_t{4} << 20) / width + 300}) {  // the latter past the caches
+      const Array x = random(DType::f32, {211, width}, Layout::dense, -1, 1), index = random_index({count}, 211);
+      const Array y(DType::f32, {count, width});
+      cpu_accelerator().index_select(y, x, index, 0);
+      const View table = x, places = index, list = y;
+      bool same = true;
+      for (int64_t i = 0; i < count; ++i)
+        same &= std::memcmp(list.as<float>() + i * width, table.as<float>() + places.as<int64_t>()[i] * width,
+                            static_cast<size_t>(width) * sizeof(float)) == 0;
+      CHECK_MESSAGE(same, count, " rows of ", width);
+    }
 }
 
 TEST_CASE("gather and scatter: every dim, dtype and layout") {

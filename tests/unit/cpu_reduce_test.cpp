@@ -167,6 +167,51 @@ TEST_CASE("reduce: NaN passes through max and min, wherever it stands") {
       }
 }
 
+TEST_CASE("reduce: many short rows, of any length, also apart from each other") {
+  for (const DType t : {f32, f64, f16, bf16, i32})
+    for (int64_t n = 1; n <= 140; n += n < 20 ? 1 : 13) {
+      const Array dense(t, {37, n}, small), apart(t, {37, n}, {n + 3, 1}, small);
+      for (const Reduce op : {Reduce::sum, Reduce::max, Reduce::sum_of_squares}) {
+        check_reduce(op, dense, 2);
+        check_reduce(op, apart, 2);
+      }
+    }
+}
+
+TEST_CASE("reduce: over the dims around one that stays, runs of any length") {
+  for (const DType t : {f32, f64, bf16})
+    for (const int64_t n : {1, 7, 49, 196, 1025, 2100}) {
+      const Array x(t, {11, 3, n}, small);
+      for (const Reduce op : {Reduce::sum, Reduce::mean, Reduce::min, Reduce::sum_of_squares}) check_reduce(op, x, 5);
+    }
+}
+
+TEST_CASE("reduce: a row has the same bits whichever rows stand beside it") {
+  for (const int64_t n : {3, 16, 100, 300, 1000}) {
+    const Array x(f32, {23, n}, scrambled);
+    Array y(f32, {23, 1}), alone(f32, {1, 1});
+    cpu().reduce(Reduce::sum, y, x);
+    for (int64_t r = 0; r < 23; ++r) {
+      cpu().reduce(Reduce::sum, alone, view_over(static_cast<float*>(x.view().data) + r * n, f32, {1, n}));
+      CHECK(alone[0] == y[r]);
+    }
+  }
+}
+
+TEST_CASE("reduce: NaN passes through max and min of every row and column") {
+  for (const int64_t n : {3, 9, 33, 100, 600}) {
+    const auto value = [n](int64_t i) { return i % n == i / n % n ? std::nan("") : small(i); };
+    const Array x(f32, {21, n}, value);
+    Array rows(f32, {21, 1}), columns(f32, {1, n});
+    for (const Reduce op : {Reduce::max, Reduce::min}) {
+      cpu().reduce(op, rows, x);
+      cpu().reduce(op, columns, x);
+      for (const double v : rows.values()) CHECK(std::isnan(v));
+      for (int64_t j = 0; j < n; ++j) CHECK(std::isnan(columns[j]) == (j < 21));
+    }
+  }
+}
+
 TEST_CASE("reduce: infinities in logsumexp") {
   const double inf = std::numeric_limits<double>::infinity();
   Array y(f32, {1});

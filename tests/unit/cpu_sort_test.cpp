@@ -74,6 +74,21 @@ TEST_CASE("sort: integers at their limits") {
   CHECK(index.values() == std::vector<double>{2, 1, 0});
 }
 
+TEST_CASE("sort: lines of 64 bits whose numbers differ high, low, or in one outlier") {
+  const auto spread = [](int64_t i) { return static_cast<double>((i * 6364136223846793005) >> 11); };
+  const std::function<double(int64_t)> kinds[] = {
+      spread, [](int64_t i) { return i == 7 ? -0x1p62 : static_cast<double>(i * 7919 % 10); },
+      [](int64_t i) { return static_cast<double>(i % 3) * 0x1p50 + static_cast<double>(i * 7919 % 1000); },
+      [](int64_t i) { return static_cast<double>(i * 7919 % 1009) * 0x1p30 + static_cast<double>(i % 5); },
+      [](int64_t) { return -3.0; }};
+  for (const DType t : {i64, f64})
+    for (const auto& kind : kinds)
+      for (const int64_t n : {63, 64, 100, 1000, 9000})
+        for (const bool descending : {false, true})
+          for (const int64_t k : {n / 2, n}) check_sort(Array(t, {2, n}, kind), 1, k, descending);
+  for (const bool descending : {false, true}) check_sort(Array(f32, {2, 9000}, spread), 1, 9000, descending);
+}
+
 TEST_CASE("sort: empty") {
   Array x(f32, {0, 3}), values(f32, {0, 3}), index(i64, {0, 3});
   cpu().sort(values, index, x, 0, false);

@@ -23,17 +23,30 @@ struct Function {
 
 #define EXACT(name) [](long double x) { return std::name(x); }
 const Function functions[] = {
-    {Unary::exp, -110, 95, 80, 1.2, 1.2, EXACT(exp)},    {Unary::exp2, -155, 130, 100, 1.2, 1.2, EXACT(exp2)},
-    {Unary::expm1, -20, 95, 80, 2, 2, EXACT(expm1)},     {Unary::log, 0, 3, 1e38, 1, 1, EXACT(log)},
-    {Unary::log2, 0, 3, 1e38, 2, 2, EXACT(log2)},        {Unary::log10, 0, 3, 1e38, 2.2, 2.2, EXACT(log10)},
-    {Unary::log1p, -0.99, 3, 0.9, 2, 2, EXACT(log1p)},   {Unary::sin, -12, 12, 1e30, 2, 3, EXACT(sin)},
-    {Unary::cos, -12, 12, 1e30, 2, 3, EXACT(cos)},       {Unary::tan, -12, 12, 1e30, 4, 5, EXACT(tan)},
-    {Unary::asin, -1, 1, 1, 2.5, 2.5, EXACT(asin)},      {Unary::acos, -1, 1, 1, 2, 2, EXACT(acos)},
-    {Unary::atan, -3, 3, 1e30, 2, 2, EXACT(atan)},       {Unary::sinh, -95, 95, 80, 3, 3, EXACT(sinh)},
-    {Unary::cosh, -95, 95, 80, 2, 2, EXACT(cosh)},       {Unary::tanh, -12, 12, 1e30, 3, 3, EXACT(tanh)},
-    {Unary::asinh, -5, 5, 1e38, 2.5, 2.5, EXACT(asinh)}, {Unary::acosh, 1, 5, 1, 3.5, 3.5, EXACT(acosh)},
-    {Unary::atanh, -1, 1, 1, 3, 3, EXACT(atanh)},        {Unary::erf, -5, 5, 1e30, 9, 2.5, EXACT(erf)},
+    {Unary::exp, -110, 95, 80, 1.2, 1.2, EXACT(exp)},
+    {Unary::exp2, -155, 130, 100, 1.2, 1.2, EXACT(exp2)},
+    {Unary::expm1, -20, 95, 80, 2, 2, EXACT(expm1)},
+    {Unary::log, 0, 3, 1e38, 1, 1, EXACT(log)},
+    {Unary::log2, 0, 3, 1e38, 2, 2, EXACT(log2)},
+    {Unary::log10, 0, 3, 1e38, 2.2, 2.2, EXACT(log10)},
+    {Unary::log1p, -0.99, 3, 0.9, 2, 2, EXACT(log1p)},
+    {Unary::sin, -12, 12, 1e30, 2, 3, EXACT(sin)},
+    {Unary::cos, -12, 12, 1e30, 2, 3, EXACT(cos)},
+    {Unary::tan, -12, 12, 1e30, 4, 5, EXACT(tan)},
+    {Unary::asin, -1, 1, 1, 2.5, 2.5, EXACT(asin)},
+    {Unary::acos, -1, 1, 1, 2, 2, EXACT(acos)},
+    {Unary::atan, -3, 3, 1e30, 2, 2, EXACT(atan)},
+    {Unary::sinh, -95, 95, 80, 3, 3, EXACT(sinh)},
+    {Unary::cosh, -95, 95, 80, 2, 2, EXACT(cosh)},
+    {Unary::tanh, -12, 12, 1e30, 3, 3, EXACT(tanh)},
+    {Unary::asinh, -5, 5, 1e38, 2.5, 2.5, EXACT(asinh)},
+    {Unary::acosh, 1, 5, 1, 3.5, 3.5, EXACT(acosh)},
+    {Unary::atanh, -1, 1, 1, 3, 3, EXACT(atanh)},
+    {Unary::erf, -5, 5, 1e30, 9, 2.5, EXACT(erf)},
     {Unary::erfc, -4, 27, 1, 1, 6, EXACT(erfc)},
+    {Unary::exp, -86, 86, 80, 1.2, 1.2, EXACT(exp)},  // all of it where no result is subnormal
+    {Unary::sigmoid, -88, 95, 80, 2.5, 2.5, [](long double x) { return 1 / (1 + std::exp(-x)); }},
+    {Unary::silu, -88, 95, 80, 3, 3, [](long double x) { return x / (1 + std::exp(-x)); }},
 };
 #undef EXACT
 
@@ -131,6 +144,28 @@ TEST_CASE("vector math: atan2, pow, hypot and the remainders, corner cases among
         CHECK_MESSAGE(agrees(t, y[i], exact(a[i], b[i]), 4), name_of(op), " ", to_string(t), " of ", a[i], ", ", b[i],
                       ": ", y[i], ", expected ", static_cast<double>(exact(a[i], b[i])));
     }
+}
+
+TEST_CASE("vector math: powers of f32, within a unit in the last place, whole ones exact") {
+  std::vector<double> base, exponent;
+  for (int i = 0; i < 200; ++i)
+    for (int j = 0; j < 100; ++j) {
+      const double magnitude = std::exp(-90 + 0.9 * i), y = j < 20 ? j - 10 : -8 + 0.171 * j;
+      base.push_back(static_cast<double>(static_cast<float>(j % 3 == 0 ? -magnitude : magnitude)));
+      exponent.push_back(static_cast<double>(static_cast<float>(y)));
+    }
+  const List a(f32, base), b(f32, exponent);
+  Array y(f32, {a.numel()});
+  cpu().binary(Binary::pow, y, a, b);
+  for (int64_t i = 0; i < a.numel(); ++i) {
+    const long double expected = std::pow(static_cast<long double>(a[i]), static_cast<long double>(b[i]));
+    REQUIRE_MESSAGE(agrees(f32, y[i], expected, 1), a[i], " to ", b[i], ": ", y[i], ", expected ",
+                    static_cast<double>(expected));
+  }
+  const List whole(f32, {2, 3, -3, 10, -7, 1}), of(f32, {24, 15, 15, 10, 8, 1e30});
+  Array exact(f32, {6});
+  cpu().binary(Binary::pow, exact, whole, of);
+  CHECK(exact.values() == std::vector<double>{16777216, 14348907, -14348907, 1e10, 5764801, 1});
 }
 
 TEST_CASE("an integer's magnitude wraps where it has none") {

@@ -114,6 +114,17 @@ TEST_CASE("a fixed scale skips and stays") {
         numbers({128, 128, 128, 128}));
 }
 
+TEST_CASE("a fixed scale stays what the program says, whatever a checkpoint says") {
+  GradScaler saved, fixed({.init_scale = 128, .policy = ScalePolicy::fixed});
+  fixed.load_state_dict(saved.state_dict());
+  CHECK(fixed.get_scale() == 128);
+}
+
+TEST_CASE("the scale does not shrink to where its reciprocal is infinite") {
+  const auto scales = course({.init_scale = 0x1p-100}, std::string(60, 'o'));
+  CHECK(scales.back() == 0x1p-126);
+}
+
 TEST_CASE("88: calls in the wrong order") {
   Weight w;
   optim::SGD sgd(named(w), {.lr = 0.1});
@@ -292,6 +303,27 @@ TEST_CASE("99: a skipped step advances neither the optimizer's step nor a schedu
   CHECK(sequence.last_epoch() == 2);
   CHECK(adam.step_counts().taken == 2);
   CHECK(adam.step_counts().skipped == 2);
+}
+
+TEST_CASE("99: a state that is saved between a skipped step and the schedule's goes on as if it had not been") {
+  Weight w;
+  optim::SGD sgd(named(w), {.lr = 0.1});
+  optim::ExponentialLR decay(sgd, 0.5);
+  for (const bool skipped : {true, false}) {
+    w.value.set_grad(full({3}, 1));
+    if (skipped)
+      sgd.skip_step();
+    else
+      sgd.step();
+    const auto state = decay.state_dict();
+    optim::SGD later(named(w), {.lr = 0.1});
+    optim::ExponentialLR resumed(later, 0.5);
+    resumed.load_state_dict(state);
+    decay.step();
+    resumed.step();
+    CHECK(resumed.last_epoch() == decay.last_epoch());
+    CHECK(resumed.last_epoch() == (skipped ? 0 : 1));
+  }
 }
 
 TEST_CASE("a schedule that follows epochs advances though the last step was skipped") {

@@ -69,6 +69,7 @@ TEST_CASE("shape") {
       {CALL(diagonal(f({2, 3}), 0, 1, 1)), "diagonal: both dimensions are 1"},
       {CALL(split(f({5}), 0)), "split: the size must be positive, got 0"},
       {CALL(split(f({5}), std::vector<int64_t>{2, 2})), "split: sizes add up to 4, dimension 0 has size 5"},
+      {CALL(split(f({5}), {2})), "split: sizes add up to 2, dimension 0 has size 5"},  // not pieces of 2
       {CALL(chunk(f({5}), 0)), "chunk: the number of chunks must be positive, got 0"},
       {CALL(cat({f({2, 3}), f({2})})), "cat: tensor 1 of shape [2] differs in rank from [2, 3]"},
       {CALL(cat({f({2, 3}), f({2, 4})})),

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "tensor_test.h"
 
 using namespace tensor_test;
@@ -104,4 +106,13 @@ TEST_CASE("index: nonzero") {
   CHECK(show(raw::nonzero(zeros({0, 2}))) == "i64[0, 2]");
   CHECK(show(raw::nonzero(full({}, 1))) == "i64[1, 0]");
   CHECK(show(raw::nonzero(full({}, 0))) == "i64[0, 0]");
+  for (const int64_t apart : {2, 13, 97}) {
+    std::vector<int64_t> given, expected;  // [7, 5, 11]
+    for (int64_t i = 0; i < 7 * 5 * 11; ++i) {
+      given.push_back(i * 7919 % apart == 1 ? 1 : 0);
+      if (given.back() != 0) expected.insert(expected.end(), {i / 55, i / 11 % 5, i % 11});
+    }
+    const Tensor places = raw::nonzero(from_vector(given, {7, 5, 11}));
+    CHECK(std::ranges::equal(places.span<int64_t>(), expected));
+  }
 }
