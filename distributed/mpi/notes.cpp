@@ -41,8 +41,8 @@ Notes::Received Notes::receive(int from, int bytes) {
 }
 
 void Notes::say_goodbye(bool failed, const TrafficWith& traffic_with) {
-  std::vector<std::vector<Traffic>> traffic;
-  for (int r = 0; r < size_; ++r) traffic.push_back(traffic_with(r));
+  std::vector<std::vector<Traffic>> traffic(static_cast<size_t>(size_));
+  for (int r = 0; r < size_; ++r) traffic[static_cast<size_t>(r)] = traffic_with(r);
   const std::lock_guard lock(mutex_);
   Note note = own(Note::goodbye);
   note.failed = failed ? 1 : 0;
