@@ -125,13 +125,13 @@ void check_messages(Communicator& comm) {
     const std::string much = str('[', n, ']'), less = str('[', n - 1, ']');
     Buffer floats = test_values(f32, 0, n), integers(i32, n), shorter(f32, n - 1), halves(f16, n), in(f32, n);
     CHECK(told(floats.view(), integers.view(), 0) ==
-          expect("recv: rank 1 expects i32" + much + " with tag 0, rank 0 sent f32" + much));
+          expect(str("recv: rank 1 expects i32", much, " with tag 0, rank 0 sent f32", much)));
     CHECK(told(halves.view(), shorter.view(), 3) ==
-          expect("recv: rank 1 expects f32" + less + " with tag 3, rank 0 sent f16" + much));
+          expect(str("recv: rank 1 expects f32", less, " with tag 3, rank 0 sent f16", much)));
     CHECK(told(floats.view(), shorter.view(), 0) ==
-          expect("recv: rank 1 expects f32" + less + " with tag 0, rank 0 sent f32" + much));
+          expect(str("recv: rank 1 expects f32", less, " with tag 0, rank 0 sent f32", much)));
     CHECK(told(shorter.view(), floats.view(), 0) ==
-          expect("recv: rank 1 expects f32" + much + " with tag 0, rank 0 sent f32" + less));
+          expect(str("recv: rank 1 expects f32", much, " with tag 0, rank 0 sent f32", less)));
     // The next ones arrive as ever, also those that came before the error was found.
     const Work first = comm.rank() == 0 ? comm.send(integers.view(), 1) : Work();
     CHECK(told(floats.view(), in.view(), 1).empty());
