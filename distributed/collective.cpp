@@ -81,4 +81,9 @@ std::string mismatch(std::span<const Fingerprint> ranks) {
   return {};
 }
 
+std::string unexpected_message(const Collective& recv, int rank, DType sent, int64_t count) {
+  return str("recv: rank ", rank, " expects ", recv.out.dtype, '[', recv.out.numel(), "] with tag ", recv.tag,
+             ", rank ", recv.peer, " sent ", sent, '[', count, ']');
+}
+
 }  // namespace loom

@@ -56,5 +56,7 @@ std::string to_string(const Fingerprint& f);
 
 // Empty when all ranks are in the same collective, else the text that names two sides that differ.
 std::string mismatch(std::span<const Fingerprint> ranks);
+// The text for a message of this dtype and count that came to rank's recv, which expects another.
+std::string unexpected_message(const Collective& recv, int rank, DType sent, int64_t count);
 
 }  // namespace loom

@@ -67,8 +67,9 @@ class CommHook {
   virtual bool keeps_state() const { return false; }
 
   // What the gradients of the backwards from now on are multiplied with (loss scaling): one number, the same on all
-  // ranks. For hooks that keep something of them.
+  // ranks; undefined: 1. For hooks that keep something of them. In a join, ranks without data ask the others for it.
   virtual void set_gradient_scale([[maybe_unused]] const Tensor& scale) {}
+  virtual double gradient_scale() const { return 1; }
 
   // What a model holds while it uses the hook. Throws Error for a second user of a hook that keeps state.
   std::shared_ptr<void> claim();

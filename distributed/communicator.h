@@ -60,7 +60,7 @@ class Communicator {
   [[nodiscard]] Work scatter(const View& out, const View& in, int root = 0);  // in is read on the root only
   [[nodiscard]] Work all_to_all(const View& out, const View& in);             // size() equal blocks
   [[nodiscard]] Work send(const View& data, int to, int tag = 0);             // to another rank; not to itself
-  [[nodiscard]] Work recv(const View& data, int from, int tag = 0);
+  [[nodiscard]] Work recv(const View& data, int from, int tag = 0);           // dtype and count as sent
   [[nodiscard]] Work barrier();
 
   // Bytes of any length, blocking. The lengths may differ by rank and need not be known before.

@@ -27,6 +27,7 @@ class CompressHook final : public CommHook {
   std::string_view name() const override { return name_; }
   bool keeps_state() const override { return inner_->keeps_state(); }
   void set_gradient_scale(const Tensor& scale) override { inner_->set_gradient_scale(scale); }
+  double gradient_scale() const override { return inner_->gradient_scale(); }
 
   int64_t scratch_bytes(const GradBucket& bucket) const override {
     if (!compresses(bucket)) return inner_->scratch_bytes(bucket);

@@ -212,10 +212,13 @@ Exchange PowerSgdHook::start(Communicator& ranks, const GradBucket& bucket) {
 }
 
 void PowerSgdHook::set_gradient_scale(const Tensor& scale) {
-  const double now = scale.item<double>(), before = std::exchange(gradient_scale_, now);
+  const double now = scale.defined() ? scale.item<double>() : 1, before = std::exchange(gradient_scale_, now);
   if (now == before) return;
-  for (auto& [name, c] : state_)
-    if (c.error.defined()) raw::binary_into(Binary::mul, c.error, now / before);
+  for (auto& [name, c] : state_) {
+    if (!c.error.defined()) continue;
+    raw::binary_into(Binary::mul, c.error, now / before);
+    if (!all_finite(c.error)) raw::fill_into(c.error, 0);  // in 16 bits
+  }
 }
 
 // Three legs follow the first: Q; what all ranks see of an overflow, in all buckets; and only then the state.

@@ -43,6 +43,7 @@ class PowerSgdHook final : public CommHook {
   void prepare(Communicator& ranks, const std::vector<GradBucket>& buckets) override;
   Exchange start(Communicator& ranks, const GradBucket& bucket) override;
   void set_gradient_scale(const Tensor& scale) override;
+  double gradient_scale() const override { return gradient_scale_; }
 
   // Of all exchanges so far, in elements.
   struct CompressionStats {

@@ -82,6 +82,7 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
   void finish();
   void complete_exchanges();
   void follow_join();
+  void share_gradient_scale();
   void complete_order();
   void abandon();  // what an exception in backward left behind
   void warn_if_all_used(const ForwardPass& forward);

@@ -60,6 +60,7 @@ void Reducer::count_early() {
 void Reducer::start_counting() {
   if (state_ == State::counting) return;
   if (std::exchange(state_, State::counting) == State::incomplete) return;  // goes on with what is missing
+  if (join_ && hook_->keeps_state()) share_gradient_scale();
   statistics.backward_start = DdpStatistics::now();
   statistics.launches.clear();
   ready_.assign(parameters_.size(), false);
@@ -200,6 +201,13 @@ void Reducer::follow_join() {
       .broadcast(view_over(firings.data(), DType::i32, {static_cast<int64_t>(firings.size())}), join_->first_active())
       .wait();
   if (join_->ran_out()) firings_ = firings;
+}
+
+// A rank that has run out does not follow the others' loss scale.
+void Reducer::share_gradient_scale() {
+  double scale = hook_->gradient_scale();
+  communicator_.broadcast(view_over(&scale, DType::f64, {1}), join_->first_active()).wait();
+  if (join_->ran_out()) hook_->set_gradient_scale(full({}, scale, DType::f64));
 }
 
 void Reducer::shadow_backward() {

@@ -139,8 +139,7 @@ void ThreadGroup::submit_message(Entry entry) {
     to.work->finish();
     from.work->finish();
   } else {
-    const std::string error = str("recv: rank ", to.rank, " expects ", out.dtype, '[', out.numel(), "] with tag ",
-                                  c.tag, ", rank ", from.rank, " sent ", in.dtype, '[', in.numel(), ']');
+    const std::string error = unexpected_message(to.collective, to.rank, in.dtype, in.numel());
     to.work->fail(error);
     from.work->fail(error);
   }

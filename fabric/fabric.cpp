@@ -122,7 +122,7 @@ bool Fabric::step(OptimizerSync& optimizer) {
 void Fabric::backward(const Tensor& loss, const Tensor& gradient, bool retain_graph, bool create_graph) {
   require_launched("backward");
   const Tensor root = precision_->before_backward(loss);
-  if (const Tensor scale = precision_->gradient_scale(); scale.defined()) strategy_->set_gradient_scale(scale);
+  strategy_->set_gradient_scale(precision_->gradient_scale());
   try {
     const Flagged inside(*inside_backward_);
     strategy_->backward([&] { root.backward(gradient, retain_graph, create_graph); });
@@ -164,7 +164,7 @@ Tensor Fabric::clip(OptimizerSync& optimizer, const ClipOptions& options) {
   const NoGrad off;
   precision_->before_clip(optimizer);
   if (options.clip_val) {
-    clip_values(optimizer, limit);
+    if (precision_->will_step(optimizer)) clip_values(optimizer, limit);  // an overflow must not look like a gradient
     return zeros({}, DType::f64);
   }
   Tensor total = optimizer.grad_norm(options.norm_type);

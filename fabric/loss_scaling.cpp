@@ -95,7 +95,7 @@ Tensor LossScaling::before_backward(const Tensor& loss) {
   forget_expired();
   for (Held& h : held_) {
     const auto optimizer = h.optimizer.lock();
-    if (h.found.defined() && !h.scale.defined() && h.found.item<float>() != 0)
+    if (h.found.defined() && !h.dropped && !h.scale.defined() && h.found.item<float>() != 0)
       h.dropped = are_zero(optimizer->gradients());
     bring_to_scale(h, *optimizer);
     h.before = state_of(optimizer->gradients());
@@ -121,17 +121,16 @@ void LossScaling::after_backward() {
 }
 
 // Ranks agree each time, whatever each of them has done to its gradients since the last. An overflow that was found
-// before still counts, as clipping may have hidden it, unless every rank has dropped those gradients past the handle:
-// then it was a step that is skipped.
+// before still counts, unless every rank has dropped those gradients: then it was a step that is skipped.
 void LossScaling::unscale(OptimizerSync& optimizer) {
   const NoGrad off;
   constexpr float still_there = 2;
   Held& own = held(optimizer);
-  const bool dropped = std::exchange(own.dropped, false);
+  const bool dropped = std::exchange(own.dropped, false) && own.found.defined();
   Tensor found = find(own, optimizer);
   if (own.found.defined() && !dropped) found = maximum(found, (own.found != 0.0).to(f32) * still_there);
   optimizer.agree(found);
-  if (dropped && found.item<float>() != still_there) finish(own);
+  if (dropped && own.found.item<float>() != 0 && found.item<float>() != still_there) finish(own);
   Held& looked = held(optimizer);
   looked.found = found;  // only what all ranks know
   looked.looked = true;
@@ -169,9 +168,9 @@ bool LossScaling::step(OptimizerSync& optimizer) {
 }
 
 void LossScaling::after_zero_grad(OptimizerSync& optimizer) {
-  Held& own = held(optimizer);
-  if (own.found.defined()) finish(own);  // looked at and dropped: as a step that is skipped
   Held& left = held(optimizer);
+  left.dropped = left.found.defined();
+  left.looked = false;
   left.scale = Tensor();
   left.before = state_of(optimizer.gradients());
   optimizer.optimizer().set_half_factor({});
@@ -222,7 +221,9 @@ void LossScaling::after_adoption() {
   forget_expired();
   for (Held& h : held_) {
     const auto optimizer = h.optimizer.lock();
-    optim::unscale(optimizer->optimizer(), optimizer->gradients(), in_use_);
+    const std::vector<Tensor> gradients = optimizer->gradients();
+    if (!gradients.empty()) move_to(gradients.front().device());  // on a rank without data they have come just now
+    optim::unscale(optimizer->optimizer(), gradients, in_use_);
     h.scale = Tensor();
     h.lifted = false;
     h.before = 0;

@@ -55,7 +55,7 @@ class LossScaling {
     Tensor scale = {};      // that its gradients carry; undefined: none
     Tensor found = {};      // what ranks saw in them since its last step: not 0 if one was not finite
     bool looked = false;    // since the last backward pass
-    bool dropped = false;   // here; what was found in them was an overflow
+    bool dropped = false;   // here, after they were looked at
     bool finished = false;  // it has stepped in this iteration
     bool lifted = false;    // its gradients carried none before the backward pass
     uint64_t before = 0;  // what its gradients were before the backward pass, or as they were zeroed; 0: none, unknown

@@ -59,8 +59,9 @@ Group::Group(MPI_Comm comm, const MpiOptions& options, const Host& host)
       transport_(comm, options.chunk_elements),
       window_(on_one_host(comm, options.ranks_per_host) ? Window::make(comm, crowded(options, host)) : nullptr),
       notes_(notes_comm_, recorder_),
-      messages_(std::make_shared<Messages>(messages_comm_, options.chunk_elements,
+      messages_(std::make_shared<Messages>(messages_comm_, notes_comm_, options.chunk_elements,
                                            many_threads_ && options.mode == MpiMode::threaded)) {
+  if (!many_threads_) messages_->call_while_waiting([this] { watch_messages(); });  // the watchdog must not call MPI
   if (options.mode == MpiMode::threaded)
     thread_ = std::make_unique<TaskThread>(crowded(options, host) ? 0 : looks_before_sleep);
 }
@@ -98,13 +99,14 @@ void Group::leave(bool by_exception) {
   if (released_ || !running()) return;
   if (!by_exception && !broken_) {
     if (thread_) thread_->wait_until_idle();
-    for (Backoff b; !messages_->idle(); b.pause()) messages_->progress();
+    for (Backoff b; !messages_->idle(); b.pause()) watch_messages();
     say_goodbye();
     return await_goodbyes();
   }
-  notes_.tell_all(Note::goodbye, true);
+  tell_goodbye(true);
   for (const auto until = Clock::now() + patience_with_own_error; Clock::now() < until;) {
     notes_.poll();
+    messages_->progress();
     if (notes_.all_left() && idle()) return release();
     std::this_thread::sleep_for(1ms);
   }
@@ -114,14 +116,18 @@ void Group::leave(bool by_exception) {
 }
 
 void Group::say_goodbye() {
-  if (!released_ && !said_goodbye_.exchange(true)) notes_.tell_all(Note::goodbye);
+  if (!released_ && !said_goodbye_.exchange(true)) tell_goodbye(false);
+}
+
+void Group::tell_goodbye(bool failed) {
+  notes_.say_goodbye(failed, [this](int rank) { return messages_->traffic_with(rank); });
 }
 
 void Group::await_goodbyes() {
   if (released_) return;
   const auto until = Clock::now() + options_.communicator.timeout;
   for (Backoff b; !notes_.all_left() || !idle(); b.pause()) {
-    notes_.poll();
+    watch_messages();
     if (Clock::now() > until)
       abort_job(str("timeout after ", seconds(options_.communicator.timeout),
                     " s at the end: ", names_of(notes_.staying()), " has not come"),
@@ -144,7 +150,7 @@ void Group::release() {
 
 void Group::watch() {
   if (!running()) return;
-  if (many_threads_) notes_.poll();
+  if (many_threads_) watch_messages();
   const FlightRecorder::Snapshot now = recorder_.snapshot();
   if (now.running) watch_leavers(now);
   if (std::exchange(seen_, now.started) != now.started) seen_since_ = Clock::now();
@@ -158,10 +164,26 @@ void Group::watch_leavers(const FlightRecorder::Snapshot& now) const {
   for (int r = 0; r < notes_.size(); ++r) {
     const auto left = notes_.goodbye_of(r);
     if (!left || now.completed() < left->note.completed) continue;  // it took part in this one
-    if (left->note.failed != 0 && Clock::now() < left->when + patience_with_others_error) continue;
-    abort_job(str(names_of({r}), " has ended", left->note.failed != 0 ? " by an error" : "",
-                  ", this rank waits for it in ", to_string(now.current)));
+    waits_for_leaver(r, *left, to_string(now.current));
   }
+}
+
+void Group::watch_messages() {
+  notes_.poll();
+  messages_->progress();
+  if (messages_->idle()) return;
+  for (int r = 0; r < notes_.size(); ++r) {
+    const auto left = notes_.goodbye_of(r);
+    if (!left) continue;
+    const auto vain = messages_->waiting_in_vain(r, left->note.failed != 0 ? std::vector<Traffic>{} : left->traffic);
+    if (vain) waits_for_leaver(r, *left, to_string(*vain));
+  }
+}
+
+void Group::waits_for_leaver(int rank, const Notes::Received& goodbye, const std::string& in) const {
+  const bool failed = goodbye.note.failed != 0;
+  if (failed && Clock::now() < goodbye.when + patience_with_others_error) return;
+  abort_job(str(names_of({rank}), " has ended", failed ? " by an error" : "", ", this rank waits for it in ", in));
 }
 
 void Group::time_out(const Fingerprint& f) {
@@ -174,7 +196,7 @@ void Group::time_out(const Fingerprint& f) {
 // Asks the others' watchdogs, which answer whatever their ranks are doing.
 std::string Group::who_is_missing(const FlightRecorder::Snapshot& own) {
   const std::vector<int> others = notes_.staying();
-  notes_.tell_all(Note::ask);
+  notes_.ask_all();
   for (const auto until = Clock::now() + patience_for_answers; Clock::now() < until; std::this_thread::sleep_for(2ms)) {
     notes_.poll();
     if (std::ranges::all_of(others, [&](int r) { return notes_.answer_of(r).has_value(); })) break;

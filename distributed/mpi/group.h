@@ -1,5 +1,5 @@
-// One group of ranks over MPI: three private communicators (collectives, messages, watchdogs' notes) and what runs on
-// them.
+// One group of ranks over MPI: three private communicators (collectives; messages; their labels and watchdogs' notes)
+// and what runs on them.
 #pragma once
 
 #include <atomic>
@@ -46,6 +46,9 @@ class Group : public Watched, public std::enable_shared_from_this<Group> {
   bool idle() const { return messages_->idle() && (!thread_ || thread_->idle()); }
   void release();
   void watch_leavers(const FlightRecorder::Snapshot& now) const;
+  void watch_messages();
+  void waits_for_leaver(int rank, const Notes::Received& goodbye, const std::string& in) const;
+  void tell_goodbye(bool failed);
   [[noreturn]] void time_out(const Fingerprint& f);
   std::string who_is_missing(const FlightRecorder::Snapshot& own);
   std::string names_of(const std::vector<int>& ranks) const;  // as ranks of the job

@@ -1,3 +1,5 @@
+#include <cstring>
+
 #include <loom/distributed/mpi/notes.h>
 
 namespace loom::mpi {
@@ -18,18 +20,40 @@ Note Notes::own(Note::Kind kind) const {
           .current = s.current};
 }
 
-void Notes::send(const Note& note, int to) {
-  outgoing_.push_back({note, MPI_REQUEST_NULL});
-  check_status(MPI_Isend(&outgoing_.back().note, sizeof(Note), MPI_BYTE, to, 0, comm_, &outgoing_.back().request),
+void Notes::send(const Note& note, int to, const std::vector<Traffic>& traffic) {
+  Outgoing& o = outgoing_.emplace_back();
+  o.bytes.resize(sizeof note + traffic.size() * sizeof(Traffic));
+  std::memcpy(o.bytes.data(), &note, sizeof note);
+  if (!traffic.empty()) std::memcpy(o.bytes.data() + sizeof note, traffic.data(), traffic.size() * sizeof(Traffic));
+  check_status(MPI_Isend(o.bytes.data(), static_cast<int>(o.bytes.size()), MPI_BYTE, to, 0, comm_, &o.request),
                "MPI_Isend");
 }
 
-void Notes::tell_all(Note::Kind kind, bool failed) {
+Notes::Received Notes::receive(int from, int bytes) {
+  std::vector<std::byte> data(static_cast<size_t>(bytes));
+  check_status(MPI_Recv(data.data(), bytes, MPI_BYTE, from, 0, comm_, MPI_STATUS_IGNORE), "MPI_Recv");
+  Received out{.when = Clock::now()};
+  std::memcpy(&out.note, data.data(), sizeof out.note);
+  out.traffic.resize((data.size() - sizeof out.note) / sizeof(Traffic));
+  if (!out.traffic.empty())
+    std::memcpy(out.traffic.data(), data.data() + sizeof out.note, out.traffic.size() * sizeof(Traffic));
+  return out;
+}
+
+void Notes::say_goodbye(bool failed, const TrafficWith& traffic_with) {
+  std::vector<std::vector<Traffic>> traffic(static_cast<size_t>(size_));
+  for (int r = 0; r < size_; ++r) traffic[static_cast<size_t>(r)] = traffic_with(r);
   const std::lock_guard lock(mutex_);
-  Note note = own(kind);
+  Note note = own(Note::goodbye);
   note.failed = failed ? 1 : 0;
   for (int r = 0; r < size_; ++r)
-    if (r != rank_) send(note, r);
+    if (r != rank_) send(note, r, traffic[static_cast<size_t>(r)]);
+}
+
+void Notes::ask_all() {
+  const std::lock_guard lock(mutex_);
+  for (int r = 0; r < size_; ++r)
+    if (r != rank_) send(own(Note::ask), r);
 }
 
 void Notes::poll() {
@@ -40,12 +64,13 @@ void Notes::poll() {
     check_status(MPI_Iprobe(MPI_ANY_SOURCE, 0, comm_, &found, &status), "MPI_Iprobe");
     if (found == 0) return;
     const int from = status.MPI_SOURCE;
-    Note note;
-    check_status(MPI_Recv(&note, sizeof note, MPI_BYTE, from, 0, comm_, MPI_STATUS_IGNORE), "MPI_Recv");
-    if (note.kind == Note::ask)
+    int bytes = 0;
+    check_status(MPI_Get_count(&status, MPI_BYTE, &bytes), "MPI_Get_count");
+    Received received = receive(from, bytes);
+    if (received.note.kind == Note::ask)
       send(own(Note::answer), from);
     else
-      (note.kind == Note::goodbye ? goodbyes_ : answers_)[static_cast<size_t>(from)] = Received{note, Clock::now()};
+      (received.note.kind == Note::goodbye ? goodbyes_ : answers_)[static_cast<size_t>(from)] = std::move(received);
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <list>
 #include <mutex>
 #include <optional>
@@ -9,6 +10,7 @@
 
 #include <loom/distributed/mpi/call.h>
 #include <loom/distributed/mpi/flight_recorder.h>
+#include <loom/distributed/mpi/traffic.h>
 
 namespace loom::mpi {
 
@@ -24,14 +26,17 @@ struct Note {
 class Notes {
  public:
   using Clock = std::chrono::steady_clock;
+  using TrafficWith = std::function<std::vector<Traffic>(int rank)>;
   struct Received {
     Note note;
+    std::vector<Traffic> traffic;  // goodbye: of the messages between that rank and this one
     Clock::time_point when;
   };
 
   Notes(MPI_Comm comm, const FlightRecorder& recorder);
 
-  void tell_all(Note::Kind kind, bool failed = false);
+  void say_goodbye(bool failed, const TrafficWith& traffic_with);
+  void ask_all();
   void poll();  // takes what has arrived and answers what was asked
   void finish_sends();
   int size() const { return size_; }
@@ -42,10 +47,11 @@ class Notes {
 
  private:
   struct Outgoing {
-    Note note;
+    std::vector<std::byte> bytes;
     MPI_Request request;
   };
-  void send(const Note& note, int to);
+  void send(const Note& note, int to, const std::vector<Traffic>& traffic = {});
+  Received receive(int from, int bytes);
   Note own(Note::Kind kind) const;
 
   MPI_Comm comm_;

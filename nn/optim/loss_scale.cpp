@@ -13,7 +13,7 @@ namespace loom::optim {
 namespace {
 
 void check_options(const GradScalerOptions& o) {
-  check(o.init_scale > 0 && std::isfinite(o.init_scale), "GradScaler: init_scale is ", o.init_scale,
+  check(o.init_scale >= 0x1p-126 && std::isfinite(o.init_scale), "GradScaler: init_scale is ", o.init_scale,
         ", expected a positive number");
   check(o.growth_factor > 1, "GradScaler: the growth factor must be > 1, got ", o.growth_factor);
   check(o.backoff_factor > 0 && o.backoff_factor < 1, "GradScaler: the backoff factor must be between 0 and 1, got ",
@@ -22,6 +22,9 @@ void check_options(const GradScalerOptions& o) {
   check(o.hysteresis >= 1, "GradScaler: hysteresis is ", o.hysteresis, ", expected at least 1");
   check(o.min_scale >= 0, "GradScaler: min_scale is ", o.min_scale, ", expected 0 or more");
 }
+
+// Not below the smallest normal number, whose reciprocal f32 still holds.
+double smallest(const GradScalerOptions& o) { return std::max(o.min_scale, 0x1p-126); }
 
 // Whether x has no gaps, in whatever order its dimensions lie (a gradient in a bucket lies as its parameter does).
 bool is_dense(const Tensor& x) {
@@ -53,8 +56,8 @@ Tensor LossScale::shrinks(const Tensor& found) const { return logical_and(found 
 void LossScale::check_room(const Tensor& found) const {
   if (!options_.raise_at_min_scale || options_.policy == ScalePolicy::fixed) return;
   const NoGrad off;
-  if (scale_.item<double>() <= options_.min_scale)
-    check(!shrinks(found).item<bool>(), "GradScaler: an overflow at the smallest loss scale, ", options_.min_scale,
+  if (const double least = smallest(options_); scale_.item<double>() <= least)
+    check(!shrinks(found).item<bool>(), "GradScaler: an overflow at the smallest loss scale, ", least,
           ": the gradients are not finite whatever the scale");
 }
 
@@ -72,8 +75,7 @@ LossScale LossScale::after(const Tensor& found) const {
       deepspeed ? logical_and(run > 0, remainder(run, options_.growth_interval) == 0) : run >= options_.growth_interval;
   const Tensor larger = scale_ * options_.growth_factor;
   const Tensor grows = logical_and(good, due);
-  // Not below the smallest normal number, whose reciprocal f32 still holds.
-  const Tensor least = full({}, std::max(options_.min_scale, 0x1p-126), TensorOptions(f32, scale_.device()));
+  const Tensor least = full({}, smallest(options_), TensorOptions(f32, scale_.device()));
   const Tensor smaller = maximum(scale_ * options_.backoff_factor, least);
   const Tensor reset = deepspeed ? bad : logical_or(bad, grows);
   const Tensor refill = options_.consecutive_hysteresis ? good : grows;

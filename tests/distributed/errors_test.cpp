@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What goes wrong, and how it reads.
+#include <chrono>
 #include <cstdlib>
+#include <thread>
 
 #include "buffer.h"
 #include "ranks.h"
@@ -104,6 +106,65 @@ TEST_CASE("checked mode names both sides, on every rank") {
         comm.all_reduce(five.view()).wait();
       },
       {.communicator = {.checked = true}});
+}
+
+// Messages from rank 0 to rank 1. What is wrong with one rank 1 is told; rank 0 on threads only, but it gets on.
+void check_messages(Communicator& comm) {
+  if (comm.size() == 1) return;
+  const auto told = [&](const View& sent, const View& expected, int tag) {
+    const Work work = comm.rank() == 0   ? comm.send(sent, 1, tag)
+                      : comm.rank() == 1 ? comm.recv(expected, 0, tag)
+                                         : Work();
+    return error_of([&] { work.wait(); });
+  };
+  const int knowing = comm.name() == "mpi" ? 1 : 0;
+  const auto expect = [&](const std::string& error) {
+    return comm.rank() >= knowing && comm.rank() <= 1 ? error : std::string();
+  };
+  for (const int64_t n : {int64_t{5}, int64_t{300'000}}) {
+    const std::string much = str('[', n, ']'), less = str('[', n - 1, ']');
+    Buffer floats = test_values(f32, 0, n), integers(i32, n), shorter(f32, n - 1), halves(f16, n), in(f32, n);
+    CHECK(told(floats.view(), integers.view(), 0) ==
+          expect(str("recv: rank 1 expects i32", much, " with tag 0, rank 0 sent f32", much)));
+    CHECK(told(halves.view(), shorter.view(), 3) ==
+          expect(str("recv: rank 1 expects f32", less, " with tag 3, rank 0 sent f16", much)));
+    CHECK(told(floats.view(), shorter.view(), 0) ==
+          expect(str("recv: rank 1 expects f32", less, " with tag 0, rank 0 sent f32", much)));
+    CHECK(told(shorter.view(), floats.view(), 0) ==
+          expect(str("recv: rank 1 expects f32", much, " with tag 0, rank 0 sent f32", less)));
+    // The next ones arrive as ever, also those that came before the error was found.
+    const Work first = comm.rank() == 0 ? comm.send(integers.view(), 1) : Work();
+    CHECK(told(floats.view(), in.view(), 1).empty());
+    if (comm.rank() == 1) CHECK(in == test_values(f32, 0, n));
+    const Work second = comm.rank() == 1 ? comm.recv(integers.view(), 0) : Work();
+    for (const Work& w : {first, second}) w.wait();
+  }
+  comm.barrier().wait();
+}
+
+TEST_CASE("a message of another dtype or count is an error that names both sides") {
+  for_each_world(check_messages);
+  for_each_world(check_messages, {.communicator = {.checked = true}});
+}
+
+TEST_CASE("messages of several dtypes with one tag, received in order while others are on their way") {
+  for_each_world([](Communicator& comm) {
+    if (comm.size() == 1) return;
+    for (const int64_t n : {int64_t{3}, int64_t{1'000'000}}) {
+      Buffer a = test_values(f64, 0, n), b = test_values(i32, 0, n), c = test_values(f64, 1, n);
+      Buffer x(f64, n), y(i32, n), z(f64, n);
+      std::vector<Work> works;
+      if (comm.rank() == 0) works = {comm.send(a.view(), 1), comm.send(b.view(), 1), comm.send(c.view(), 1)};
+      if (comm.rank() == 1) {
+        comm.recv(x.view(), 0).wait();
+        std::this_thread::sleep_for(std::chrono::milliseconds(120));  // what follows is there, nobody asks for it yet
+        comm.recv(y.view(), 0).wait();
+        works = {comm.recv(z.view(), 0)};
+      }
+      for (const Work& w : works) w.wait();
+      if (comm.rank() == 1) CHECK((x == a && y == b && z == c));
+    }
+  });
 }
 
 TEST_CASE("checked mode changes no result, and an observer sees each collective once") {

@@ -4,6 +4,8 @@
 //   ranks_fault CASE threaded|inline
 #include <loom/distributed/mpi.h>
 
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -28,11 +30,13 @@ void sum_in_place(Communicator& comm, int times, int64_t count) {
 // What rank 1 does after three collectives, while the others go on.
 int last_rank(Communicator& comm, const std::string& what) {
   if (what == "kill_in_place") sum_in_place(comm, 100, 1'000'000);
-  if (what.starts_with("kill")) std::raise(SIGKILL);
+  if (what.starts_with("kill") || what.ends_with("_kill")) std::raise(SIGKILL);
   if (what == "segfault") std::raise(SIGSEGV);
-  if (what == "throw" || what == "caught") fail("disk full");
-  if (what == "abort") comm.abort("no space left");
-  if (what.starts_with("exit")) std::exit(0);
+  if (what == "throw" || what == "recv_throw" || what == "caught") fail("disk full");
+  if (what.ends_with("abort")) comm.abort("no space left");
+  if (what.ends_with("_exit3")) std::exit(3);
+  if (what.ends_with("_vanish")) ::_exit(0);
+  if (what.starts_with("exit") || what.ends_with("_exit")) std::exit(0);
   if (what.starts_with("late")) std::this_thread::sleep_for(std::chrono::seconds(30));
   if (what == "other") comm.barrier().wait();
   if (what == "mismatch") sum(comm, 1, 20);
@@ -41,6 +45,43 @@ int last_rank(Communicator& comm, const std::string& what) {
     fail("not a number");
   }
   return 0;  // "early": ends as if all were done
+}
+
+View ones(int64_t count) {
+  static auto& x = *new std::vector<float>;  // messages under way at std::exit outlive objects
+  x.assign(static_cast<size_t>(count), 1.0f);
+  return view_over(x.data(), f32, {count});
+}
+
+constexpr int64_t small = 10, large = 4'000'000;
+
+// Rank 0 waits in a message that rank 1 never joins.
+int wait_for_message(Communicator& comm, const std::string& what) {
+  if (comm.rank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  if (comm.rank() == 1 && what.starts_with("recv")) comm.send(ones(small), 0, 8).wait();  // not the one it waits for
+  if (comm.rank() == 1) return last_rank(comm, what);
+  (comm.rank() != 0                 ? comm.barrier()
+   : what.starts_with("recv_both")  ? comm.recv(ones(small), 1, 8)
+   : what.find("recv") != what.npos ? comm.recv(ones(small), 1, 7)
+                                    : comm.send(ones(large), 1, 7))
+      .wait();
+  comm.recv(ones(small), 1, 8).wait();
+  return 0;
+}
+
+// Rank 1 sends and ends; rank 0 receives afterwards.
+int send_and_leave(Communicator& comm, const std::string& what) {
+  const int64_t count = what.starts_with("sent_large") ? large : small;
+  if (comm.rank() == 1) {
+    const Work work = comm.send(ones(count), 0);
+    if (count == small) work.wait();
+    return last_rank(comm, what);
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  std::vector<float> x(static_cast<size_t>(count));
+  comm.recv(view_over(x.data(), f32, {count}), 1).wait();
+  for (const float v : x) check(v == 1, "received ", v);
+  return 0;
 }
 
 int run(const std::string& what, MpiMode mode) {
@@ -63,6 +104,8 @@ int run(const std::string& what, MpiMode mode) {
     return 0;
   }
   sum(*comm, 3);
+  if (what.starts_with("recv") || what.starts_with("send") || what == "late_recv") return wait_for_message(*comm, what);
+  if (what.starts_with("sent")) return send_and_leave(*comm, what);
   if (what == "all") comm->agree(comm->rank() == 1 ? "no such file" : "");
   if (comm->rank() == 1) return last_rank(*comm, what);
   if (what.ends_with("in_group")) sum(*comm->split(0, 0), 1 << 30);

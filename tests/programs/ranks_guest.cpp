@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Loom as a guest in a program that has MPI already: it takes a communicator of the program and leaves MPI running.
-//   ranks_guest single|multiple
+//   ranks_guest single|single_left|multiple
 #include <loom/distributed/mpi.h>
 
 #define OMPI_SKIP_MPICXX 1
@@ -12,7 +12,8 @@
 using namespace loom;
 
 int main(int argc, char** argv) {
-  const bool single = argv[1] == std::string("single");
+  const std::string what = argv[1];
+  const bool single = what.starts_with("single");
   int level = 0, rank = 0, size = 0;
   if (single)
     MPI_Init(&argc, &argv);
@@ -35,6 +36,7 @@ int main(int argc, char** argv) {
     int64_t x = rank, y = rank;
     world->all_reduce(view_over(&x, i64, {1})).wait();
     part->all_reduce(view_over(&y, i64, {1})).wait();
+    if (what == "single_left" && rank == 0) world->recv(view_over(&x, i64, {1}), 1).wait();
     std::printf("rank %d: %d %d\n", rank, static_cast<int>(x), static_cast<int>(y));
   }
   int sum = 0;

@@ -326,6 +326,17 @@ TEST_CASE("99: a state that is saved between a skipped step and the schedule's g
   }
 }
 
+TEST_CASE("99: a state that is loaded forgets what the optimizer has skipped since it was saved") {
+  Weight w;
+  optim::SGD sgd(named(w), {.lr = 0.1});
+  optim::ExponentialLR decay(sgd, 0.5);
+  const auto state = decay.state_dict();
+  sgd.skip_step();
+  decay.load_state_dict(state);
+  decay.step();
+  CHECK(decay.last_epoch() == 1);
+}
+
 TEST_CASE("a schedule that follows epochs advances though the last step was skipped") {
   Weight w;
   optim::SGD sgd(named(w), {.lr = 0.1});
