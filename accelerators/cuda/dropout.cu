@@ -124,8 +124,9 @@ void Cuda::dropout(const View& y, const View& mask, const View& x, double keep, 
   if (y.numel() == 0) return;
   // Of the 24 bits that make a number; as a float, for the same mask as a draw of Random::bernoulli.
   const auto below = static_cast<uint32_t>(std::ceil(static_cast<double>(static_cast<float>(keep)) * 0x1p24));
-  with_floating("dropout", x.dtype,
-                [&]<class S> { run<S, true>(gpu_, y, x, mask.as<uint8_t>(), scale, Keep{state, below}); });
+  with_floating("dropout", x.dtype, [&]<class S> {
+    run<S, true>(gpu_, y, x, mask.as<uint8_t>(), scale, Keep{state, below});
+  });
 }
 
 void Cuda::dropout_grad(const View& dx, const View& g, const View& mask, double scale) {
