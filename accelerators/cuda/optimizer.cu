@@ -92,16 +92,30 @@ bool is_wide(const UpdatePiece& piece) {
   return piece.value.dtype == f64 || (state.data != nullptr && state.dtype == f64);
 }
 
-// The pieces whose arithmetic is done in T; slots are made by slot_of.
+// The pieces whose arithmetic is done in T, of widths that are known when their kernel is compiled; slots are made by
+// slot_of.
+template <class Widths, class T, int N, class Formula, class SlotOf>
+void update_some(cuda::Gpu& gpu, const char* op, std::span<const UpdatePiece> pieces, const Formula& formula,
+                 const SlotOf& slot_of) {
+  const auto belongs = [](const UpdatePiece& p) {
+    if (is_wide(p)) return std::is_same_v<T, double>;
+    const Dense& main = p.master.data != nullptr ? p.master : p.value;
+    return std::is_same_v<T, float> && is_half(main.dtype) == Widths::main && is_half(p.grad.dtype) == Widths::grad;
+  };
+  cuda::for_each_table<cuda::UpdateSlot>(pieces, belongs, slot_of, [&](const cuda::Table<cuda::UpdateSlot>& table) {
+    cuda::launch(gpu, op, &cuda::update_kernel<Widths, T, N, Formula>, table.chunks(), cuda::threads_per_block, 0,
+                 table, formula);
+  });
+}
 template <class T, int N, class Formula, class SlotOf>
 void update(cuda::Gpu& gpu, const char* op, std::span<const UpdatePiece> pieces, const Formula& formula,
             const SlotOf& slot_of) {
-  cuda::for_each_table<cuda::UpdateSlot>(
-      pieces, [](const UpdatePiece& p) { return is_wide(p) == std::is_same_v<T, double>; }, slot_of,
-      [&](const cuda::Table<cuda::UpdateSlot>& table) {
-        cuda::launch(gpu, op, &cuda::update_kernel<T, N, Formula>, table.chunks(), cuda::threads_per_block, 0, table,
-                     formula);
-      });
+  update_some<cuda::Widths<false, false>, T, N>(gpu, op, pieces, formula, slot_of);
+  if constexpr (std::is_same_v<T, float>) {
+    update_some<cuda::Widths<false, true>, T, N>(gpu, op, pieces, formula, slot_of);
+    update_some<cuda::Widths<true, false>, T, N>(gpu, op, pieces, formula, slot_of);
+    update_some<cuda::Widths<true, true>, T, N>(gpu, op, pieces, formula, slot_of);
+  }
 }
 
 // Calls f<T>() for both types of arithmetic: f64 where the parameter or its state is, else f32.

@@ -35,97 +35,111 @@ struct Elements {
   std::array<Run<T, width>, N> states;
 };
 
-// `width` elements of 2 or 4 bytes as they lie in memory, or one of any floating dtype.
+// What is known when a kernel is compiled, for runs of four: whether the parameter (main) and the gradient have 16
+// bits. States have 32 then, and the value beside a master has 16. Of an element by itself nothing is known.
+template <bool main_has_16, bool grad_has_16>
+struct Widths {
+  static constexpr bool main = main_has_16, grad = grad_has_16;
+};
+
+// Elements as they lie in memory.
 struct Raw {
   uint32_t words[4];
 };
-template <int width>
+template <int width, bool has_16>
 __device__ __forceinline__ Raw fetch(const char* data, DType t, int64_t i) {
-  Raw out{};
-  if constexpr (width == 1) {
-    if (t == DType::f64) {
-      const auto bits = reinterpret_cast<const uint64_t*>(data)[i];
-      out.words[0] = static_cast<uint32_t>(bits);
-      out.words[1] = static_cast<uint32_t>(bits >> 32);
-    } else {
-      out.words[0] =
-          t == DType::f32 ? reinterpret_cast<const uint32_t*>(data)[i] : reinterpret_cast<const uint16_t*>(data)[i];
-    }
-  } else if (t == DType::f32) {
+  if constexpr (width == four && has_16) {
+    struct alignas(8) Narrow {
+      uint32_t items[2];
+    };
+    const auto narrow = *reinterpret_cast<const Narrow*>(data + i * 2);
+    return {narrow.items[0], narrow.items[1]};
+  } else if constexpr (width == four) {
     const auto wide = *reinterpret_cast<const Pack<uint32_t>*>(data + i * 4);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) out.words[j] = wide.items[j];
+    return {wide.items[0], wide.items[1], wide.items[2], wide.items[3]};
+  } else if (t == DType::f64) {
+    const auto bits = reinterpret_cast<const uint64_t*>(data)[i];
+    return {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32)};
   } else {
-    const auto narrow = *reinterpret_cast<const uint64_t*>(data + i * 2);
-    out.words[0] = static_cast<uint32_t>(narrow);
-    out.words[1] = static_cast<uint32_t>(narrow >> 32);
+    return {t == DType::f32 ? reinterpret_cast<const uint32_t*>(data)[i] : reinterpret_cast<const uint16_t*>(data)[i]};
   }
-  return out;
 }
 
-template <class T, int width>
+template <class T, class Number>
+__device__ __forceinline__ T widen_half(const Raw& raw, int j) {
+  return static_cast<T>(
+      static_cast<float>(Number::from_bits(static_cast<uint16_t>(raw.words[j / 2] >> (16 * (j % 2))))));
+}
+template <class T, int width, bool has_16>
 __device__ __forceinline__ Run<T, width> widen(const Raw& raw, DType t) {
   Run<T, width> out;
+  if (width == four ? !has_16 : t == DType::f32) {
 #pragma unroll
-  for (int j = 0; j < width; ++j) {
-    const auto half = static_cast<uint16_t>(raw.words[j / 2] >> (16 * (j % 2)));
-    if (t == DType::f32)
-      out.at[j] = static_cast<T>(std::bit_cast<float>(raw.words[j]));
-    else if (t == DType::bf16)
-      out.at[j] = static_cast<T>(static_cast<float>(BFloat16::from_bits(half)));
-    else if (t == DType::f16)
-      out.at[j] = static_cast<T>(static_cast<float>(Half::from_bits(half)));
-    else if constexpr (width == 1)
-      out.at[j] = static_cast<T>(std::bit_cast<double>(static_cast<uint64_t>(raw.words[1]) << 32 | raw.words[0]));
+    for (int j = 0; j < width; ++j) out.at[j] = static_cast<T>(std::bit_cast<float>(raw.words[j]));
+  } else if (t == DType::bf16) {
+#pragma unroll
+    for (int j = 0; j < width; ++j) out.at[j] = widen_half<T, BFloat16>(raw, j);
+  } else if (width == four || t == DType::f16) {
+#pragma unroll
+    for (int j = 0; j < width; ++j) out.at[j] = widen_half<T, Half>(raw, j);
+  } else {
+    out.at[0] = static_cast<T>(std::bit_cast<double>(static_cast<uint64_t>(raw.words[1]) << 32 | raw.words[0]));
   }
   return out;
 }
-template <class T>
-__device__ __forceinline__ uint16_t half_bits(T x, DType t) {
-  return t == DType::bf16 ? convert<BFloat16>(x).bits : convert<Half>(x).bits;
+
+template <class Number, class T, int width>
+__device__ __forceinline__ uint64_t half_bits(const Run<T, width>& x) {
+  uint64_t out = 0;
+#pragma unroll
+  for (int j = 0; j < width; ++j) out |= uint64_t{convert<Number>(x.at[j]).bits} << (16 * j);
+  return out;
+}
+template <class T, int width>
+__device__ __forceinline__ uint64_t half_bits(const Run<T, width>& x, DType t) {
+  return t == DType::bf16 ? half_bits<BFloat16>(x) : half_bits<Half>(x);
 }
 
-template <class T, int width>
+template <bool has_16, class T, int width>
 __device__ __forceinline__ void write(char* data, DType t, int64_t i, const Run<T, width>& x) {
-  if constexpr (width == 1) {
-    if (t == DType::f64)
-      reinterpret_cast<double*>(data)[i] = static_cast<double>(x.at[0]);
-    else if (t == DType::f32)
-      reinterpret_cast<float*>(data)[i] = static_cast<float>(x.at[0]);
-    else
-      reinterpret_cast<uint16_t*>(data)[i] = half_bits(x.at[0], t);
-  } else if (t == DType::f32) {
+  if constexpr (width == four && has_16) {
+    *reinterpret_cast<uint64_t*>(data + i * 2) = half_bits(x, t);
+  } else if constexpr (width == four) {
     Pack<float> out;
 #pragma unroll
     for (int j = 0; j < width; ++j) out.items[j] = static_cast<float>(x.at[j]);
     *reinterpret_cast<Pack<float>*>(data + i * 4) = out;
+  } else if (t == DType::f64) {
+    reinterpret_cast<double*>(data)[i] = static_cast<double>(x.at[0]);
+  } else if (t == DType::f32) {
+    reinterpret_cast<float*>(data)[i] = static_cast<float>(x.at[0]);
   } else {
-    uint64_t out = 0;
-#pragma unroll
-    for (int j = 0; j < width; ++j) out |= uint64_t{half_bits(x.at[j], t)} << (16 * j);
-    *reinterpret_cast<uint64_t*>(data + i * 2) = out;
+    reinterpret_cast<uint16_t*>(data)[i] = static_cast<uint16_t>(half_bits(x, t));
   }
 }
 
 // Elements of the master that are not what the value was rounded from are the value's, which others have written.
 template <class T, int width>
 __device__ __forceinline__ void take_written(Run<T, width>& x, const UpdateSlot& s, int64_t i) {
-  const Run<T, width> value = widen<T, width>(fetch<width>(s.value, s.value_type, i), s.value_type);
+  const Run<T, width> value = widen<T, width, true>(fetch<width, true>(s.value, s.value_type, i), s.value_type);
+  const uint64_t differ = half_bits(x, s.value_type) ^ half_bits(value, s.value_type);
 #pragma unroll
   for (int j = 0; j < width; ++j)
-    if (half_bits(x.at[j], s.value_type) != half_bits(value.at[j], s.value_type)) x.at[j] = value.at[j];
+    if ((differ >> (16 * j) & 0xffffu) != 0) x.at[j] = value.at[j];
 }
 
-template <class T, int width, int N>
+template <class Widths, class T, int width, int N>
 __device__ __forceinline__ Elements<T, width, N> read(const UpdateSlot& s, int64_t i) {
-  const Raw x = fetch<width>(s.main, s.main_type, i), dx = fetch<width>(s.grad, s.grad_type, i);
+  const Raw x = fetch<width, Widths::main>(s.main, s.main_type, i);
+  const Raw dx = fetch<width, Widths::grad>(s.grad, s.grad_type, i);
   std::array<Raw, N> states{};
 #pragma unroll
   for (int k = 0; k < N; ++k)
-    if (s.states[k] != nullptr && !s.fresh) states[k] = fetch<width>(s.states[k], s.state_types[k], i);
-  Elements<T, width, N> out{widen<T, width>(x, s.main_type), widen<T, width>(dx, s.grad_type), {}};
+    if (s.states[k] != nullptr && !s.fresh) states[k] = fetch<width, false>(s.states[k], s.state_types[k], i);
+  Elements<T, width, N> out{
+      widen<T, width, Widths::main>(x, s.main_type), widen<T, width, Widths::grad>(dx, s.grad_type), {}};
 #pragma unroll
-  for (int k = 0; k < N; ++k) out.states[k] = widen<T, width>(states[k], s.state_types[k]);
+  for (int k = 0; k < N; ++k) out.states[k] = widen<T, width, false>(states[k], s.state_types[k]);
   if (s.value_written) take_written(out.x, s, i);
   return out;
 }
@@ -133,26 +147,22 @@ __device__ __forceinline__ Elements<T, width, N> read(const UpdateSlot& s, int64
 // Element i takes word i % 4 of the draw's block i / 4.
 template <class T, int width>
 __device__ __forceinline__ void round(Run<T, width>& x, const UpdateSlot& s, int64_t i) {
-  const auto words = s.rounding.block(static_cast<uint64_t>(i / four));
+  auto words = s.rounding.block(static_cast<uint64_t>(i / four));
   const auto own = i % four;
+  if (width == 1) words[0] = own == 0 ? words[0] : own == 1 ? words[1] : own == 2 ? words[2] : words[3];
 #pragma unroll
   for (int j = 0; j < width; ++j) {
-    const uint32_t word = width == four ? words[j]
-                          : own == 0    ? words[0]
-                          : own == 1    ? words[1]
-                          : own == 2    ? words[2]
-                                        : words[3];
     const auto given = static_cast<float>(x.at[j]);
-    x.at[j] = s.value_type == DType::bf16 ? static_cast<T>(static_cast<float>(BFloat16::stochastic(given, word)))
-                                          : static_cast<T>(static_cast<float>(Half::stochastic(given, word)));
+    x.at[j] = s.value_type == DType::bf16 ? static_cast<T>(static_cast<float>(BFloat16::stochastic(given, words[j])))
+                                          : static_cast<T>(static_cast<float>(Half::stochastic(given, words[j])));
   }
 }
 
 // formula(x, dx, states, rates) changes one element's x and states.
-template <class T, int width, int N, class Formula>
+template <class Widths, int width, int N, class T, class Formula>
 __device__ __forceinline__ void update(const UpdateSlot& s, int64_t i, const std::array<T, 2>& rates, T factor,
                                        const Formula& formula) {
-  Elements<T, width, N> e = read<T, width, N>(s, i);
+  auto e = read<Widths, T, width, N>(s, i);
 #pragma unroll
   for (int j = 0; j < width; ++j) {
     std::array<T*, N> states;
@@ -161,14 +171,14 @@ __device__ __forceinline__ void update(const UpdateSlot& s, int64_t i, const std
     formula(e.x.at[j], e.dx.at[j] * factor, states, rates);
   }
   if (s.rounds) round(e.x, s, i);
-  write(s.main, s.main_type, i, e.x);
-  if (s.has_master) write(s.value, s.value_type, i, e.x);
+  write<Widths::main>(s.main, s.main_type, i, e.x);
+  if (s.has_master) write<true>(s.value, s.value_type, i, e.x);
 #pragma unroll
   for (int k = 0; k < N; ++k)
-    if (s.states[k] != nullptr) write(s.states[k], s.state_types[k], i, e.states[k]);
+    if (s.states[k] != nullptr) write<false>(s.states[k], s.state_types[k], i, e.states[k]);
 }
 
-template <class T, int N, class Formula>
+template <class Widths, class T, int N, class Formula>
 __global__ void __launch_bounds__(threads_per_block)
     update_kernel(const __grid_constant__ Table<UpdateSlot> table, Formula formula) {
   const Part part = part_of_block(table);
@@ -179,20 +189,20 @@ __global__ void __launch_bounds__(threads_per_block)
   if constexpr (std::is_same_v<T, float>) {
     if (s.aligned) packed += (part.end - part.begin) / four * four;
     for (int64_t i = part.begin + int64_t{threadIdx.x} * four; i < packed; i += int64_t{blockDim.x} * four)
-      update<T, four, N>(s, i, rates, factor, formula);
+      update<Widths, four, N>(s, i, rates, factor, formula);
   }
-  for (int64_t i = packed + threadIdx.x; i < part.end; i += blockDim.x) update<T, 1, N>(s, i, rates, factor, formula);
+  for (int64_t i = packed + threadIdx.x; i < part.end; i += blockDim.x)
+    update<Widths, 1, N>(s, i, rates, factor, formula);
 }
 
 inline UpdateSlot slot_of(const UpdatePiece& p, const std::array<double, 2>& rates, bool fresh) {
   const auto data = [](const Dense& d) { return static_cast<char*>(d.data); };
   const bool has_master = p.master.data != nullptr;
   const Dense& main = has_master ? p.master : p.value;
-  bool aligned = true;
+  bool aligned = (!has_master || is_half(p.value.dtype)) && main.dtype != f64 && p.grad.dtype != f64;
+  for (const Dense& d : p.states) aligned = aligned && (d.data == nullptr || d.dtype == f32);
   for (const Dense& d : {p.value, p.grad, p.master, p.states[0], p.states[1], p.states[2]})
-    aligned = aligned &&
-              (d.data == nullptr ||
-               (item_size(d.dtype) <= 4 && reinterpret_cast<uintptr_t>(d.data) % (four * item_size(d.dtype)) == 0));
+    aligned = aligned && reinterpret_cast<uintptr_t>(d.data) % (four * item_size(d.dtype)) == 0;
   return {p.numel,
           data(main),
           data(p.value),
@@ -206,7 +216,7 @@ inline UpdateSlot slot_of(const UpdatePiece& p, const std::array<double, 2>& rat
           p.grad.dtype,
           {p.states[0].dtype, p.states[1].dtype, p.states[2].dtype},
           has_master,
-          has_master && p.value_written,
+          has_master && p.value_written && is_half(p.value.dtype),
           p.rounding.has_value() && is_half(p.value.dtype),
           fresh,
           aligned};
