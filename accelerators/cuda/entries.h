@@ -102,26 +102,41 @@ __global__ void __launch_bounds__(threads_per_block) sum_kernel(Entries e, Walk<
     sum_piece<T, A>(e, partial, i, c, columns.data[1] + at[1], at[0]);
 }
 
+// What pieces from `next` on have for a place that goes on into them; again several are asked for at once.
+template <class A>
+__device__ __forceinline__ A sum_of_pieces(const Entries& e, const Partial<A>& partial, int64_t next, int64_t key,
+                                           uint32_t c, A sum) {
+  constexpr int ahead = 8;
+  const int64_t last = (e.n - 1) / partial.piece;
+  for (;; next += ahead) {
+    A sums[ahead];
+    bool ends[ahead];
+#pragma unroll
+    for (int k = 0; k < ahead; ++k) {
+      const int64_t at = next + k < last ? next + k : last;
+      sums[k] = partial.at(at, 0, c);
+      ends[k] = at == last || e.keys[(at + 1) * partial.piece] != key;
+    }
+#pragma unroll
+    for (int k = 0; k < ahead; ++k) {
+      sum += sums[k];
+      if (ends[k]) return sum;
+    }
+  }
+}
+
 // The piece in which a place begins that goes on beyond it adds what the next ones have for it.
 template <class T, class A>
 __global__ void __launch_bounds__(threads_per_block) join_kernel(Entries e, Walk<2> columns, Partial<A> partial) {
   const uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
   if (c >= columns.numel) return;
   const int64_t to = columns.offsets(c)[0];
-  const auto goes_on = [&](int64_t i, int64_t key) {  // beyond piece i
-    return (i + 1) * partial.piece < e.n && e.keys[(i + 1) * partial.piece] == key;
-  };
   for (int64_t i = int64_t{blockIdx.y} * blockDim.y + threadIdx.y; (i + 1) * partial.piece < e.n;
        i += int64_t{gridDim.y} * blockDim.y) {
-    const int64_t key = e.keys[(i + 1) * partial.piece - 1];
-    const bool began = i == 0 || e.keys[i * partial.piece - 1] != key;
-    if (key >= e.end || !began || !goes_on(i, key)) continue;
-    A sum = partial.at(i, 1, c);
-    int64_t next = i;
-    do {
-      sum += partial.at(++next, 0, c);
-    } while (goes_on(next, key));
-    add_to<T>(e, key, to, sum);
+    const int64_t begin = i * partial.piece, end = begin + partial.piece, key = e.keys[end - 1];
+    const bool begins = i == 0 || e.keys[begin - 1] != key;
+    if (key < e.end && begins && e.keys[end] == key)
+      add_to<T>(e, key, to, sum_of_pieces(e, partial, i + 1, key, c, partial.at(i, 1, c)));
   }
 }
 

@@ -1,7 +1,7 @@
 // Writing and adding by position, in one order. Where there are threads enough without splitting the indexed
 // dimension, each goes along it; otherwise the places to write to are sorted, and what comes to one place is summed: in
 // pieces of equal length, then the sums of the pieces.
-#include <bit>
+#include <cmath>
 
 #include <loom/accelerators/cuda/cuda.h>
 #include <loom/accelerators/cuda/entries.h>
@@ -176,14 +176,18 @@ class Put {
     });
   }
 
-  // Pieces are longer where there are many, so that joining them does not take long.
+  // Entries of a piece: few enough that all threads have one, otherwise as many as there are pieces, which are added up
+  // one after the other where they go to one place.
+  static int64_t piece_for(int64_t n, int64_t columns) {
+    constexpr int64_t shortest = 16, threads = 131072;
+    const auto root = static_cast<int64_t>(std::sqrt(static_cast<double>(n)));
+    return std::max(shortest, std::min(root, n / threads * columns + n % threads * columns / threads));
+  }
+
   template <class T>
   void sum(const cuda::Entries& e, const View& table, const View& list) {
     using A = accumulate_type<T>;
-    constexpr int64_t shortest = 16, most = 8192;
-    const int64_t columns = table.numel();
-    const auto piece =
-        static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max(shortest, (e.n + most - 1) / most))));
+    const int64_t columns = table.numel(), piece = piece_for(e.n, columns);
     const int64_t pieces = (e.n + piece - 1) / piece;
     const cuda::Scratch sums(gpu_, pieces > 1 ? static_cast<size_t>(2 * pieces * columns) * sizeof(A) : 0);
     cuda::for_each_walk<2>({&table, &list}, cpu::Order::any, [&](const cuda::Walk<2>& walk, int64_t first) {
