@@ -12,7 +12,7 @@ namespace loom::cuda {
 
 inline constexpr int64_t chunk = 4096;      // elements that a block works on
 inline constexpr int four = 4;              // elements that a thread works on at once
-inline constexpr size_t table_length = 64;  // 8 KB of parameters; there may be up to 32,764 bytes
+inline constexpr size_t table_length = 64;  // 8 KB of parameters; there may be 32,764 bytes from sm_70 on
 
 // What a kernel knows of each piece is a Slot, which has a `numel`.
 template <class Slot>

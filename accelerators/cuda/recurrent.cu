@@ -1,6 +1,7 @@
 // Cells of recurrent layers: what happens to the gates after the products, one pass each way, a thread an element.
 #include <loom/accelerators/cuda/cuda.h>
 #include <loom/accelerators/cuda/launch.h>
+#include <loom/accelerators/cuda/layout.h>
 
 namespace loom {
 
@@ -19,6 +20,19 @@ struct Gates {
   T* first;
   int64_t size;
   __device__ T& operator[](int gate) const { return first[gate * size]; }
+};
+
+// Rows of `size` elements, counted in 32 bits where all of them can be.
+struct Rows {
+  int64_t elements, size;
+  cuda::Divider by_size;
+  explicit Rows(const View& h)
+      : elements(h.numel()),
+        size(h.shape[1]),
+        by_size(elements <= std::numeric_limits<int32_t>::max() ? static_cast<uint32_t>(size) : 1) {}
+  __device__ int64_t of(int64_t i) const {
+    return elements <= std::numeric_limits<int32_t>::max() ? by_size.quotient(static_cast<uint32_t>(i)) : i / size;
+  }
 };
 
 template <class T>
@@ -52,10 +66,10 @@ __device__ void gru(const Step<T>& s, int64_t i, Gates<const T> a, Gates<const T
 }
 
 template <class T, RecurrentCell cell>
-__global__ void __launch_bounds__(threads_per_block) step_kernel(Step<T> s, int64_t n, int64_t size) {
+__global__ void __launch_bounds__(threads_per_block) step_kernel(Step<T> s, Rows rows) {
   constexpr int gates = cell == RecurrentCell::lstm ? 4 : cell == RecurrentCell::gru ? 3 : 1;
-  cuda::for_each_item(n, [&](int64_t i) {
-    const int64_t row = i / size, j = i % size, at = row * gates * size + j;
+  cuda::for_each_item(rows.elements, [&](int64_t i) {
+    const int64_t size = rows.size, row = rows.of(i), j = i - row * size, at = row * gates * size + j;
     const Gates<const T> a{s.from_input + at, size}, b{s.from_state + at, size};
     if constexpr (cell == RecurrentCell::lstm) {
       lstm(s, i, a, b, Gates<T>{s.kept + row * 4 * size + j, size});
@@ -98,9 +112,10 @@ __device__ void gru_grad(const Grad<T>& s, int64_t i, Gates<T> da, Gates<T> db, 
 }
 
 template <class T, RecurrentCell cell>
-__global__ void __launch_bounds__(threads_per_block) grad_kernel(Grad<T> s, int64_t n, int64_t size) {
-  cuda::for_each_item(n, [&](int64_t i) {
-    const int64_t row = i / size, j = i % size, at3 = row * 3 * size + j, at4 = row * 4 * size + j;
+__global__ void __launch_bounds__(threads_per_block) grad_kernel(Grad<T> s, Rows rows) {
+  cuda::for_each_item(rows.elements, [&](int64_t i) {
+    const int64_t size = rows.size, row = rows.of(i), j = i - row * size, at3 = row * 3 * size + j,
+                  at4 = row * 4 * size + j;
     if constexpr (cell == RecurrentCell::lstm) {
       lstm_grad(s, i, Gates<T>{s.d_input + at4, size}, Gates<const T>{s.kept + at4, size});
     } else if constexpr (cell == RecurrentCell::gru) {
@@ -145,8 +160,8 @@ void Cuda::recurrent_cell(const View& h, const View& c, const View& kept, const 
                        s.from_state.as<const T>(),
                        s.h_before.as<const T>(),
                        s.c_before.as<const T>()};
-    cuda::launch(gpu_, "recurrent_cell", &step_kernel<T, cell>, cuda::grid_for(gpu_, n), threads_per_block, 0, step, n,
-                 h.shape[1]);
+    cuda::launch(gpu_, "recurrent_cell", &step_kernel<T, cell>, cuda::grid_for(gpu_, n), threads_per_block, 0, step,
+                 Rows(h));
   });
 }
 
@@ -158,8 +173,8 @@ void Cuda::recurrent_cell_grad(const View& d_input, const View& d_state, const V
     const Grad<T> grad{d_input.as<T>(),    d_state.as<T>(),          dh_before.as<T>(),       dc_before.as<T>(),
                        s.dh.as<const T>(), s.dc.as<const T>(),       s.kept.as<const T>(),    s.h.as<const T>(),
                        s.c.as<const T>(),  s.h_before.as<const T>(), s.c_before.as<const T>()};
-    cuda::launch(gpu_, "recurrent_cell", &grad_kernel<T, cell>, cuda::grid_for(gpu_, n), threads_per_block, 0, grad, n,
-                 s.dh.shape[1]);
+    cuda::launch(gpu_, "recurrent_cell", &grad_kernel<T, cell>, cuda::grid_for(gpu_, n), threads_per_block, 0, grad,
+                 Rows(s.dh));
   });
 }
 

@@ -179,7 +179,7 @@ __device__ __forceinline__ void update(const UpdateSlot& s, int64_t i, const std
 }
 
 template <class Widths, class T, int N, class Formula>
-__global__ void __launch_bounds__(threads_per_block)
+__global__ void __launch_bounds__(threads_per_block, 3)
     update_kernel(const __grid_constant__ Table<UpdateSlot> table, Formula formula) {
   const Part part = part_of_block(table);
   const UpdateSlot& s = table.slots[part.slot];
