@@ -8,8 +8,10 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
+#include <loom/accelerators/dtype.h>
 #include <loom/accelerators/philox.h>
 
 namespace loom::draw {
@@ -19,6 +21,23 @@ template <class T>
 LOOM_HOST_DEVICE T uniform(T u, T a, T width, T limit) {
   const T x = a + width * u;
   return x < limit ? x : limit;
+}
+
+// The largest number below b of a 16-bit type.
+template <class Number>
+float largest_half_below(double b) {
+  const Number nearest(static_cast<float>(b));
+  if (static_cast<double>(static_cast<float>(nearest)) < b) return nearest;
+  const bool negative = (nearest.bits & 0x8000u) != 0, zero = (nearest.bits & 0x7fffu) == 0;
+  return Number::from_bits(static_cast<uint16_t>(zero ? 0x8001 : negative ? nearest.bits + 1 : nearest.bits - 1));
+}
+// The largest number below b of dtype t, as a T.
+template <class T>
+T largest_below(DType t, double b) {
+  if (t == f16) return static_cast<T>(largest_half_below<Half>(b));
+  if (t == bf16) return static_cast<T>(largest_half_below<BFloat16>(b));
+  const T nearest = static_cast<T>(b);
+  return static_cast<double>(nearest) < b ? nearest : std::nextafter(nearest, -std::numeric_limits<T>::infinity());
 }
 
 // a + [0, range) by the upper half of a product: no division, bias below 2^-64 * range.

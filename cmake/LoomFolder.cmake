@@ -84,6 +84,10 @@ function(loom_cuda_plugin folder)
                         VISIBILITY_INLINES_HIDDEN ON INSTALL_RPATH "$ORIGIN")
   target_compile_options(loom_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${LOOM_LIBRARY_FLAGS}>
                          "$<$<COMPILE_LANGUAGE:CUDA>:${LOOM_CUDA_FLAGS}>")
+  # What has the CPU's bits: products and sums are rounded one after the other.
+  foreach(name random dropout optimizer)
+    set_source_files_properties("${PROJECT_SOURCE_DIR}/${folder}/${name}.cu" PROPERTIES COMPILE_OPTIONS -fmad=false)
+  endforeach()
   target_link_libraries(loom_cuda PRIVATE loom CUDA::cudart)
   set_property(GLOBAL APPEND PROPERTY LOOM_PLUGINS loom_cuda)
 endfunction()

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/cpu.h>
@@ -25,24 +24,6 @@ T unit(const Words& w, int64_t i) {
     return to_uniform(w[at]);
   else
     return to_uniform(w[2 * at], w[2 * at + 1]);
-}
-
-// The largest number below b of a 16-bit type.
-template <class Number>
-float largest_below(double b) {
-  const Number nearest(static_cast<float>(b));
-  if (static_cast<double>(static_cast<float>(nearest)) < b) return nearest;
-  const bool negative = (nearest.bits & 0x8000u) != 0, zero = (nearest.bits & 0x7fffu) == 0;
-  return Number::from_bits(static_cast<uint16_t>(zero ? 0x8001 : negative ? nearest.bits + 1 : nearest.bits - 1));
-}
-
-// The largest number below b of dtype t, as a T.
-template <class T>
-T largest_below(DType t, double b) {
-  if (t == f16) return static_cast<T>(largest_below<Half>(b));
-  if (t == bf16) return static_cast<T>(largest_below<BFloat16>(b));
-  const T nearest = static_cast<T>(b);
-  return static_cast<double>(nearest) < b ? nearest : std::nextafter(nearest, -std::numeric_limits<T>::infinity());
 }
 
 // Calls make(words, run) for pieces of y in row-major order and stores the runs of T that it makes.
@@ -73,7 +54,7 @@ void draw_floating(Random kind, const View& y, double a, double b, const Philox&
   const auto count = [](const auto& run) { return static_cast<int64_t>(run.size()); };
   const T first = static_cast<T>(a), second = static_cast<T>(b);
   if (kind == Random::uniform) {
-    const T width = static_cast<T>(b - a), limit = largest_below<T>(y.dtype, b);
+    const T width = static_cast<T>(b - a), limit = draw::largest_below<T>(y.dtype, b);
     draw<T>(y, state, [&](const Words& w, auto& run) {
       for (int64_t i = 0; i < count(run); ++i)
         run[static_cast<size_t>(i)] = draw::uniform(unit<T>(w, i), first, width, limit);
