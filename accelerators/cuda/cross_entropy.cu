@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(threads_per_block) forward_kernel(RowValues lo
 
 // d loss / d x[c] = p[c] * (a + s / C * sum w) - s / C * w[c], less a at the target; a = (1 - s) * w[t]
 template <class S, int team>
-__global__ void __launch_bounds__(threads_per_block)
+__global__ void __launch_bounds__(threads_per_block, sizeof(S) == 8 ? 2 : 4)
     grad_kernel(S* dx, RowValues g, Problem<S> p, const compute_type<S>* weight_sum) {
   using T = compute_type<S>;
   const int thread = threadIdx.x % team;
@@ -96,16 +96,9 @@ __global__ void __launch_bounds__(threads_per_block)
     const S* const x = p.logits + r * p.classes;
     S* const to = dx + r * p.classes;
     const auto t = p.target.template get<int64_t>(r);
-    if (!p.counts(r, t, thread == 0)) {
-      cuda::for_row(x, p.classes, p.packs, thread, team, [&]<int count>(int64_t i) {
-        Run<S, count> zeros;
-#pragma unroll
-        for (int j = 0; j < count; ++j) zeros.items[j] = static_cast<S>(T(0));
-        cuda::write_run(to + i, zeros);
-      });
-      return;
-    }
-    const T scale = g.template get<T>(r), lse = p.lse.template get<T>(r), a = (T(1) - p.smoothing) * p.weight_of(t);
+    const bool counted = p.counts(r, t, thread == 0);
+    const T scale = g.template get<T>(r), lse = p.lse.template get<T>(r),
+            a = (T(1) - p.smoothing) * p.weight_of(counted ? t : 0);
     const T of_p = scale * (a + share * all), of_w = scale * share, at_target = scale * a;
     cuda::for_row(x, p.classes, p.packs, thread, team, [&]<int count>(int64_t i) {
       const auto in = cuda::read_run<count>(x + i);
@@ -114,7 +107,8 @@ __global__ void __launch_bounds__(threads_per_block)
       for (int j = 0; j < count; ++j) {
         T value = of_p * cuda::exp_of<S>(static_cast<T>(in.items[j]) - lse);
         if (of_w != T(0)) value -= of_w * p.weight_of(i + j);
-        out.items[j] = static_cast<S>(i + j == t ? value - at_target : value);
+        if (i + j == t) value -= at_target;
+        out.items[j] = static_cast<S>(counted ? value : T(0));
       }
       cuda::write_run(to + i, out);
     });

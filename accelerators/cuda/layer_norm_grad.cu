@@ -1,7 +1,7 @@
 // Gradients of layer, RMS and group norm. With h = dy * w and x^ = (x - mean) * rstd,
 //   dx = rstd * (h - mean(h) - x^ * mean(h * x^)), dw = sum over rows of dy * x^, db = sum over rows of dy.
-// Where rows fit into registers one pass gives all three: each team adds up dw and db of the rows that it meets, blocks
-// write what they have come to, and a second kernel adds that up in their order.
+// Where rows fit into registers one pass gives all three: blocks add up dw and db of their rows, a second kernel
+// theirs.
 #include <loom/accelerators/cuda/cuda.h>
 #include <loom/accelerators/cuda/dense.h>
 #include <loom/accelerators/cuda/partials.h>
@@ -34,9 +34,8 @@ struct NormGrad {
   __device__ T mean_of(int64_t r) const { return rms ? T(0) : mean[r]; }
 };
 
-// Sums of h * x^ and of h; over a row they become means.
 template <class T>
-using Along = cuda::Sums<T, 2>;
+using Along = cuda::Sums<T, 2>;  // of h * x^ and of h
 
 template <class S, class W, int team, int steps>
 __global__ void __launch_bounds__(team == 32 ? short_threads : threads_per_block, team == 32 ? 3 : 1)
