@@ -105,7 +105,8 @@ void Gpu::check_faults() {
   *fault_host_ = Fault();
   if (kind == FaultKind::index)
     fail(f.op, ": index ", f.value, " is out of range for dimension ", f.at, " of size ", f.extent);
-  fail(f.op, ": target ", f.value, " at row ", f.at, " is out of range for ", f.extent, " classes");
+  fail(f.op, ": target ", f.value, " at row ", f.at, " is out of range for ", f.extent, " classes (ignore_index is ",
+       f.ignored, ")");
 }
 
 void Gpu::synchronize() {

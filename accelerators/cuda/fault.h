@@ -15,16 +15,19 @@ struct Fault {
   int64_t value = 0;         // the index that was given
   int64_t at = 0;            // the dimension (index), the row (target)
   int64_t extent = 0;        // that indices are below
+  int64_t ignored = 0;       // what a target may be beside (target)
 };
 
 #if defined(__CUDACC__)
 // `kind` is taken last of all by the host, so it is written last.
-__device__ inline void report(Fault* fault, FaultKind kind, const char* op, int64_t value, int64_t at, int64_t extent) {
+__device__ inline void report(Fault* fault, FaultKind kind, const char* op, int64_t value, int64_t at, int64_t extent,
+                              int64_t ignored = 0) {
   if (atomicCAS_system(&fault->kind, 0, -1) != 0) return;
   fault->op = op;
   fault->value = value;
   fault->at = at;
   fault->extent = extent;
+  fault->ignored = ignored;
   __threadfence_system();
   atomicExch_system(&fault->kind, static_cast<int>(kind));
 }

@@ -1,0 +1,176 @@
+// Layer, RMS and group norm. Rows that fit are read once and kept in the registers of a warp or a block; the variance
+// is that of deviations from the mean.
+#include <loom/accelerators/cuda/cuda.h>
+#include <loom/accelerators/cuda/dense.h>
+#include <loom/accelerators/cuda/row_norm.h>
+
+namespace loom {
+
+namespace {
+
+using cuda::Pack;
+using cuda::Plus;
+using cuda::Run;
+using cuda::threads_per_block;
+
+template <class S, class W>
+struct Norm {
+  using T = compute_type<S>;
+  S* y;
+  const S* x;
+  const W *w, *b;  // or null
+  T *mean, *rstd;  // mean: null for rms
+  int64_t rows, n;
+  T eps, over;  // over: 1 / n
+  bool rms, packs;
+  cuda::RowWeights weights;
+
+  __device__ T normal(T x_hat, int64_t k) const {
+    if (w != nullptr) x_hat *= static_cast<T>(w[k]);
+    return b != nullptr ? x_hat + static_cast<T>(b[k]) : x_hat;
+  }
+  __device__ T deviation(T squares) const { return cuda::inverse_root(squares * over + eps); }
+  __device__ void keep(int64_t r, T m, T s) const {
+    if (!rms) mean[r] = m;
+    rstd[r] = s;
+  }
+};
+
+template <class S, class W, int team, int steps>
+__global__ void __launch_bounds__(threads_per_block) norm_short(Norm<S, W> p) {
+  using T = compute_type<S>;
+  using Packs = cuda::RowPacks<S, team, steps>;
+  constexpr int together = threads_per_block / team, width = Packs::width;
+  for (int64_t first = int64_t{blockIdx.x} * together; first < p.rows; first += int64_t{gridDim.x} * together) {
+    const int64_t r = first + threadIdx.x / team;
+    const int64_t n = r < p.rows ? p.n : 0;
+    Packs row;
+    row.read(p.x + r * p.n, n);
+    T mean = 0, squares = 0;
+    if (!p.rms) {
+      Packs::for_each(n, [&](int k, int64_t) {
+#pragma unroll
+        for (int j = 0; j < width; ++j) mean += static_cast<T>(row.runs[k].items[j]);
+      });
+      mean = cuda::across_team<team, threads_per_block>(mean, Plus()) * p.over;
+    }
+    Packs::for_each(n, [&](int k, int64_t) {
+#pragma unroll
+      for (int j = 0; j < width; ++j) {
+        const T d = static_cast<T>(row.runs[k].items[j]) - mean;
+        squares += d * d;
+      }
+    });
+    const T rstd = p.deviation(cuda::across_team<team, threads_per_block>(squares, Plus()));
+    Packs::for_each(n, [&](int k, int64_t i) {
+      Run<W, width> w, b;
+      if (p.w != nullptr) w = cuda::read_run<width>(p.w + i);
+      if (p.b != nullptr) b = cuda::read_run<width>(p.b + i);
+      Run<S, width> out;
+#pragma unroll
+      for (int j = 0; j < width; ++j) {
+        T value = (static_cast<T>(row.runs[k].items[j]) - mean) * rstd;
+        if (p.w != nullptr) value *= static_cast<T>(w.items[j]);
+        if (p.b != nullptr) value += static_cast<T>(b.items[j]);
+        out.items[j] = static_cast<S>(value);
+      }
+      cuda::write_run(p.y + r * p.n + i, out);
+    });
+    if (n > 0 && threadIdx.x % team == 0) p.keep(r, mean, rstd);
+  }
+}
+
+// Any row, read three times, of which the caches answer two.
+template <class S, class W, int team>
+__global__ void __launch_bounds__(threads_per_block) norm_long(Norm<S, W> p) {
+  using T = compute_type<S>;
+  constexpr int together = threads_per_block / team;
+  const int thread = threadIdx.x % team;
+  for (int64_t first = int64_t{blockIdx.x} * together; first < p.rows; first += int64_t{gridDim.x} * together) {
+    const int64_t r = first + threadIdx.x / team;
+    const int64_t n = r < p.rows ? p.n : 0;
+    const S* const x = p.x + (n > 0 ? r * p.n : 0);
+    T mean = 0, squares = 0;
+    if (!p.rms) {
+      cuda::for_row(x, n, p.packs, thread, team, [&]<int count>(int64_t i) {
+        const auto run = cuda::read_run<count>(x + i);
+#pragma unroll
+        for (int j = 0; j < count; ++j) mean += static_cast<T>(run.items[j]);
+      });
+      mean = cuda::across_team<team, threads_per_block>(mean, Plus()) * p.over;
+    }
+    cuda::for_row(x, n, p.packs, thread, team, [&]<int count>(int64_t i) {
+      const auto run = cuda::read_run<count>(x + i);
+#pragma unroll
+      for (int j = 0; j < count; ++j) {
+        const T d = static_cast<T>(run.items[j]) - mean;
+        squares += d * d;
+      }
+    });
+    const T rstd = p.deviation(cuda::across_team<team, threads_per_block>(squares, Plus()));
+    const int64_t weight = p.weights.first(r);
+    cuda::for_row(x, n, p.packs, thread, team, [&]<int count>(int64_t i) {
+      const auto in = cuda::read_run<count>(x + i);
+      Run<S, count> out;
+#pragma unroll
+      for (int j = 0; j < count; ++j)
+        out.items[j] =
+            static_cast<S>(p.normal((static_cast<T>(in.items[j]) - mean) * rstd, weight + p.weights.on(i + j)));
+      cuda::write_run(p.y + r * p.n + i, out);
+    });
+    if (n > 0 && thread == 0) p.keep(r, mean, rstd);
+  }
+}
+
+}  // namespace
+
+void Cuda::layer_norm(const View& y, const View& mean, const View& rstd, const View& x, const View& w, const View& b,
+                      double eps, bool rms, int64_t spread) {
+  const char* const name = rms ? "rms_norm" : "layer_norm";
+  with_floating(name, x.dtype, [&]<class S> {
+    using T = compute_type<S>;
+    const int64_t rows = x.shape[0], n = x.shape[1];
+    if (rows == 0 || n == 0) return;
+    cuda::with_weight_type<S>(w, b, [&]<class W> {
+      const cuda::DenseInput in(gpu_, *this, x, x.dtype), w_in(gpu_, *this, w, dtype_of<W>()),
+          b_in(gpu_, *this, b, dtype_of<W>());
+      const cuda::DenseOutput out(gpu_, *this, y, y.dtype), mean_out(gpu_, *this, rms ? View() : mean, dtype_of<T>()),
+          rstd_out(gpu_, *this, rstd, dtype_of<T>());
+      const int64_t count = w.data != nullptr ? w.numel() : b.data != nullptr ? b.numel() : 1;
+      const cuda::RowWeights weights(n, count, spread);
+      cuda::check_rows(name, rows, n, weights);
+      const Norm<S, W> p{out.as<S>(),
+                         in.as<S>(),
+                         w_in.as<W>(),
+                         b_in.as<W>(),
+                         mean_out.as<T>(),
+                         rstd_out.as<T>(),
+                         rows,
+                         n,
+                         static_cast<T>(eps),
+                         static_cast<T>(1 / static_cast<double>(n)),
+                         rms,
+                         cuda::lie_alike(in.as<S>(), out.as<S>()),
+                         weights};
+      const bool aligned = spread == 1 && cuda::is_aligned(p.x) && cuda::is_aligned(p.y) && cuda::is_aligned(p.w) &&
+                           cuda::is_aligned(p.b);
+      const auto run_short = [&]<int team, int steps> {
+        cuda::launch(gpu_, name, &norm_short<S, W, team, steps>, cuda::blocks_for_rows(rows, threads_per_block / team),
+                     threads_per_block, 0, p);
+      };
+      if (!cuda::with_row_team<S>(n, aligned, run_short)) {
+        if (n <= 1024)
+          cuda::launch(gpu_, name, &norm_long<S, W, cuda::warp_size>, cuda::blocks_for_rows(rows, 8), threads_per_block,
+                       0, p);
+        else
+          cuda::launch(gpu_, name, &norm_long<S, W, threads_per_block>, cuda::blocks_for_rows(rows, 1),
+                       threads_per_block, 0, p);
+      }
+      out.store();
+      mean_out.store();
+      rstd_out.store();
+    });
+  });
+}
+
+}  // namespace loom
