@@ -67,11 +67,6 @@ void Cuda::dropout(const View&, const View&, const View&, double, double, const 
 void Cuda::dropout_grad(const View&, const View&, const View&, double) {
   fail("dropout_grad: not implemented on cuda");
 }
-void Cuda::attention(const View&, const View&, const Attention&) { fail("attention: not implemented on cuda"); }
-void Cuda::attention_grad(const View&, const View&, const View&, const View&, const View&, const View&,
-                          const Attention&) {
-  fail("attention_grad: not implemented on cuda");
-}
 void Cuda::recurrent_cell(const View&, const View&, const View&, const RecurrentStep&) {
   fail("recurrent_cell: not implemented on cuda");
 }
