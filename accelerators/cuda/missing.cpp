@@ -9,15 +9,6 @@ void Cuda::arg_reduce(ArgReduce, const View&, const View&, const View&, int) {
 }
 void Cuda::cumulative(Cumulative, const View&, const View&, int) { fail("cumulative: not implemented on cuda"); }
 void Cuda::sort(const View&, const View&, const View&, int, bool) { fail("sort: not implemented on cuda"); }
-void Cuda::conv2d(const View&, const View&, const View&, const View&, const ConvGeometry&) {
-  fail("conv2d: not implemented on cuda");
-}
-void Cuda::conv2d_grad_input(const View&, const View&, const View&, const ConvGeometry&) {
-  fail("conv2d_grad_input: not implemented on cuda");
-}
-void Cuda::conv2d_grad_weight(const View&, const View&, const View&, const ConvGeometry&) {
-  fail("conv2d_grad_weight: not implemented on cuda");
-}
 void Cuda::max_pool2d(const View&, const View&, const View&, const PoolGeometry&) {
   fail("max_pool2d: not implemented on cuda");
 }
