@@ -79,12 +79,26 @@ function(loom_cuda_plugin folder)
   endif()
   file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp" "${PROJECT_SOURCE_DIR}/${folder}/*.cu")
   find_package(CUDAToolkit REQUIRED)
+  # cuDNN has no package file: beside the toolkit, or where CUDNN_ROOT says.
+  find_path(LOOM_CUDNN_INCLUDE_DIR cudnn.h HINTS ENV CUDNN_ROOT ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
+  find_library(LOOM_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ENV CUDNN_ROOT ${CUDAToolkit_LIBRARY_DIR}
+               PATH_SUFFIXES lib lib64)
+  mark_as_advanced(LOOM_CUDNN_INCLUDE_DIR LOOM_CUDNN_LIBRARY)
+  if(LOOM_CUDNN_INCLUDE_DIR AND LOOM_CUDNN_LIBRARY)
+    list(FILTER sources EXCLUDE REGEX "/no_dnn\\.cpp$")
+  else()
+    list(FILTER sources EXCLUDE REGEX "/(dnn|dnn_plan|dnn_operations)\\.cpp$")
+  endif()
   add_library(loom_cuda MODULE ${sources})
   set_target_properties(loom_cuda PROPERTIES CXX_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden
                         VISIBILITY_INLINES_HIDDEN ON INSTALL_RPATH "$ORIGIN")
   target_compile_options(loom_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${LOOM_LIBRARY_FLAGS}>
                          "$<$<COMPILE_LANGUAGE:CUDA>:${LOOM_CUDA_FLAGS}>")
-  target_link_libraries(loom_cuda PRIVATE loom CUDA::cudart)
+  target_link_libraries(loom_cuda PRIVATE loom CUDA::cudart CUDA::cublasLt)
+  if(LOOM_CUDNN_INCLUDE_DIR AND LOOM_CUDNN_LIBRARY)
+    target_include_directories(loom_cuda PRIVATE "${LOOM_CUDNN_INCLUDE_DIR}")
+    target_link_libraries(loom_cuda PRIVATE "${LOOM_CUDNN_LIBRARY}")
+  endif()
   set_property(GLOBAL APPEND PROPERTY LOOM_PLUGINS loom_cuda)
 endfunction()
 

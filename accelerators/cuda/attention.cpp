@@ -1,9 +1,11 @@
-// Attention as two matrix products around a softmax, heads and rows at a time, so that scores take little memory.
+// Attention: by cuDNN where it takes it, else as two matrix products around a softmax, heads and rows at a time, so
+// that scores take little memory.
 #include <algorithm>
 #include <optional>
 
 #include <loom/accelerators/cuda/attention_rows.h>
 #include <loom/accelerators/cuda/cuda.h>
+#include <loom/accelerators/cuda/dnn_attention.h>
 #include <loom/accelerators/cuda/matrices.h>
 #include <loom/accelerators/cuda/scratch.h>
 
@@ -173,11 +175,14 @@ void backward(Cuda& accelerator, cuda::Gpu& gpu, const View& dq, const View& dk,
 
 }  // namespace
 
-void Cuda::attention(const View& y, const View& lse, const Attention& a) { forward(*this, gpu_, y, lse, a); }
+void Cuda::attention(const View& y, const View& lse, const Attention& a) {
+  if (!cuda::attention_by_dnn(*this, gpu_, y, lse, a)) forward(*this, gpu_, y, lse, a);
+}
 
 void Cuda::attention_grad(const View& dq, const View& dk, const View& dv, const View& dy, const View& y,
                           const View& lse, const Attention& a) {
-  backward(*this, gpu_, dq, dk, dv, dy, y, lse, a);
+  if (!cuda::attention_grad_by_dnn(*this, gpu_, dq, dk, dv, dy, y, lse, a))
+    backward(*this, gpu_, dq, dk, dv, dy, y, lse, a);
 }
 
 }  // namespace loom

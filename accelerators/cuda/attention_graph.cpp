@@ -77,8 +77,7 @@ Graph attention_grad_graph(const AttentionCall& c) {
   g.graph.nodes.push_back({GraphOp::multiply, along, g.of(GraphOp::sum, g.rows, products), one});
 
   const int scores = g.of(GraphOp::multiply, g.scores, g.product(g.scores, q, k), scale);
-  const int weights =
-      g.of(GraphOp::exponential, g.scores, g.causal(g.of(GraphOp::subtract, g.scores, scores, lse)));
+  const int weights = g.of(GraphOp::exponential, g.scores, g.causal(g.of(GraphOp::subtract, g.scores, scores, lse)));
   g.graph.nodes.push_back({GraphOp::matmul, dv, g.transposed(weights), dy});
 
   const int rest = g.of(GraphOp::subtract, g.scores, g.product(g.scores, dy, v), along);

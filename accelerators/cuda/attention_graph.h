@@ -9,8 +9,8 @@ namespace loom::cuda {
 struct AttentionCall {
   DType dtype = DType::bf16;
   int64_t batch = 1, heads = 1, queries = 1, keys = 1, width = 1, columns = 1;
-  Dims q, k, v, y;           // strides
-  Dims dq, dk, dv, dy;       // of the gradients
+  Dims q, k, v, y;      // strides
+  Dims dq, dk, dv, dy;  // of the gradients
   float scale = 1;
   bool causal = false;
 };

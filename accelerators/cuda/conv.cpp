@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include <loom/accelerators/cuda/cuda.h>
+#include <loom/accelerators/cuda/dnn_conv.h>
 #include <loom/accelerators/cuda/scratch.h>
 #include <loom/accelerators/cuda/unfold.h>
 
@@ -52,6 +53,10 @@ View images_of(View x, int64_t first, int64_t count) {
   x.data = x.as<char>() + first * x.strides[0] * static_cast<int64_t>(item_size(x.dtype));
   x.shape[0] = count;
   return x;
+}
+
+View over_channels(const View& bias, const View& y) {
+  return {bias.data, bias.dtype, bias.device, y.shape, {0, bias.strides[0], 0, 0}};
 }
 
 // One convolution as products; batches are [images, groups].
@@ -126,9 +131,6 @@ class Unfolded {
     std::swap(x.shape[x.rank() - 2], x.shape[x.rank() - 1]);
     std::swap(x.strides[x.rank() - 2], x.strides[x.rank() - 1]);
   }
-  static View over_channels(const View& bias, const View& y) {
-    return {bias.data, bias.dtype, bias.device, y.shape, {0, bias.strides[0], 0, 0}};
-  }
 
   // As many images as have their columns in a part of the memory.
   int64_t images_at_once() const {
@@ -177,16 +179,18 @@ class Unfolded {
 
 void Cuda::conv2d(const View& y, const View& x, const View& w, const View& bias, const ConvGeometry& g) {
   if (y.numel() == 0) return;
-  Unfolded(*this, gpu_, ConvShape(x.shape, w.shape, y.shape, g)).forward(y, x, w, bias);
+  if (!cuda::conv_by_dnn(*this, gpu_, cuda::GraphOp::conv, y, x, w, g))
+    return Unfolded(*this, gpu_, ConvShape(x.shape, w.shape, y.shape, g)).forward(y, x, w, bias);
+  if (bias.data != nullptr) binary(Binary::add, y, y, over_channels(bias, y));
 }
 
 void Cuda::conv2d_grad_input(const View& dx, const View& dy, const View& w, const ConvGeometry& g) {
-  if (dx.numel() == 0) return;
+  if (dx.numel() == 0 || cuda::conv_by_dnn(*this, gpu_, cuda::GraphOp::conv_grad_input, dx, dy, w, g)) return;
   Unfolded(*this, gpu_, ConvShape(dx.shape, w.shape, dy.shape, g)).grad_input(dx, dy, w);
 }
 
 void Cuda::conv2d_grad_weight(const View& dw, const View& dy, const View& x, const ConvGeometry& g) {
-  if (dw.numel() == 0) return;
+  if (dw.numel() == 0 || cuda::conv_by_dnn(*this, gpu_, cuda::GraphOp::conv_grad_weight, dw, dy, x, g)) return;
   Unfolded(*this, gpu_, ConvShape(x.shape, dw.shape, dy.shape, g)).grad_weight(dw, dy, x);
 }
 

@@ -111,8 +111,8 @@ void check_attention(Checks& checks) {
           c.scale = 0.125f;
           c.causal = causal;
           const std::string name =
-              str("attention [", s.batch, ", ", s.heads, ", ", s.queries, " x ", s.keys, ", ", s.width, ", ", s.columns, "], ", t,
-                  causal ? ", causal" : "", parts > 1 ? ", packed" : "");
+              str("attention [", s.batch, ", ", s.heads, ", ", s.queries, " x ", s.keys, ", ", s.width, ", ", s.columns,
+                  "], ", t, causal ? ", causal" : "", parts > 1 ? ", packed" : "");
           checks.check(name, attention_graph(c));
           checks.check(name + ", gradient", attention_grad_graph(c));
         }
