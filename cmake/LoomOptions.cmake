@@ -47,7 +47,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
                       -Wno-maybe-uninitialized -Wno-free-nonheap-object)
 endif()
 if(LOOM_WERROR)
-  add_compile_options(-Werror)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Werror>)  # nvcc has a list of its own, below
 endif()
 if(LOOM_SANITIZE)
   add_compile_options(-fsanitize=${LOOM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)

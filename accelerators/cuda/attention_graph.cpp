@@ -86,7 +86,14 @@ Graph attention_grad_graph(const AttentionCall& c) {
 
   const int rows_of_k = g.narrow(GraphOp::reshape, {c.batch, c.heads, c.keys, c.width}, k);
   g.graph.tensors[static_cast<size_t>(rows_of_k)].strides = c.k;
-  g.graph.nodes.push_back({GraphOp::matmul, dq, dscores, rows_of_k});
+  if (!c.any_order) {
+    g.graph.nodes.push_back({GraphOp::matmul, dq, dscores, rows_of_k});
+    return std::move(g.graph);
+  }
+  const Dims shape{c.batch, c.heads, c.queries, c.width};
+  const int sum = g.graph.memory(DType::f32, shape, row_major_strides(shape));
+  g.graph.nodes.push_back({GraphOp::matmul, sum, dscores, rows_of_k});
+  g.graph.nodes.push_back({GraphOp::identity, dq, sum});
   return std::move(g.graph);
 }
 

@@ -13,13 +13,14 @@ struct AttentionCall {
   Dims dq, dk, dv, dy;  // of the gradients
   float scale = 1;
   bool causal = false;
+  bool any_order = false;  // gradient: precision.h
 };
 
 // Memory: q, k, v, y, lse [batch, heads, queries, 1] of f32, dense.
 Graph attention_graph(const AttentionCall& call);
 
-// Memory: q, k, v, y, lse, dy, dq, dk, dv, and room for [batch, heads, queries, 1] of f32. Gradients have the same bits
-// each time.
+// Memory: q, k, v, y, lse, dy, dq, dk, dv, and room for [batch, heads, queries, 1] of f32; in any order also for
+// [batch, heads, queries, width] of f32.
 Graph attention_grad_graph(const AttentionCall& call);
 
 }  // namespace loom::cuda

@@ -10,9 +10,9 @@
 
 namespace loom::cuda {
 
-// Which kernels may be taken. None of them depends on timing.
+// Which kernels may be taken.
 struct DnnRules {
-  bool tf32 = false;
+  bool tf32 = false, any_order = false;  // precision.h
   int64_t most_workspace = int64_t{1} << 30;
 };
 

@@ -3,6 +3,7 @@
 #include <loom/accelerators/cuda/attention_graph.h>
 #include <loom/accelerators/cuda/dnn.h>
 #include <loom/accelerators/cuda/dnn_operand.h>
+#include <loom/accelerators/cuda/precision.h>
 
 namespace loom::cuda {
 
@@ -67,6 +68,7 @@ std::string key_of(const AttentionCall& c, bool gradient) {
   for (const Dims* d : {&c.q, &c.k, &c.v, &c.y, &c.dq, &c.dk, &c.dv, &c.dy}) append_key(key, *d);
   append_key(key, c.scale);
   append_key(key, c.causal);
+  append_key(key, c.any_order);
   return key;
 }
 
@@ -98,8 +100,10 @@ bool attention_grad_by_dnn(Cuda& accelerator, Gpu& gpu, const View& dq, const Vi
   call.dk = seen_strides(with_heads(dk));
   call.dv = seen_strides(with_heads(dv));
   call.dy = seen_strides(with_heads(dy));
+  call.any_order = allows_any_order();
   // The form whose bits are the same each time keeps gradients of all scores.
-  const DnnRules rules{.most_workspace = static_cast<int64_t>(gpu.properties().totalGlobalMem / 8)};
+  const DnnRules rules{.any_order = call.any_order,
+                       .most_workspace = static_cast<int64_t>(gpu.properties().totalGlobalMem / 8)};
   const PlanUse plan(gpu, key_of(call, true), rules, [&] { return attention_grad_graph(call); });
   if (!plan) return false;
   const auto in = [&](const View& x) { return operand(accelerator, gpu, x, DnnOperand::Use::read); };
@@ -107,9 +111,10 @@ bool attention_grad_by_dnn(Cuda& accelerator, Gpu& gpu, const View& dq, const Vi
   const DnnOperand q = in(a.q), k = in(a.k), v = in(a.v), result = in(y), gradient = in(dy);
   const DnnOperand q_out = out(dq), k_out = out(dk), v_out = out(dv);
   const Scratch along(gpu, static_cast<size_t>(lse.numel()) * sizeof(float));
-  void* const memory[] = {q.data(),        k.data(),     v.data(),     result.data(), lse.data,
-                          gradient.data(), q_out.data(), k_out.data(), v_out.data(),  along.as<void>()};
-  plan.run(memory);
+  const Scratch sum(gpu, call.any_order ? static_cast<size_t>(dq.numel()) * sizeof(float) : 0);
+  void* const memory[] = {q.data(),     k.data(),     v.data(),     result.data(),    lse.data,      gradient.data(),
+                          q_out.data(), k_out.data(), v_out.data(), along.as<void>(), sum.as<void>()};
+  plan.run(std::span(memory).first(call.any_order ? 11 : 10));
   for (const DnnOperand* x : {&q_out, &k_out, &v_out}) x->store();
   return true;
 }

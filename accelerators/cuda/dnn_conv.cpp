@@ -27,12 +27,13 @@ bool prefers_channels_last(DType t, std::initializer_list<const View*> views) {
   return last > first || (last == first && is_half(t));
 }
 
-std::string key_of(const ConvCall& call, bool tf32) {
+std::string key_of(const ConvCall& call, const DnnRules& rules) {
   std::string key = "conv";
   append_key(key, call.op);
   append_key(key, call.dtype);
   append_key(key, call.channels_last);
-  append_key(key, tf32);
+  append_key(key, rules.tf32);
+  append_key(key, rules.any_order);
   for (const Dims* d : {&call.y, &call.a, &call.b}) append_key(key, *d);
   for (const auto* pair : {&call.geometry.stride, &call.geometry.padding, &call.geometry.dilation})
     append_key(key, *pair);
@@ -47,8 +48,8 @@ bool conv_by_dnn(Cuda& accelerator, Gpu& gpu, GraphOp op, const View& y, const V
   if (dnn_version() == 0 || y.numel() == 0 || a.numel() == 0 || b.numel() == 0) return false;
   const bool channels_last = prefers_channels_last(y.dtype, {&y, &a, &b});
   const ConvCall call{op, y.dtype, channels_last, y.shape, a.shape, b.shape, g};
-  const bool tf32 = allows_tf32();
-  const PlanUse plan(gpu, key_of(call, tf32), {.tf32 = tf32}, [&] { return conv_graph(call); });
+  const DnnRules rules{.tf32 = allows_tf32(), .any_order = allows_any_order()};
+  const PlanUse plan(gpu, key_of(call, rules), rules, [&] { return conv_graph(call); });
   if (!plan) return false;
   const auto operand = [&](const View& x, DnnOperand::Use use) {
     return DnnOperand(accelerator, gpu, x, lies_so(x, channels_last), image_strides(x.shape, channels_last), use);

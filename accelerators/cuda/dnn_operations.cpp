@@ -189,6 +189,8 @@ class Operations {
         return CUDNN_POINTWISE_GEN_INDEX;
       case GraphOp::at_least:
         return CUDNN_POINTWISE_CMP_GE;
+      case GraphOp::identity:
+        return CUDNN_POINTWISE_IDENTITY;
       default:
         return CUDNN_POINTWISE_BINARY_SELECT;
     }

@@ -49,11 +49,12 @@ std::vector<cudnnBackendNumericalNote_t> notes_of(const Descriptor& config) {
   return notes;
 }
 
-// f32 means f32, sums are of f32, bits are the same each time; no transforms that lose digits.
+// f32 means f32, sums are of f32, bits are the same each time, if not told otherwise; no transforms that lose digits.
 bool is_allowed(const std::vector<cudnnBackendNumericalNote_t>& notes, DType io, const DnnRules& rules) {
   return std::ranges::none_of(notes, [&](cudnnBackendNumericalNote_t note) {
     switch (note) {
       case CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC:
+        return !rules.any_order;
       case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION:
       case CUDNN_NUMERICAL_NOTE_FFT:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6:

@@ -31,6 +31,7 @@ enum class GraphOp : uint8_t {
   select,    // y = condition ? a : b
   largest,   // along the axes where y's extent is 1
   sum,
+  identity,
   reshape,  // a's elements under y's shape and strides
 };
 

@@ -5,11 +5,22 @@
 
 namespace loom::cuda {
 
+namespace {
+
+bool is_set(const char* name, std::string_view value) {
+  const char* const text = std::getenv(name);
+  return text != nullptr && text == value;
+}
+
+}  // namespace
+
 std::atomic<bool>& allows_tf32() {
-  static std::atomic<bool> allowed = [] {
-    const char* const text = std::getenv("LOOM_TF32");
-    return text != nullptr && std::string_view(text) == "1";
-  }();
+  static std::atomic<bool> allowed = is_set("LOOM_TF32", "1");
+  return allowed;
+}
+
+std::atomic<bool>& allows_any_order() {
+  static std::atomic<bool> allowed = is_set("LOOM_DETERMINISTIC", "0");
   return allowed;
 }
 

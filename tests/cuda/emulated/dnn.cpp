@@ -126,6 +126,8 @@ class Run {
         return std::log(a);
       case GraphOp::at_least:
         return a >= b ? 1 : 0;
+      case GraphOp::identity:
+        return a;
       default:
         return met(node.condition, j, whole) != 0 ? a : b;
     }

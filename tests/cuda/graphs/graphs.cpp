@@ -115,6 +115,8 @@ void check_attention(Checks& checks) {
                   "], ", t, causal ? ", causal" : "", parts > 1 ? ", packed" : "");
           checks.check(name, attention_graph(c));
           checks.check(name + ", gradient", attention_grad_graph(c));
+          c.any_order = true;
+          checks.check(name + ", gradient in any order", attention_grad_graph(c));
         }
 }
 
