@@ -136,8 +136,13 @@ class Operations {
     put_tensor(op, names.a, node.a);
     put_tensor(op, names.b, node.b);
     op.put(names.conv, CUDNN_TYPE_BACKEND_DESCRIPTOR, kept);
-    op.put(names.alpha, CUDNN_TYPE_DOUBLE, 1.0);
-    op.put(names.beta, CUDNN_TYPE_DOUBLE, 0.0);
+    if (sums == CUDNN_DATA_DOUBLE) {
+      op.put(names.alpha, CUDNN_TYPE_DOUBLE, 1.0);
+      op.put(names.beta, CUDNN_TYPE_DOUBLE, 0.0);
+    } else {
+      op.put(names.alpha, CUDNN_TYPE_FLOAT, 1.0f);
+      op.put(names.beta, CUDNN_TYPE_FLOAT, 0.0f);
+    }
     op.finalize();
     return op;
   }

@@ -219,3 +219,38 @@ TEST_CASE("a GPU's attention: masks, strides, sizes that are done in pieces") {
     }
   }
 }
+
+TEST_CASE("a GPU's attention: other numbers of dimensions, keys that heads share") {
+  if (!has_gpu()) return;
+  manual_seed(4);
+  const auto check = [](const Dims& q_shape, const Dims& k_shape, const Dims& batch) {
+    const Tensor q = randn(q_shape).to(bf16), k = randn(k_shape).to(bf16), v = randn(k_shape).to(bf16);
+    const int64_t queries = q_shape[q_shape.size() - 2], keys = k_shape[k_shape.size() - 2], width = q_shape.back();
+    const auto run = [&](DType t, Device device) {
+      const auto at = [&](const Tensor& x) {
+        return x.to(t).to(device).expand(with_matrix(batch, x.size(-2), x.size(-1)));
+      };
+      const DType wide = t == f64 ? f64 : f32;
+      const auto room = [&](int64_t rows) { return full(with_matrix(batch, rows, width), std::nan(""), {t, device}); };
+      Dims rows = batch;
+      rows.push_back(queries);
+      const Outcome out{room(queries), full(rows, std::nan(""), {wide, device}), room(queries), room(keys), room(keys)};
+      const Tensor given_q = at(q), given_k = at(k), given_v = at(v);
+      const Attention a{given_q, given_k, given_v, View(), 0.5, true};
+      accelerator(device).attention(out.y, out.lse, a);
+      accelerator(device).attention_grad(out.dq, out.dk, out.dv, given_q, out.y, out.lse, a);
+      return out;
+    };
+    const Outcome expected = run(f64, Device()), got = run(bf16, Device::cuda);
+    const double e = epsilon(bf16);
+    CHECK(worst(got.y, expected.y) < 16 * e);
+    CHECK(worst(got.lse, expected.lse) < e);
+    CHECK(worst(got.dq, expected.dq) < 64 * e);
+    CHECK(worst(got.dk, expected.dk) < 64 * e);
+    CHECK(worst(got.dv, expected.dv) < 64 * e);
+  };
+  check({9, 16}, {12, 16}, {});
+  check({3, 9, 16}, {3, 12, 16}, {3});
+  check({2, 4, 9, 8}, {2, 1, 12, 8}, {2, 4});
+  check({2, 2, 3, 9, 8}, {2, 1, 3, 5, 8}, {2, 2, 3});
+}
