@@ -12,11 +12,14 @@ namespace {
 constexpr int warp = 32, warps = threads_per_block / warp;
 constexpr int64_t widest_of_warp = 1024;  // longer rows get a block each
 
-__device__ int64_t mask_offset(const ScoreMask& mask, int64_t matrix, int64_t row) {
+// Rows and matrices of a block of scores, which fits a part of the memory, are counted in 32 bits.
+__device__ int64_t mask_offset(const ScoreMask& mask, uint32_t matrix, int64_t row) {
   int64_t at = row * mask.down;
   for (int d = mask.rank - 1; d >= 0; --d) {
-    at += matrix % mask.extents[d] * mask.strides[d];
-    matrix /= mask.extents[d];
+    const auto extent = static_cast<uint32_t>(mask.extents[d]);
+    const uint32_t rest = matrix / extent;
+    at += int64_t{matrix - rest * extent} * mask.strides[d];
+    matrix = rest;
   }
   return at;
 }
@@ -31,7 +34,9 @@ struct MaskedRow {
 
   __device__ MaskedRow(const T* all, const ScoreBlock& block, int64_t r)
       : scores(all + r * block.keys), mask(block.mask), mask_at(0), last(block.keys) {
-    const int64_t part = r / block.rows, matrix = block.first + part, row = block.query + (r - part * block.rows);
+    const auto count = static_cast<uint32_t>(block.rows), at = static_cast<uint32_t>(r);
+    const uint32_t part = at / count, matrix = static_cast<uint32_t>(block.first) + part;
+    const int64_t row = block.query + (at - part * count);
     index = matrix * block.queries + row;
     if (block.causal) last = row;
     if (mask.data != nullptr) mask_at = mask_offset(mask, matrix, row);
