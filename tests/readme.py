@@ -23,7 +23,7 @@ documented = set(re.findall(r"^\| `(LOOM_\w+)` \|", page, re.M))
 read = set()
 for folder in ("accelerators", "tensor", "autograd", "nn", "data", "distributed", "fabric"):
     for path in (root / folder).rglob("*.cpp"):
-        read |= set(re.findall(r'"(LOOM_[A-Z_]+)"', path.read_text(encoding="utf-8")))
+        read |= set(re.findall(r'"(LOOM_[A-Z0-9_]+)"', path.read_text(encoding="utf-8")))
 if read != documented:
     sys.exit(f"readme: docs/environment.md lacks {sorted(read - documented)}, has besides {sorted(documented - read)}")
 

@@ -107,7 +107,7 @@ void add_attention(Cases& c) {
   add("causal", {}, [=](In x) { return attend(x, {.is_causal = true}); });
   add("scale", {}, [=](In x) { return attend(x, {.scale = 0.3}); });
   add("mask", {mask({3, 3})}, [=](In x) { return attend(x, {.mask = x[3]}); });
-  add("nothing to attend to", {}, [=](In x) { return attend(x, {.mask = zeros({3, 3}, boolean)}); });
+  add("nothing to attend to", {}, [=](In x) { return attend(x, {.mask = zeros({3, 3}, {boolean, x[0].device()})}); });
   add("added mask", {real({1, 3, 3})}, [=](In x) { return attend(x, {.mask = x[3]}); });
   add("dropout", {}, [=](In x) {
     manual_seed(5);

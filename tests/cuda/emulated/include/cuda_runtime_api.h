@@ -30,7 +30,8 @@ struct dim3 {
 struct cudaDeviceProp {
   char name[32] = "emulated";
   int multiProcessorCount = 2, major = 9, minor = 0;
-  size_t sharedMemPerBlockOptin = 232448, totalGlobalMem = size_t{1} << 32;
+  size_t sharedMemPerBlockOptin = 232448;
+  size_t totalGlobalMem = size_t{1} << 20;  // little: what is cut to fit the memory is cut
 };
 inline thread_local int emulated_device = 0;
 inline cudaError_t cudaGetDevice(int* device) { return *device = emulated_device, cudaSuccess; }

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+// In place of cuDNN: graphs are computed node by node, in double. LOOM_CUDNN=0 switches it off, as it does the library,
+// so that what stands behind it is tested too.
+#include <loom/accelerators/cuda/dnn.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <map>
+#include <string_view>
+
+namespace loom::cuda {
+
+struct Plan {
+  Graph graph;
+};
+struct DnnContext {
+  Plan plan;
+};
+
+namespace {
+
+int64_t place_of(int64_t index, const Dims& shape, const Dims& strides) {
+  int64_t at = 0;
+  for (int d = shape.size() - 1; d >= 0; --d) {
+    at += index % shape[d] * strides[d];
+    index /= shape[d];
+  }
+  return at;
+}
+
+class Run {
+ public:
+  Run(const Graph& graph, std::span<void* const> memory) : graph_(graph), values_(graph.tensors.size()) {
+    size_t next = 0;
+    for (const GraphTensor& t : graph.tensors)
+      pointers_.push_back(t.kind == GraphTensor::Kind::memory ? memory[next++] : nullptr);
+    check(next == memory.size(), "graph: ", memory.size(), " arrays given, expected ", next);
+  }
+  void all() {
+    for (const GraphNode& node : graph_.nodes) {
+      std::vector<double>& y = values_[index(node.y)];
+      y.assign(static_cast<size_t>(shape(node.y).numel()), 0.0);
+      compute(node, y);
+      store(node.y);
+    }
+  }
+
+ private:
+  static size_t index(int i) { return static_cast<size_t>(i); }
+  const GraphTensor& tensor(int i) const { return graph_.tensors[index(i)]; }
+  const Dims& shape(int i) const { return tensor(i).shape; }
+
+  // Of tensors in memory, from there.
+  const std::vector<double>& load(int i) {
+    std::vector<double>& out = values_[index(i)];
+    if (!out.empty()) return out;
+    const GraphTensor& t = tensor(i);
+    if (t.kind == GraphTensor::Kind::number) return out = {t.value};
+    check(t.kind == GraphTensor::Kind::memory, "graph: a tensor is read before it is written");
+    check(reinterpret_cast<uintptr_t>(pointers_[index(i)]) % 16 == 0, "graph: memory is not on a 16-byte boundary");
+    with_floating("graph", t.dtype, [&]<class T> {
+      for (int64_t j = 0; j < t.shape.numel(); ++j)
+        out.push_back(static_cast<double>(
+            static_cast<compute_type<T>>(static_cast<const T*>(pointers_[index(i)])[place_of(j, t.shape, t.strides)])));
+    });
+    return out;
+  }
+  // Rounds to the tensor's type, and writes what is in memory.
+  void store(int i) {
+    const GraphTensor& t = tensor(i);
+    if (is_integral(t.dtype)) return;
+    with_floating("graph", t.dtype, [&]<class T> {
+      for (int64_t j = 0; j < t.shape.numel(); ++j) {
+        double& value = values_[index(i)][static_cast<size_t>(j)];
+        const T rounded(static_cast<compute_type<T>>(value));
+        value = static_cast<double>(static_cast<compute_type<T>>(rounded));
+        if (t.kind == GraphTensor::Kind::memory)
+          static_cast<T*>(pointers_[index(i)])[place_of(j, t.shape, t.strides)] = rounded;
+      }
+    });
+  }
+
+  // The element of tensor i that element j of a tensor of `whole` meets.
+  double met(int i, int64_t j, const Dims& whole) {
+    const std::vector<double>& x = load(i);
+    Dims strides = row_major_strides(shape(i));
+    for (int d = 0; d < whole.size(); ++d)
+      if (shape(i)[d] == 1) strides[d] = 0;
+    return x[static_cast<size_t>(place_of(j, whole, strides))];
+  }
+
+  void compute(const GraphNode& node, std::vector<double>& y) {
+    switch (node.op) {
+      case GraphOp::conv:
+      case GraphOp::conv_grad_input:
+      case GraphOp::conv_grad_weight:
+        return convolve(node, y);
+      case GraphOp::matmul:
+        return multiply(node, y);
+      case GraphOp::largest:
+      case GraphOp::sum:
+        return reduce(node, y);
+      case GraphOp::reshape:
+        return reshape(node, y);
+      default:
+        for (size_t j = 0; j < y.size(); ++j) y[j] = element(node, static_cast<int64_t>(j));
+    }
+  }
+
+  double element(const GraphNode& node, int64_t j) {
+    const Dims& whole = shape(node.y);
+    if (node.op == GraphOp::position) return position(whole, j, node.axis);
+    const double a = met(node.a, j, whole), b = node.b >= 0 ? met(node.b, j, whole) : 0;
+    switch (node.op) {
+      case GraphOp::multiply:
+        return a * b;
+      case GraphOp::add:
+        return a + b;
+      case GraphOp::subtract:
+        return a - b;
+      case GraphOp::divide:
+        return a / b;
+      case GraphOp::exponential:
+        return std::exp(a);
+      case GraphOp::logarithm:
+        return std::log(a);
+      case GraphOp::at_least:
+        return a >= b ? 1 : 0;
+      case GraphOp::identity:
+        return a;
+      default:
+        return met(node.condition, j, whole) != 0 ? a : b;
+    }
+  }
+  static double position(const Dims& whole, int64_t j, int axis) {
+    for (int d = whole.size() - 1; d > axis; --d) j /= whole[d];
+    return static_cast<double>(j % whole[axis]);
+  }
+
+  void reduce(const GraphNode& node, std::vector<double>& y) {
+    const std::vector<double>& a = load(node.a);
+    Dims strides = row_major_strides(shape(node.y));
+    for (int d = 0; d < strides.size(); ++d)
+      if (shape(node.y)[d] == 1) strides[d] = 0;
+    if (node.op == GraphOp::largest) std::fill(y.begin(), y.end(), -std::numeric_limits<double>::infinity());
+    for (size_t j = 0; j < a.size(); ++j) {
+      double& out = y[static_cast<size_t>(place_of(static_cast<int64_t>(j), shape(node.a), strides))];
+      out = node.op == GraphOp::sum ? out + a[j] : std::max(out, a[j]);
+    }
+  }
+
+  // The same memory under other extents and strides.
+  void reshape(const GraphNode& node, std::vector<double>& y) {
+    const std::vector<double>& a = load(node.a);
+    std::map<int64_t, double> memory;
+    for (size_t j = 0; j < a.size(); ++j)
+      memory[place_of(static_cast<int64_t>(j), shape(node.a), tensor(node.a).strides)] = a[j];
+    for (size_t j = 0; j < y.size(); ++j)
+      y[j] = memory.at(place_of(static_cast<int64_t>(j), shape(node.y), tensor(node.y).strides));
+  }
+
+  void multiply(const GraphNode& node, std::vector<double>& y) {
+    const std::vector<double>&a = load(node.a), &b = load(node.b);
+    const Dims &left = shape(node.a), &right = shape(node.b);
+    const int64_t m = left[2], k = left[3], n = right[3];
+    check(right[2] == k && shape(node.y) == Dims({left[0], left[1], m, n}), "graph: extents of a product");
+    for (int64_t batch = 0; batch < left[0] * left[1]; ++batch)
+      for (int64_t i = 0; i < m; ++i)
+        for (int64_t l = 0; l < k; ++l)
+          for (int64_t j = 0; j < n; ++j)
+            y[static_cast<size_t>((batch * m + i) * n + j)] +=
+                a[static_cast<size_t>((batch * m + i) * k + l)] * b[static_cast<size_t>((batch * k + l) * n + j)];
+  }
+
+  // Adds a product of a and b for each tap of each output.
+  void convolve(const GraphNode& node, std::vector<double>& result) {
+    const ConvGeometry& g = graph_.geometry;
+    const bool forward = node.op == GraphOp::conv, to_input = node.op == GraphOp::conv_grad_input;
+    const Dims &x = shape(forward    ? node.a
+                          : to_input ? node.y
+                                     : node.b),
+               &w = shape(forward || to_input ? node.b : node.y), &y = shape(forward ? node.y : node.a);
+    check(x[1] == w[1] * g.groups && y[1] == w[0], "graph: channels of a convolution");
+    for (int side = 0; side < 2; ++side) {
+      const auto s = static_cast<size_t>(side);
+      check(y[2 + side] == (x[2 + side] + 2 * g.padding[s] - g.dilation[s] * (w[2 + side] - 1) - 1) / g.stride[s] + 1,
+            "graph: extents of a convolution");
+    }
+    const std::vector<double>&a = load(node.a), &b = load(node.b);
+    const auto at = [](const Dims& d, int64_t i, int64_t j, int64_t k, int64_t l) {
+      return static_cast<size_t>(((i * d[1] + j) * d[2] + k) * d[3] + l);
+    };
+    for (int64_t i = 0; i < y.numel() * w[1] * w[2] * w[3]; ++i) {
+      int64_t rest = i;
+      const auto next = [&](int64_t extent) {
+        const int64_t position = rest % extent;
+        rest /= extent;
+        return position;
+      };
+      const int64_t kw = next(w[3]), kh = next(w[2]), c = next(w[1]), ow = next(y[3]), oh = next(y[2]), o = next(y[1]);
+      const int64_t h = oh * g.stride[0] - g.padding[0] + kh * g.dilation[0];
+      const int64_t column = ow * g.stride[1] - g.padding[1] + kw * g.dilation[1];
+      if (h < 0 || h >= x[2] || column < 0 || column >= x[3]) continue;
+      const size_t out = at(y, rest, o, oh, ow), weight = at(w, o, c, kh, kw);
+      const size_t in = at(x, rest, o / (w[0] / g.groups) * w[1] + c, h, column);
+      if (forward)
+        result[out] += a[in] * b[weight];
+      else if (to_input)
+        result[in] += a[out] * b[weight];
+      else
+        result[weight] += a[out] * b[in];
+    }
+  }
+
+  const Graph& graph_;
+  std::vector<void*> pointers_;
+  std::vector<std::vector<double>> values_;
+};
+
+}  // namespace
+
+size_t dnn_version() {
+  const char* const text = std::getenv("LOOM_CUDNN");
+  return text != nullptr && std::string_view(text) == "0" ? 0 : 91900;
+}
+
+// Convolutions whose extents the library does not know how to count have no plan.
+PlanUse::PlanUse(Gpu& gpu, const std::string&, const DnnRules&, const std::function<Graph()>& make) : gpu_(gpu) {
+  if (dnn_version() == 0) return;
+  context_ = new DnnContext{{make()}};
+  plan_ = &context_->plan;
+  const Graph& graph = plan_->graph;
+  if (graph.nodes[0].op != GraphOp::conv_grad_input) return;
+  const Dims &x = graph.tensors[2].shape, &w = graph.tensors[1].shape, &y = graph.tensors[0].shape;
+  for (size_t s = 0; s < 2; ++s) {
+    const int d = 2 + static_cast<int>(s);
+    const ConvGeometry& g = graph.geometry;
+    if (y[d] != (x[d] + 2 * g.padding[s] - g.dilation[s] * (w[d] - 1) - 1) / g.stride[s] + 1) plan_ = nullptr;
+  }
+}
+PlanUse::~PlanUse() { delete context_; }
+void PlanUse::run(std::span<void* const> memory) const { Run(plan_->graph, memory).all(); }
+
+}  // namespace loom::cuda
