@@ -83,6 +83,7 @@ TEST_CASE("grad: braces name several tensors, also where there is one") {
   const Tensor y = sum(x * x * w), z = sum(w) * 2.0, seed = tensor({2.0}, f64).reshape({});
   const auto gradients = [](const std::vector<Tensor>& all) {
     std::vector<std::vector<double>> out;
+    out.reserve(all.size());
     for (const Tensor& g : all) out.push_back(values(g));
     return out;
   };
