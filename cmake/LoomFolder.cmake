@@ -72,9 +72,9 @@ string(SHA256 LOOM_INTERFACE "${LOOM_INTERFACE}")
 set_source_files_properties(accelerators/cuda.cpp accelerators/cuda/plugin.cpp PROPERTIES COMPILE_DEFINITIONS
                             "LOOM_INTERFACE=\"${LOOM_INTERFACE}\"")
 
-# loom_cuda_plugin(FOLDER): the sources in FOLDER as libloom_cuda.so beside libloom, where LOOM_CUDA is on.
+# loom_cuda_plugin(FOLDER): the sources in FOLDER as libloom_cuda.so beside libloom, where LOOM_CUDA is ON.
 function(loom_cuda_plugin folder)
-  if(NOT LOOM_CUDA)
+  if(NOT LOOM_CUDA OR LOOM_CUDA STREQUAL "EMULATED")
     return()
   endif()
   file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp" "${PROJECT_SOURCE_DIR}/${folder}/*.cu")

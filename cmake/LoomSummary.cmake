@@ -22,6 +22,7 @@ message(STATUS "
     compiler       ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}, ${CMAKE_BUILD_TYPE}, launcher: ${CMAKE_CXX_COMPILER_LAUNCHER}
     LOOM_CPU_SETS  ${sets_text}
     LOOM_MPI       ${mpi_text}
+    LOOM_CUDA      ${LOOM_CUDA}
     LOOM_SANITIZE  ${sanitize_text}
     LOOM_WERROR    ${LOOM_WERROR}
     programs       tests ${LOOM_TESTS}, examples ${LOOM_EXAMPLES}, bench ${LOOM_BENCH}

@@ -89,6 +89,8 @@ void add_unary_cases(Cases& cases) {
 #define PREDICATE(name, f) add_predicate(cases, #name, [](const Tensor& x) { return loom::name(x); });
 #include <loom/accelerators/elementwise.def>
   add_parameters(cases);
+  for (Case& c : cases.all)
+    if (c.op == "tanhshrink") c.roundings(64);  // what two near numbers leave
 }
 
 void add_binary_cases(Cases& cases) {
