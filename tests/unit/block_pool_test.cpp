@@ -86,6 +86,7 @@ TEST_CASE("neighbours that are free become one, in whatever order") {
     Pretended source;
     BlockPool pool(source, "test");
     std::vector<void*> blocks;
+    blocks.reserve(3);
     for (int i = 0; i < 3; ++i) blocks.push_back(pool.allocate(600 << 10, stream(1)));
     for (const size_t i : order) pool.release(blocks[i]);
     CHECK(pool.allocate(mib, stream(1)) == blocks[0]);

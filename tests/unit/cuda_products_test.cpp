@@ -234,7 +234,7 @@ TEST_CASE("a GPU's attention: other numbers of dimensions, keys that heads share
       const auto room = [&](int64_t rows) { return full(with_matrix(batch, rows, width), std::nan(""), {t, device}); };
       Dims rows = batch;
       rows.push_back(queries);
-      const Outcome out{room(queries), full(rows, std::nan(""), {wide, device}), room(queries), room(keys), room(keys)};
+      Outcome out{room(queries), full(rows, std::nan(""), {wide, device}), room(queries), room(keys), room(keys)};
       const Tensor given_q = at(q), given_k = at(k), given_v = at(v);
       const Attention a{given_q, given_k, given_v, View(), 0.5, true};
       accelerator(device).attention(out.y, out.lse, a);
