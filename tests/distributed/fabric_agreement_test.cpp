@@ -10,15 +10,6 @@ using namespace fabric_test;
 
 namespace {
 
-bool alike(Fabric& fabric, const std::vector<Tensor>& tensors) {
-  bool same = true;
-  for (const Tensor& t : tensors) {
-    const Tensor all = fabric.all_gather(t);
-    for (int64_t r = 1; r < fabric.world_size(); ++r) same = same && equal(all[r], all[0]);
-  }
-  return same;
-}
-
 // Two branches, of which a forward uses one.
 struct Fork {
   Net left = seeded(), right = seeded(4);

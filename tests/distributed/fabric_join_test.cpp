@@ -13,16 +13,6 @@ using namespace fabric_test;
 
 namespace {
 
-// Bit for bit. Collective.
-bool alike(Fabric& fabric, const std::vector<Tensor>& tensors) {
-  bool same = true;
-  for (const Tensor& t : tensors) {
-    const Tensor all = fabric.all_gather(t);
-    for (int64_t r = 1; r < fabric.world_size(); ++r) same = same && equal(all[r], all[0]);
-  }
-  return same;
-}
-
 Tensor loss_of(const FabricModule<Net>& model, int64_t begin) {
   return mse_loss(model(rows(begin, 4, 6)), rows(begin + 9, 4, 3));
 }

@@ -120,4 +120,14 @@ inline double difference(const std::vector<Tensor>& a, const std::vector<Tensor>
   return out;
 }
 
+// Whether all ranks hold the same, bit for bit. Collective.
+inline bool alike(Fabric& fabric, const std::vector<Tensor>& tensors) {
+  bool same = true;
+  for (const Tensor& t : tensors) {
+    const Tensor all = fabric.all_gather(t);
+    for (int64_t r = 1; r < fabric.world_size(); ++r) same = same && equal(all[r], all[0]);
+  }
+  return same;
+}
+
 }  // namespace fabric_test
