@@ -191,6 +191,7 @@ void PowerSgdHook::begin_q(const Compressed& matrix, const Tensor& q, int64_t it
 }
 
 Exchange PowerSgdHook::start(Communicator& ranks, const GradBucket& bucket) {
+  if (scale_is_loaded_) set_gradient_scale({});
   const int64_t iter = bucket.is_last ? iter_++ : iter_;
   if (bucket.index == 0) step_fits_ = std::make_shared<bool>(true);
   const auto& places = places_[static_cast<size_t>(bucket.index)];
@@ -212,6 +213,7 @@ Exchange PowerSgdHook::start(Communicator& ranks, const GradBucket& bucket) {
 }
 
 void PowerSgdHook::set_gradient_scale(const Tensor& scale) {
+  scale_is_loaded_ = false;
   const double now = scale.defined() ? scale.item<double>() : 1, before = std::exchange(gradient_scale_, now);
   if (now == before) return;
   for (auto& [name, c] : state_) {

@@ -99,6 +99,7 @@ class PowerSgdHook final : public CommHook {
   std::shared_ptr<bool> step_fits_;               // of the backward under way
   int64_t iter_ = 0;
   double gradient_scale_ = 1;
+  bool scale_is_loaded_ = false;  // and nobody has told one since: gradients carry none
   CompressionStats stats_;
 };
 

@@ -77,6 +77,7 @@ void PowerSgdHook::load_state_dict(const std::map<std::string, Tensor>& state) {
   iter_ = state.at("iter").item<int64_t>();
   const auto carried = state.find(std::string(scale));
   gradient_scale_ = carried == state.end() ? 1 : carried->second.item<double>();
+  scale_is_loaded_ = true;
   for (auto& [name, c] : state_) {
     c.q = c.error = Tensor();
     c.overflowed = state.contains(str(overflows, name));

@@ -207,7 +207,7 @@ void Reducer::follow_join() {
 void Reducer::share_gradient_scale() {
   double scale = hook_->gradient_scale();
   communicator_.broadcast(view_over(&scale, DType::f64, {1}), join_->first_active()).wait();
-  if (join_->ran_out()) hook_->set_gradient_scale(full({}, scale, DType::f64));
+  if (join_->ran_out() && scale != hook_->gradient_scale()) hook_->set_gradient_scale(full({}, scale, DType::f64));
 }
 
 void Reducer::shadow_backward() {

@@ -122,7 +122,7 @@ bool Fabric::step(OptimizerSync& optimizer) {
 void Fabric::backward(const Tensor& loss, const Tensor& gradient, bool retain_graph, bool create_graph) {
   require_launched("backward");
   const Tensor root = precision_->before_backward(loss);
-  strategy_->set_gradient_scale(precision_->gradient_scale());
+  if (const Tensor scale = precision_->gradient_scale(); scale.defined()) strategy_->set_gradient_scale(scale);
   try {
     const Flagged inside(*inside_backward_);
     strategy_->backward([&] { root.backward(gradient, retain_graph, create_graph); });

@@ -75,7 +75,9 @@ TEST_CASE("sort: integers at their limits") {
 }
 
 TEST_CASE("sort: lines of 64 bits whose numbers differ high, low, or in one outlier") {
-  const auto spread = [](int64_t i) { return static_cast<double>((i * 6364136223846793005) >> 11); };
+  const auto spread = [](int64_t i) {
+    return static_cast<double>(static_cast<int64_t>(static_cast<uint64_t>(i) * 6364136223846793005u) >> 11);
+  };
   const std::function<double(int64_t)> kinds[] = {
       spread, [](int64_t i) { return i == 7 ? -0x1p62 : static_cast<double>(i * 7919 % 10); },
       [](int64_t i) { return static_cast<double>(i % 3) * 0x1p50 + static_cast<double>(i * 7919 % 1000); },
