@@ -230,25 +230,36 @@ void LossScaling::after_adoption() {
   }
 }
 
+// An overflow that was seen and not stepped with counts at the next look, as that of gradients that all have dropped:
+// checkpoints hold no gradients.
 optim::State LossScaling::state_dict() const {
   optim::State out = scale_.state_dict();
+  std::vector<int64_t> finished, overflowed;
+  for (const Held& h : held_) {
+    if (h.optimizer.expired()) continue;
+    finished.push_back(h.finished ? 1 : 0);
+    overflowed.push_back(h.found.defined() && h.found.item<float>() != 0 ? 1 : 0);
+  }
+  const auto per_optimizer = [](const std::vector<int64_t>& values) {
+    return from_vector(values, {static_cast<int64_t>(values.size())}, DType::i64);
+  };
+  if (std::ranges::count(overflowed, 1) != 0) out["overflowed"] = per_optimizer(overflowed);
   if (!found_.defined()) return out;
-  std::vector<int64_t> finished;
-  for (const Held& h : held_)
-    if (!h.optimizer.expired()) finished.push_back(h.finished ? 1 : 0);
   out["found_inf"] = found_;
-  out["finished"] = from_vector(finished, {static_cast<int64_t>(finished.size())}, DType::i64);
+  out["finished"] = per_optimizer(finished);
   return out;
 }
 
 void LossScaling::check_state_dict(const optim::State& saved) const {
   scale_.check_state_dict(saved);
-  const auto found = saved.find("found_inf"), finished = saved.find("finished");
-  check((found == saved.end()) == (finished == saved.end()), "loss scaling: the state has one of 'found_inf' and ",
-        "'finished', expected both or none");
-  if (found == saved.end()) return;
-  check(found->second.numel() == 1 && finished->second.dim() == 1, "loss scaling: 'found_inf' has shape ",
-        found->second.shape(), ", 'finished' ", finished->second.shape(), "; expected one number, and one dimension");
+  check(saved.contains("found_inf") == saved.contains("finished"),
+        "loss scaling: the state has one of 'found_inf' and 'finished', expected both or none");
+  for (const auto& [name, value] : saved) {
+    check(name != "found_inf" || value.numel() == 1, "loss scaling: 'found_inf' has shape ", value.shape(),
+          ", expected one number");
+    check((name != "finished" && name != "overflowed") || value.dim() == 1, "loss scaling: '", name, "' has shape ",
+          value.shape(), ", expected one dimension");
+  }
 }
 
 void LossScaling::load_state_dict(const optim::State& saved) {
@@ -257,12 +268,24 @@ void LossScaling::load_state_dict(const optim::State& saved) {
   next_ = scale_;
   forget_findings();
   end_iteration();
-  if (!saved.contains("found_inf")) return;
   forget_expired();
+  load_overflows(saved);
+  if (!saved.contains("found_inf")) return;
   note(raw::to_device(raw::reshape(raw::cast(saved.at("found_inf"), DType::f32), {}), in_use_.device()).clone());
   const std::vector<int64_t> finished = saved.at("finished").to_vector<int64_t>();
   if (finished.size() != held_.size()) return end_iteration();  // of other optimizers
   for (size_t i = 0; i < finished.size(); ++i) held_[i].finished = finished[i] != 0;
+}
+
+void LossScaling::load_overflows(const optim::State& saved) {
+  const auto list = saved.find("overflowed");
+  if (list == saved.end() || list->second.numel() != static_cast<int64_t>(held_.size())) return;  // of other optimizers
+  const std::vector<int64_t> overflowed = list->second.to_vector<int64_t>();
+  for (size_t i = 0; i < overflowed.size(); ++i) {
+    if (overflowed[i] == 0) continue;
+    held_[i].found = full({}, 1, TensorOptions(f32, in_use_.device()));
+    held_[i].dropped = true;
+  }
 }
 
 }  // namespace loom

@@ -44,7 +44,8 @@ class LossScaling {
   const Tensor& in_use() const { return in_use_; }  // of the next backward pass
   double value() const { return in_use_.item<double>(); }
 
-  // The scale's; in an iteration that is not over also what was found and who has stepped.
+  // The scale's; in an iteration that is not over also what was found and who has stepped; whose gradients have
+  // overflowed since its last step.
   optim::State state_dict() const;
   void check_state_dict(const optim::State& saved) const;
   void load_state_dict(const optim::State& saved);
@@ -69,6 +70,7 @@ class LossScaling {
   void note(const Tensor& found);
   void end_iteration();
   void forget_findings();
+  void load_overflows(const optim::State& saved);
 
   optim::LossScale scale_;  // as the iteration began
   optim::LossScale next_;   // if it ended now

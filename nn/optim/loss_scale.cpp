@@ -14,7 +14,7 @@ namespace {
 
 void check_options(const GradScalerOptions& o) {
   check(o.init_scale >= 0x1p-126 && std::isfinite(o.init_scale), "GradScaler: init_scale is ", o.init_scale,
-        ", expected a positive number");
+        ", expected a positive number, 2^-126 or more");
   check(o.growth_factor > 1, "GradScaler: the growth factor must be > 1, got ", o.growth_factor);
   check(o.backoff_factor > 0 && o.backoff_factor < 1, "GradScaler: the backoff factor must be between 0 and 1, got ",
         o.backoff_factor);

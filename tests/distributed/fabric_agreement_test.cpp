@@ -177,6 +177,36 @@ TEST_CASE("a checkpoint of an iteration that is not over, loaded beside other op
   });
 }
 
+TEST_CASE("an overflow that a clip has seen and that is dropped before a checkpoint shrinks the scale after it") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    const auto run = [&](bool loads) {
+      Fabric fabric(scaled(ranks, {.init_scale = 1024}));
+      fabric.launch([&] {
+        Two two(fabric);
+        const State state = {{"left", two.left}, {"right", two.right}, {"a", two.a}, {"b", two.b}};
+        if (loads) {
+          fabric.load(folder / "dropped.ckpt", state);
+        } else {
+          fabric.backward(loss_of(two.left) * infinite);
+          fabric.clip_gradients(two.left, two.a, {.max_norm = 1});
+          two.a.zero_grad();
+          fabric.save(folder / "dropped.ckpt", state);
+        }
+        CHECK(scale_of(fabric) == 1024);
+        fabric.backward(loss_of(two.left));
+        fabric.backward(loss_of(two.right));
+        CHECK(two.b.step());
+        CHECK(scale_of(fabric) == 1024);
+        CHECK(two.a.step());
+        CHECK(scale_of(fabric) == 512);
+      });
+    };
+    run(false);
+    run(true);
+  });
+}
+
 TEST_CASE("join: what ranks with data have found and not stepped with is forgotten by all") {
   for_each_world([](Communicator& ranks) {
     if (ranks.size() == 1) return;

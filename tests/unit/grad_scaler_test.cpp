@@ -162,7 +162,8 @@ TEST_CASE("88: a step without any gradient") {
 TEST_CASE("options out of range") {
   CHECK_THROWS_WITH(GradScaler({.growth_factor = 1}), "GradScaler: the growth factor must be > 1, got 1");
   CHECK_THROWS_WITH(GradScaler({.backoff_factor = 1}), "GradScaler: the backoff factor must be between 0 and 1, got 1");
-  CHECK_THROWS_WITH(GradScaler({.init_scale = 0}), "GradScaler: init_scale is 0, expected a positive number");
+  CHECK_THROWS_WITH(GradScaler({.init_scale = 0}),
+                    "GradScaler: init_scale is 0, expected a positive number, 2^-126 or more");
   CHECK_THROWS_WITH(GradScaler({.growth_interval = 0}), "GradScaler: growth_interval is 0, expected at least 1");
   CHECK_THROWS_WITH(GradScaler({.hysteresis = 0}), "GradScaler: hysteresis is 0, expected at least 1");
 }
