@@ -191,7 +191,7 @@ void PowerSgdHook::begin_q(const Compressed& matrix, const Tensor& q, int64_t it
 }
 
 Exchange PowerSgdHook::start(Communicator& ranks, const GradBucket& bucket) {
-  if (scale_is_loaded_) set_gradient_scale({});
+  bring_errors_to_scale();
   const int64_t iter = bucket.is_last ? iter_++ : iter_;
   if (bucket.index == 0) step_fits_ = std::make_shared<bool>(true);
   const auto& places = places_[static_cast<size_t>(bucket.index)];
@@ -212,13 +212,12 @@ Exchange PowerSgdHook::start(Communicator& ranks, const GradBucket& bucket) {
           [this, &ranks, matrices] { return reduce_q(ranks, matrices); }};
 }
 
-void PowerSgdHook::set_gradient_scale(const Tensor& scale) {
-  scale_is_loaded_ = false;
-  const double now = scale.defined() ? scale.item<double>() : 1, before = std::exchange(gradient_scale_, now);
-  if (now == before) return;
+void PowerSgdHook::bring_errors_to_scale() {
+  const double ratio = gradient_scale_ / std::exchange(error_scale_, gradient_scale_);
+  if (ratio == 1) return;
   for (auto& [name, c] : state_) {
     if (!c.error.defined()) continue;
-    raw::binary_into(Binary::mul, c.error, now / before);
+    raw::binary_into(Binary::mul, c.error, ratio);
     if (!all_finite(c.error)) raw::fill_into(c.error, 0);  // in 16 bits
   }
 }

@@ -42,7 +42,9 @@ class PowerSgdHook final : public CommHook {
   int64_t scratch_bytes(const GradBucket& bucket) const override;
   void prepare(Communicator& ranks, const std::vector<GradBucket>& buckets) override;
   Exchange start(Communicator& ranks, const GradBucket& bucket) override;
-  void set_gradient_scale(const Tensor& scale) override;
+  void set_gradient_scale(const Tensor& scale) override {
+    gradient_scale_ = scale.defined() ? scale.item<double>() : 1;
+  }
   double gradient_scale() const override { return gradient_scale_; }
 
   // Of all exchanges so far, in elements.
@@ -87,6 +89,7 @@ class PowerSgdHook final : public CommHook {
   Compressed layout(const Tensor& gradient) const;
   bool compresses(const Compressed& matrix) const;
   Matrices split(const GradBucket& bucket) const;
+  void bring_errors_to_scale();
   void begin_q(const Compressed& matrix, const Tensor& q, int64_t iter) const;
   Exchange reduce_q(Communicator& ranks, const std::shared_ptr<Matrices>& matrices) const;
   void multiply_out(const Matrices& matrices) const;
@@ -98,8 +101,8 @@ class PowerSgdHook final : public CommHook {
   std::vector<std::vector<Compressed*>> places_;  // by bucket and gradient; null: travels as it is
   std::shared_ptr<bool> step_fits_;               // of the backward under way
   int64_t iter_ = 0;
-  double gradient_scale_ = 1;
-  bool scale_is_loaded_ = false;  // and nobody has told one since: gradients carry none
+  double gradient_scale_ = 1;  // of the backwards from now on
+  double error_scale_ = 1;     // that errors carry: of the last backward
   CompressionStats stats_;
 };
 

@@ -40,7 +40,7 @@ Tensor PowerSgdHook::all_errors(const Compressed& c, std::optional<int> rank) co
 std::map<std::string, Tensor> PowerSgdHook::gathered_state(std::optional<int> rank) const {
   check(ranks_ != nullptr, "powerSGD: no model uses this hook yet");
   std::map<std::string, Tensor> out{{"iter", full({}, static_cast<double>(iter_), DType::i64)}};
-  if (gradient_scale_ != 1) out.emplace(scale, full({}, gradient_scale_, DType::f64));
+  if (error_scale_ != 1) out.emplace(scale, full({}, error_scale_, DType::f64));
   for (const auto& [name, c] : state_) {
     if (c.q.defined()) out.emplace(str(factors, name), raw::clone(c.q));
     if (c.overflowed) out.emplace(str(overflows, name), full({}, 1, DType::boolean));
@@ -76,8 +76,7 @@ void PowerSgdHook::load_state_dict(const std::map<std::string, Tensor>& state) {
   check_state_dict(state);
   iter_ = state.at("iter").item<int64_t>();
   const auto carried = state.find(std::string(scale));
-  gradient_scale_ = carried == state.end() ? 1 : carried->second.item<double>();
-  scale_is_loaded_ = true;
+  error_scale_ = carried == state.end() ? 1 : carried->second.item<double>();
   for (auto& [name, c] : state_) {
     c.q = c.error = Tensor();
     c.overflowed = state.contains(str(overflows, name));

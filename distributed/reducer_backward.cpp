@@ -203,11 +203,11 @@ void Reducer::follow_join() {
   if (join_->ran_out()) firings_ = firings;
 }
 
-// A rank that has run out does not follow the others' loss scale.
+// A rank that has run out does not follow the others' loss scale; its own is what it was told.
 void Reducer::share_gradient_scale() {
   double scale = hook_->gradient_scale();
   communicator_.broadcast(view_over(&scale, DType::f64, {1}), join_->first_active()).wait();
-  if (join_->ran_out() && scale != hook_->gradient_scale()) hook_->set_gradient_scale(full({}, scale, DType::f64));
+  if (join_->ran_out()) hook_->set_gradient_scale(full({}, scale, DType::f64));
 }
 
 void Reducer::shadow_backward() {
@@ -215,11 +215,13 @@ void Reducer::shadow_backward() {
   if (state_ == State::incomplete) fail(unfinished());
   early_.clear();
   for (const NamedTensor& p : parameters_) p.tensor.set_grad({});
+  const double own_scale = hook_->gradient_scale();
   start_counting();
   for (size_t i = 0; i < parameters_.size(); ++i)
     if (!ready_[i]) mark_ready(static_cast<int>(i), false);
   if (first_of_static()) use_.exchange(communicator_);
   finish();
+  if (hook_->keeps_state()) hook_->set_gradient_scale(full({}, own_scale, DType::f64));
 }
 
 void Reducer::adopt_gradients(int root, bool takes) {

@@ -122,15 +122,20 @@ bool Fabric::step(OptimizerSync& optimizer) {
 void Fabric::backward(const Tensor& loss, const Tensor& gradient, bool retain_graph, bool create_graph) {
   require_launched("backward");
   const Tensor root = precision_->before_backward(loss);
-  if (const Tensor scale = precision_->gradient_scale(); scale.defined()) strategy_->set_gradient_scale(scale);
+  const Tensor scale = precision_->gradient_scale();
+  if (scale.defined()) strategy_->set_gradient_scale(scale);
+  const auto after = [&] {
+    precision_->after_backward();
+    if (scale.defined()) strategy_->set_gradient_scale({});
+  };
   try {
     const Flagged inside(*inside_backward_);
     strategy_->backward([&] { root.backward(gradient, retain_graph, create_graph); });
   } catch (...) {
-    precision_->after_backward();  // some gradients have been written
+    after();  // some gradients have been written
     throw;
   }
-  precision_->after_backward();
+  after();
   steps_at_backward_ = steps_of(optimizers_);
 }
 

@@ -51,6 +51,11 @@ bool are_zero(std::span<const Tensor> gradients) {
   return std::ranges::all_of(gradients, [](const Tensor& g) { return (g == 0.0).all().item<bool>(); });
 }
 
+std::vector<int64_t> per_optimizer(const optim::State& saved, const std::string& name) {
+  const auto list = saved.find(name);
+  return list == saved.end() ? std::vector<int64_t>() : list->second.to_vector<int64_t>();
+}
+
 }  // namespace
 
 void LossScaling::forget_expired() {
@@ -95,8 +100,7 @@ Tensor LossScaling::before_backward(const Tensor& loss) {
   forget_expired();
   for (Held& h : held_) {
     const auto optimizer = h.optimizer.lock();
-    if (h.found.defined() && !h.dropped && !h.scale.defined() && h.found.item<float>() != 0)
-      h.dropped = are_zero(optimizer->gradients());
+    if (h.found.defined() && !h.dropped && h.found.item<float>() != 0) h.dropped = are_zero(optimizer->gradients());
     bring_to_scale(h, *optimizer);
     h.before = state_of(optimizer->gradients());
     h.looked = false;
@@ -230,8 +234,7 @@ void LossScaling::after_adoption() {
   }
 }
 
-// An overflow that was seen and not stepped with counts at the next look, as that of gradients that all have dropped:
-// checkpoints hold no gradients.
+// An overflow that was seen and not stepped with counts at the next look, though checkpoints hold no gradients.
 optim::State LossScaling::state_dict() const {
   optim::State out = scale_.state_dict();
   std::vector<int64_t> finished, overflowed;
@@ -240,13 +243,13 @@ optim::State LossScaling::state_dict() const {
     finished.push_back(h.finished ? 1 : 0);
     overflowed.push_back(h.found.defined() && h.found.item<float>() != 0 ? 1 : 0);
   }
-  const auto per_optimizer = [](const std::vector<int64_t>& values) {
+  const auto listed = [](const std::vector<int64_t>& values) {
     return from_vector(values, {static_cast<int64_t>(values.size())}, DType::i64);
   };
-  if (std::ranges::count(overflowed, 1) != 0) out["overflowed"] = per_optimizer(overflowed);
+  if (std::ranges::count(overflowed, 1) != 0) out["overflowed"] = listed(overflowed);
   if (!found_.defined()) return out;
   out["found_inf"] = found_;
-  out["finished"] = per_optimizer(finished);
+  out["finished"] = listed(finished);
   return out;
 }
 
@@ -269,23 +272,26 @@ void LossScaling::load_state_dict(const optim::State& saved) {
   forget_findings();
   end_iteration();
   forget_expired();
-  load_overflows(saved);
-  if (!saved.contains("found_inf")) return;
-  note(raw::to_device(raw::reshape(raw::cast(saved.at("found_inf"), DType::f32), {}), in_use_.device()).clone());
-  const std::vector<int64_t> finished = saved.at("finished").to_vector<int64_t>();
+  Tensor found = load_overflows(saved);
+  if (const auto noted = saved.find("found_inf"); noted != saved.end() && !found.defined())
+    found = raw::reshape(raw::cast(noted->second, DType::f32), {});
+  if (!found.defined()) return;
+  note(raw::to_device(found, in_use_.device()).clone());
+  const std::vector<int64_t> finished = per_optimizer(saved, "finished");
   if (finished.size() != held_.size()) return end_iteration();  // of other optimizers
   for (size_t i = 0; i < finished.size(); ++i) held_[i].finished = finished[i] != 0;
 }
 
-void LossScaling::load_overflows(const optim::State& saved) {
-  const auto list = saved.find("overflowed");
-  if (list == saved.end() || list->second.numel() != static_cast<int64_t>(held_.size())) return;  // of other optimizers
-  const std::vector<int64_t> overflowed = list->second.to_vector<int64_t>();
+// What was found if it was by other optimizers than those that are here.
+Tensor LossScaling::load_overflows(const optim::State& saved) {
+  const std::vector<int64_t> overflowed = per_optimizer(saved, "overflowed");
+  if (!overflowed.empty() && overflowed.size() != held_.size()) return full({}, 1, f32);
   for (size_t i = 0; i < overflowed.size(); ++i) {
     if (overflowed[i] == 0) continue;
     held_[i].found = full({}, 1, TensorOptions(f32, in_use_.device()));
-    held_[i].dropped = true;
+    held_[i].dropped = are_zero(held_[i].optimizer.lock()->gradients());
   }
+  return {};
 }
 
 }  // namespace loom

@@ -70,7 +70,7 @@ class LossScaling {
   void note(const Tensor& found);
   void end_iteration();
   void forget_findings();
-  void load_overflows(const optim::State& saved);
+  Tensor load_overflows(const optim::State& saved);
 
   optim::LossScale scale_;  // as the iteration began
   optim::LossScale next_;   // if it ended now

@@ -94,7 +94,8 @@ class Strategy {
                                                    std::vector<NamedTensor> buffers) = 0;
   // The same for an optimizer; of parameters that were set up before it, after it, or not at all.
   virtual std::unique_ptr<OptimizerSync> setup_optimizer(Communicator& world, optim::Optimizer& optimizer);
-  // Of the backward passes from now on (CommHook::set_gradient_scale), where losses are scaled.
+  // Of the backward pass that follows (CommHook::set_gradient_scale), where losses are scaled; taken back, undefined,
+  // after it.
   virtual void set_gradient_scale([[maybe_unused]] const Tensor& scale) {}
   // Runs the backward pass.
   virtual void backward(const std::function<void()>& run) { run(); }

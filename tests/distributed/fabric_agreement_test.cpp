@@ -207,6 +207,49 @@ TEST_CASE("an overflow that a clip has seen and that is dropped before a checkpo
   });
 }
 
+TEST_CASE("an overflow that a clip has seen, loaded while its gradients are still there, is one") {
+  for_each_world([](Communicator& ranks) {
+    const SharedFolder folder(ranks);
+    Fabric fabric(scaled(ranks, {.init_scale = 1024}));
+    fabric.launch([&] {
+      Two two(fabric);
+      const State state = {{"left", two.left}, {"a", two.a}};
+      fabric.backward(loss_of(two.left) * infinite);
+      fabric.clip_gradients(two.left, two.a, {.max_norm = 1});
+      fabric.save(folder / "seen.ckpt", state);
+      fabric.load(folder / "seen.ckpt", state);
+      CHECK_FALSE(two.a.step());
+      CHECK(scale_of(fabric) == 512);
+    });
+    Fabric other(scaled(ranks, {.init_scale = 1024}));
+    other.launch([&] {
+      Net net = seeded();
+      optim::SGD sgd(nn::parameters(net), {.lr = 0.01});
+      auto [model, optimizer] = other.setup(net, sgd);
+      other.load(folder / "seen.ckpt", {{"left", model}});
+      CHECK(scale_of(other) == 512);  // no optimizer of its own will tell of it
+    });
+  });
+}
+
+TEST_CASE("an overflow that a clip has seen is dropped past the handle, after another backward pass") {
+  for_each_world([](Communicator& ranks) {
+    Fabric fabric(scaled(ranks, {.init_scale = 1024}));
+    fabric.launch([&] {
+      Net net = seeded();
+      optim::SGD sgd(nn::parameters(net), {.lr = 0.01});
+      auto [model, optimizer] = fabric.setup(net, sgd);
+      fabric.backward(loss_of(model) * infinite);
+      fabric.clip_gradients(model, optimizer, {.max_norm = 1});
+      fabric.backward(loss_of(model));
+      nn::zero_grad(net);
+      fabric.backward(loss_of(model));
+      CHECK(optimizer.step());
+      CHECK(scale_of(fabric) == 512);
+    });
+  });
+}
+
 TEST_CASE("join: what ranks with data have found and not stepped with is forgotten by all") {
   for_each_world([](Communicator& ranks) {
     if (ranks.size() == 1) return;
