@@ -13,5 +13,8 @@ int device_count(Device::Kind kind) { return kind == Device::cpu ? 1 : cuda_devi
 MemoryStats memory_stats(Device device) { return accelerator(device).memory_stats(); }
 void reset_peak_memory_stats(Device device) { accelerator(device).reset_peak_memory_stats(); }
 void empty_cache(Device device) { accelerator(device).empty_cache(); }
+MemoryStats pinned_memory_stats(Device device) { return accelerator(device).pinned_memory_stats(); }
+
+DeviceProperties device_properties(Device device) { return accelerator(device).properties(); }
 
 }  // namespace loom

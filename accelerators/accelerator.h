@@ -18,6 +18,7 @@
 #include <span>
 
 #include <loom/accelerators/device.h>
+#include <loom/accelerators/device_properties.h>
 #include <loom/accelerators/elementwise.h>
 #include <loom/accelerators/memory.h>
 #include <loom/accelerators/philox.h>
@@ -122,6 +123,7 @@ class Accelerator {
  public:
   virtual ~Accelerator() = default;
 
+  virtual DeviceProperties properties() const = 0;
   // Memory. Blocks are 64-byte aligned; release returns a block to the cache. bytes may be 0 (gives null).
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* block) noexcept = 0;
@@ -139,9 +141,20 @@ class Accelerator {
   virtual void synchronize() {}  // the host waits until all work is done; throws what a kernel has found wrong
   // `stream`, not the one that a block was allocated in, uses it: it is not handed out again before that is over.
   virtual void use_by([[maybe_unused]] void* block, [[maybe_unused]] void* stream) {}
+  // Pinned memory: the host's, which the device reads and writes by itself. Of a block that was released, what streams
+  // had been told to do is done before it is handed out again. The CPU needs none: any memory of its own.
+  virtual void* allocate_pinned(size_t bytes) { return allocate(bytes); }
+  virtual void release_pinned(void* block) noexcept { release(block); }
+  virtual bool is_pinned([[maybe_unused]] const void* address) const { return false; }  // inside a block in use
+  virtual MemoryStats pinned_memory_stats() const { return {}; }
 
   // y = x, converting dtypes; any strides; equal shapes. float to integer truncates, anything to boolean tests != 0.
+  // Between devices: dense, of one dtype. x may be written again when the call returns, and y on the host be read; the
+  // host waits for the device only where y is its own.
   virtual void copy(const View& y, const View& x) = 0;
+  // Between devices as copy, but a view of pinned memory is left to the stream: what is written to x, or read of y,
+  // before the stream has come so far is anybody's guess. Other memory of the host is treated as copy does.
+  virtual void copy_in_stream(const View& y, const View& x) { copy(y, x); }
   virtual void fill(const View& y, double value) = 0;
   virtual void fill(const View& y, int64_t value) = 0;
   // y[i] = start + i * step, y of rank 1.

@@ -20,11 +20,6 @@
 
 namespace loom {
 
-class OutOfMemory : public Error {
- public:
-  using Error::Error;
-};
-
 // What a pool takes from the driver.
 class BlockSource {
  public:

@@ -18,6 +18,7 @@
 #include <loom/accelerators/cpu_memory.h>
 #include <loom/accelerators/error.h>
 #include <loom/accelerators/machine.h>
+#include <loom/accelerators/threads.h>
 
 namespace loom {
 
@@ -231,7 +232,8 @@ class Cache {
 
   [[noreturn]] void fail_out_of_memory(size_t bytes) const {
     const MemoryStats now = stats();
-    fail("out of memory: requested ", bytes, " bytes, in use ", now.allocated, ", cached ", now.cached);
+    throw OutOfMemory(str("out of memory on cpu: requested ", bytes, " bytes, in use ", now.allocated, ", cached ",
+                          now.cached, ", limit none"));
   }
 
   const int64_t limit_ = static_cast<int64_t>(std::min(cache_limit(), largest));
@@ -256,5 +258,13 @@ void CpuMemory::release(void* block) noexcept {
 MemoryStats CpuMemory::memory_stats() const { return cache().stats(); }
 void CpuMemory::reset_peak_memory_stats() { cache().reset_peak(); }
 void CpuMemory::empty_cache() { cache().empty(); }
+
+DeviceProperties CpuMemory::properties() const {
+  DeviceProperties out;
+  out.name = processor_name();
+  out.memory = usable_memory();
+  out.multiprocessors = available_cores();
+  return out;
+}
 
 }  // namespace loom

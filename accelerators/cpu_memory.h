@@ -12,6 +12,7 @@ class CpuMemory : public Accelerator {
   MemoryStats memory_stats() const override;
   void reset_peak_memory_stats() override;
   void empty_cache() override;
+  DeviceProperties properties() const override;
 };
 
 }  // namespace loom

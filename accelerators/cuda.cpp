@@ -3,6 +3,7 @@
 #include <loom/accelerators/cuda.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <string_view>
 
 #include <loom/accelerators/accelerator.h>
@@ -14,6 +15,11 @@ namespace loom {
 
 namespace {
 
+std::string plugin_file() {
+  const char* const named = std::getenv("LOOM_CUDA_PLUGIN");
+  return named != nullptr ? named : plugin_path("loom_cuda");
+}
+
 CudaPlugin load() {
   CudaPlugin plugin;
   const char* const wanted = std::getenv("LOOM_CUDA");
@@ -21,14 +27,17 @@ CudaPlugin load() {
     plugin.description = "LOOM_CUDA=0";
     return plugin;
   }
-  const char* const file = std::getenv("LOOM_CUDA_PLUGIN");
-  void* const entry = file != nullptr ? plugin_symbol_in(file, "loom_cuda_devices", plugin.description)
-                                      : plugin_symbol("loom_cuda", "loom_cuda_devices", plugin.description);
+  const std::string file = plugin_file();
+  if (!std::filesystem::exists(file)) {
+    plugin.description = str("built without CUDA: there is no ", file);
+    return plugin;
+  }
+  void* const entry = plugin_symbol_in(file, "loom_cuda_devices", plugin.description);
   if (entry == nullptr) return plugin;
   reinterpret_cast<CudaEntry>(entry)(plugin);
   if (plugin.abi != interface_digest(LOOM_INTERFACE)) {
-    plugin.devices = 0;
-    plugin.description = "libloom_cuda.so is of another build than libloom.so";
+    plugin = CudaPlugin();
+    plugin.description = str(file, " is of another build than libloom.so");
   }
   return plugin;
 }
@@ -49,5 +58,11 @@ Accelerator& cuda_accelerator(int index) {
 int cuda_device_count() { return plugin().devices; }
 
 const std::string& cuda_description() { return plugin().description; }
+
+const std::vector<std::string>& cuda_device_ids() { return plugin().ids; }
+
+bool cuda_was_built() { return std::filesystem::exists(plugin_file()); }
+
+const std::string& cuda_libraries() { return plugin().libraries; }
 
 }  // namespace loom

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace loom {
 
@@ -12,12 +13,18 @@ Accelerator& cuda_accelerator(int index);  // throws Error when there is none
 int cuda_device_count();                   // 0 when the build or the machine has none
 // "NVIDIA H200, NVIDIA H200; driver 13.0", or why there is none.
 const std::string& cuda_description();
+// Of each device, what tells it apart from the machine's others (DeviceProperties::id); asks the device for nothing.
+const std::vector<std::string>& cuda_device_ids();
+bool cuda_was_built();                // there is a plugin, whatever became of it
+const std::string& cuda_libraries();  // what the plugin has been loaded with; empty where there is none
 
 // What the plugin libloom_cuda.so hands over by its entry `loom_cuda_devices`.
 struct CudaPlugin {
   uint64_t abi = 0;  // of what it was compiled against (cuda_abi.h): must equal the library's
   int devices = 0;
   std::string description;
+  std::vector<std::string> ids;
+  std::string libraries;  // "CUDA runtime 13.0, cuBLASLt 13.1.0, cuDNN 9.19.0"
   Accelerator* (*device)(int index) = nullptr;
 };
 using CudaEntry = void (*)(CudaPlugin&);

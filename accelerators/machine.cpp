@@ -70,6 +70,14 @@ int64_t control_group_memory(const std::filesystem::path& membership, const std:
   return bytes;
 }
 
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);)
+    if (const size_t colon = line.find(": "); line.starts_with("model name") && colon != std::string::npos)
+      return line.substr(colon + 2);
+  return "cpu";
+}
+
 int64_t usable_memory() {
   const auto physical = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
   return std::min(physical, control_group_memory("/proc/self/cgroup", "/sys/fs/cgroup"));

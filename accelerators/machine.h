@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 namespace loom {
 
@@ -14,6 +15,9 @@ int local_ranks();
 
 // Bytes: the machine's memory, or the limit of the control group (a container, a Slurm job) where that is lower.
 int64_t usable_memory();
+
+// "Intel(R) Xeon(R) Platinum 8480C", as /proc/cpuinfo has it; "cpu" where it says nothing.
+std::string processor_name();
 
 // The lowest memory limit of the control groups that `membership` (/proc/self/cgroup) names under `root`
 // (/sys/fs/cgroup), version 1 or 2; the largest number where there is none.

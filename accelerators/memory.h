@@ -6,8 +6,15 @@
 #include <cstdint>
 
 #include <loom/accelerators/device.h>
+#include <loom/accelerators/error.h>
 
 namespace loom {
+
+// The text says what was asked for, what is in use, cached, and allowed: all in bytes.
+class OutOfMemory : public Error {
+ public:
+  using Error::Error;
+};
 
 // Bytes as handed out (rounded up to the block's size class).
 struct MemoryStats {
@@ -23,7 +30,9 @@ struct MemoryStats {
 
 MemoryStats memory_stats(Device device = {});
 void reset_peak_memory_stats(Device device = {});
-// Gives all cached blocks back to the system.
+// Gives all cached blocks back to the system; of a GPU, pinned ones too.
 void empty_cache(Device device = {});
+// Of the host's memory that a GPU reads by itself (tensor/pinned.h).
+MemoryStats pinned_memory_stats(Device device);
 
 }  // namespace loom

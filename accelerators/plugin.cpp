@@ -23,8 +23,10 @@ std::string last_error() {
 
 }  // namespace
 
+std::string plugin_path(std::string_view name) { return library_folder() / str("lib", name, ".so"); }
+
 void* plugin_symbol(std::string_view name, const char* symbol, std::string& why) {
-  return plugin_symbol_in(library_folder() / str("lib", name, ".so"), symbol, why);
+  return plugin_symbol_in(plugin_path(name), symbol, why);
 }
 
 void* plugin_symbol_in(const std::string& file, const char* symbol, std::string& why) {

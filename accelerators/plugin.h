@@ -6,6 +6,8 @@
 
 namespace loom {
 
+// Where lib<name>.so would be: in the folder of Loom's library.
+std::string plugin_path(std::string_view name);
 // The address of `symbol` in lib<name>.so, which lies in the folder of Loom's library; it stays loaded. Null, and the
 // reason in `why`, when there is none.
 void* plugin_symbol(std::string_view name, const char* symbol, std::string& why);

@@ -77,10 +77,10 @@ Tensor Tensor::to(DType target) const {
                           [from = x.dtype()](const Tensor& g) { return autograd::Grads(g.to(from)); });
 }
 
-Tensor Tensor::to(Device target) const {
+Tensor Tensor::to(Device target, bool non_blocking) const {
   if (device() == target) return *this;
   const auto [x] = autograd::enter(autograd::ops::to_device, *this);
-  return autograd::record(autograd::ops::to_device, raw::to_device(x, target), {x},
+  return autograd::record(autograd::ops::to_device, raw::to_device(x, target, non_blocking), {x},
                           [from = x.device()](const Tensor& g) { return autograd::Grads(g.to(from)); });
 }
 
@@ -236,9 +236,9 @@ Tensor Tensor::addcmul_(const Tensor& a, const Tensor& b, double value) const {
   });
   return *this;
 }
-Tensor Tensor::copy_(const Tensor& source) const {
+Tensor Tensor::copy_(const Tensor& source, bool non_blocking) const {
   refuse_recorded("copy_", *this, source);
-  raw::copy_into(*this, source);
+  raw::copy_into(*this, source, non_blocking);
   return *this;
 }
 Tensor Tensor::fill_(double value) const {

@@ -121,6 +121,18 @@ function(loom_programs folder)
   endforeach()
 endfunction()
 
+# loom_command(FOLDER): all of FOLDER/*.cpp is the one executable `loom`, which is installed.
+function(loom_command folder)
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
+  find_package(CLI11 REQUIRED)
+  add_executable(loom_command ${sources})
+  set_target_properties(loom_command PROPERTIES OUTPUT_NAME loom INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}"
+                        RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/${folder}")
+  target_compile_definitions(loom_command PRIVATE LOOM_VERSION="${PROJECT_VERSION}")
+  target_link_libraries(loom_command PRIVATE Loom::loom CLI11::CLI11)
+  install(TARGETS loom_command RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+endfunction()
+
 # loom_bench(FOLDER): all of FOLDER/*.cpp and FOLDER/micro/*.cpp is the one executable `loom_bench`.
 function(loom_bench folder)
   file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp" "${PROJECT_SOURCE_DIR}/${folder}/micro/*.cpp")

@@ -25,7 +25,7 @@ message(STATUS "
     LOOM_CUDA      ${LOOM_CUDA}
     LOOM_SANITIZE  ${sanitize_text}
     LOOM_WERROR    ${LOOM_WERROR}
-    programs       tests ${LOOM_TESTS}, examples ${LOOM_EXAMPLES}, bench ${LOOM_BENCH}
+    programs       tools ${LOOM_TOOLS}, tests ${LOOM_TESTS}, examples ${LOOM_EXAMPLES}, bench ${LOOM_BENCH}
     sources        ${counts}
     found          fmt ${fmt_VERSION}, nlohmann_json ${nlohmann_json_VERSION}, zlib ${ZLIB_VERSION_STRING}
 ")

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include <loom/tensor/context.h>
+#include <loom/tensor/pinned.h>
 #include <loom/tensor/raw.h>
 
 namespace loom::data {
@@ -33,7 +35,9 @@ Tensor stack_samples(std::span<const Tensor> samples) {
   }
   Dims shape = first.shape();
   shape.insert(0, static_cast<int64_t>(samples.size()));
-  Tensor out = empty(shape, {first.dtype(), Device::cpu});
+  const auto& pinned_for = context().pinned_for;
+  Tensor out =
+      pinned_for ? empty_pinned(shape, first.dtype(), *pinned_for) : empty(shape, {first.dtype(), Device::cpu});
   const size_t bytes = View(first).bytes();
   auto* to = static_cast<std::byte*>(View(out).data);
   // Plain copies: a worker leaves the kernels' threads to the training step.

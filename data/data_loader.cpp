@@ -13,11 +13,12 @@ uint64_t mix(uint64_t x) {  // splitmix64: neighbouring numbers give unrelated s
 
 }  // namespace
 
-Context loading_context(const Context& caller) {
+Context loading_context(const Context& caller, std::optional<Device> device) {
   Context out = caller;
   out.grad_mode = false;
   out.default_device = Device();  // a loader gives host memory; who loops moves it
   out.data_rank = 0;              // a sample is the same whichever rank gets it
+  out.pinned_for = device;
   return out;
 }
 

@@ -20,13 +20,14 @@
 #include <loom/data/collate.h>
 #include <loom/data/dataset.h>
 #include <loom/data/prefetch.h>
+#include <loom/data/sent.h>
 #include <loom/tensor/context.h>
 
 namespace loom::data {
 
 // The context of whoever prepares samples for the rank `caller`: no gradients, on the host, with the generator of one
-// sample of one epoch.
-Context loading_context(const Context& caller);
+// sample of one epoch. device: where batches will be copied to.
+Context loading_context(const Context& caller, std::optional<Device> device = {});
 Generator sample_generator(uint64_t seed, int64_t epoch, uint64_t ticket);
 
 template <Dataset D, class Collate = DefaultCollate>
@@ -96,6 +97,19 @@ class DataLoader {
       out.transform_ = [f = std::move(f), before = transform_](Batch b) { return f(before(std::move(b))); };
     return out;
   }
+  // The same loader with its batches on a device: collated into pinned memory, and copied one batch ahead beside the
+  // computation, whose stream waits for the copy. What transformed() was given before sees them on the host, and then
+  // they are copied in their turn; what it is given afterwards, on the device.
+  DataLoader on_device(Device device) const {
+    if (device.kind == Device::cpu) return *this;
+    if (transform_)
+      return transformed([device](Batch batch) {
+        return map_tensors([device](const Tensor& x) { return x.to(device); }, std::move(batch));
+      });
+    DataLoader out = *this;
+    out.device_ = device;
+    return out;
+  }
 
   class Iterator {
    public:
@@ -134,6 +148,9 @@ class DataLoader {
     Batch operator()(int64_t i) const {
       Context mine = context;
       const ContextGuard guard(mine);
+      return pinned(batch(i, mine), mine.pinned_for);
+    }
+    Batch batch(int64_t i, Context& mine) const {
       const auto indices = plan.batch(i);
       if (!indices.empty()) return make(i, indices, mine);
       const int64_t first = 0;  // an empty batch has the shape of a batch, so it is one with its rows cut off
@@ -159,6 +176,21 @@ class DataLoader {
     BatchPlan plan;
     int64_t taken = 0, number = 0;
     Prefetch<Batch> batches;
+    std::optional<Device> device;
+    std::optional<Sent<Batch>> ahead = {};  // the next one, on its way
+
+    bool exhausted() const { return !ahead && batches.exhausted(); }
+    Batch take() {
+      if (!device) return batches.take();
+      Sent<Batch> sent = ahead ? std::move(*ahead) : send();
+      ahead.reset();
+      Batch out = sent.receive();
+      if (batches.ready()) ahead.emplace(send());
+      return out;
+    }
+    Sent<Batch> send() {
+      return Sent<Batch>(*device, [this] { return batches.take(); });
+    }
   };
 
   std::unique_ptr<Loop> start() {
@@ -168,22 +200,22 @@ class DataLoader {
     }
     BatchPlan plan = batching_.plan(state_.epoch, state_.position);
     looping_ = true;
-    Job job{dataset_, collate_, plan, state_.epoch, state_.seed, loading_context(context())};
+    Job job{dataset_, collate_, plan, state_.epoch, state_.seed, loading_context(context(), device_)};
     return std::unique_ptr<Loop>(
-        new Loop{plan, 0, ++loops_, Prefetch<Batch>(plan.size(), workers_, ahead_, std::move(job))});
+        new Loop{plan, 0, ++loops_, Prefetch<Batch>(plan.size(), workers_, ahead_, std::move(job)), device_});
   }
   std::optional<Batch> next(Loop& loop) {
     check(loop.number == loops_,
           "DataLoader: another loop over this loader began within this one, and its place in the ",
           "epoch is the loader's; copy the loader for the inner loop");
-    if (loop.batches.exhausted()) {
+    if (loop.exhausted()) {
       ++state_.epoch;
       state_.position = 0;
       looping_ = false;
       return {};
     }
     const int64_t i = loop.taken++;
-    Batch batch = loop.batches.take();
+    Batch batch = loop.take();
     state_.position = loop.plan.position_after(i);
     return transform_ ? transform_(std::move(batch)) : std::move(batch);
   }
@@ -194,6 +226,7 @@ class DataLoader {
   int workers_;
   int64_t ahead_;
   Transform transform_;
+  std::optional<Device> device_;
   LoaderState state_;
   bool looping_ = false;
   int64_t loops_ = 0;  // begun so far

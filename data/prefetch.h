@@ -37,6 +37,13 @@ class Prefetch {
 
   bool exhausted() const { return taken_ == count_; }
 
+  // Whether take() would give the next item without waiting for a worker.
+  bool ready() {
+    if (threads_.empty()) return !exhausted();
+    const std::lock_guard lock(mutex_);
+    return !exhausted() && slot_of(taken_).full;
+  }
+
   // The next item; not after the last.
   T take() {
     if (threads_.empty()) return make_(taken_++);

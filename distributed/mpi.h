@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include <loom/distributed/communicator.h>
 
@@ -19,6 +20,9 @@ struct MpiOptions {
   int64_t chunk_elements = int64_t{1} << 30;  // counts above this are split (MPI counts are 32-bit); tests lower it
   int ranks_per_host = 0;  // above 0: neighbours in MPI_COMM_WORLD, so many at a time, count as one host; for tests
 };
+
+// "Open MPI v4.1.4", or why there is none. Starts nothing.
+std::string mpi_description();
 
 // True when a launcher (mpirun, mpiexec, srun --mpi=pmix) started this process; reads the environment only.
 bool started_by_mpi();

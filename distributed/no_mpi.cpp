@@ -12,6 +12,8 @@ namespace {
 
 }  // namespace
 
+std::string mpi_description() { return "built without MPI"; }
+
 std::unique_ptr<Communicator> mpi_communicator(const MpiOptions&) { refuse(); }
 std::unique_ptr<Communicator> mpi_communicator_from_handle(int, const MpiOptions&) { refuse(); }
 

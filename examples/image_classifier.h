@@ -102,11 +102,11 @@ ProgressOptions progress_of(const Loader& loader, int64_t batch, bool enabled = 
           .enabled = enabled};
 }
 
-// How many images the model puts into their class, and how many there are.
+// How many images the model puts into their class, and how many there are; on the loader's device.
 template <class Model, class Loader>
-Tensor score(const Model& model, Loader& loader) {
+Tensor score(const Model& model, Loader& loader, Device device = {}) {
   const NoGrad off;
-  Tensor counts = zeros({2}, f64);
+  Tensor counts = zeros({2}, {f64, device});
   for (auto [x, y] : loader) {
     counts[0] += sum(argmax(model(x), 1) == y);
     counts[1] += y.numel();

@@ -288,9 +288,11 @@ FabricDataLoader<L>::FabricDataLoader(Fabric& fabric, const L& loader, const Loa
     if (share.replicas > 1) *loader_ = loader.distributed(share.replicas, share.index, seed, setup.exact);
   }
   if (setup.move_to_device && fabric.device().kind != Device::cpu)
-    *loader_ = loader_->transformed([device = fabric.device()](typename L::Batch batch) {
-      return map_tensors([device](const Tensor& x) { return x.to(device); }, std::move(batch));
-    });
+    *loader_ = setup.prefetch
+                   ? loader_->on_device(fabric.device())
+                   : loader_->transformed([device = fabric.device()](typename L::Batch batch) {
+                       return map_tensors([device](const Tensor& x) { return x.to(device); }, std::move(batch));
+                     });
   fabric.note_loader(loader_, StateEntry(*loader_));
 }
 

@@ -1,10 +1,13 @@
 // fabric.launch: where the ranks come from, and what becomes of errors.
+#include <atomic>
 #include <chrono>
 #include <exception>
 #include <iostream>
+#include <sstream>
 #include <thread>
 
 #include <loom/accelerators/accelerator.h>
+#include <loom/accelerators/cuda.h>
 #include <loom/accelerators/threads.h>
 #include <loom/distributed/mpi.h>
 #include <loom/fabric/agreement.h>
@@ -18,14 +21,40 @@ namespace loom {
 
 namespace {
 
-Device resolve_accelerator(const std::string& name, int local_rank) {
+// The GPUs that each rank of this node sees, by local rank. Collective.
+std::vector<std::vector<std::string>> gpus_on_node(Communicator& ranks, const NodePlacement& place, bool wanted) {
+  std::string mine = str(place.node_rank, " ", place.local_rank);
+  if (wanted)
+    for (const std::string& id : cuda_device_ids()) mine += str(" ", id);
+  std::vector<std::vector<std::string>> out(static_cast<size_t>(place.local_size));
+  for (const std::string& line : ranks.all_gather_bytes(mine)) {
+    std::istringstream words(line);
+    int node = 0, local = 0;
+    words >> node >> local;
+    if (node != place.node_rank) continue;
+    for (std::string id; words >> id;) out[static_cast<size_t>(local)].push_back(id);
+  }
+  return out;
+}
+
+Device resolve_accelerator(const std::string& name, int local_rank, const std::vector<std::vector<std::string>>& gpus) {
   check_accelerator_name(name);
-  const int gpus = name == "cpu" ? 0 : device_count(Device::cuda);
-  if (name == "cpu" || (name == "auto" && gpus == 0)) return Device::cpu;
-  check(gpus > 0, "accelerator '", name, "': this build or this machine has no CUDA device; use 'cpu' or 'auto'");
-  check(local_rank < gpus, "accelerator '", name, "': local rank ", local_rank, " has no device, this machine has ",
-        gpus);
-  return {Device::cuda, local_rank};
+  if (name == "cpu" || (name == "auto" && gpus[static_cast<size_t>(local_rank)].empty())) return Device::cpu;
+  return {Device::cuda, gpu_of_rank(name, local_rank, gpus)};
+}
+
+// Once in a program: which device it runs on, and where a build for GPUs finds none, why. On the CPU that was asked for
+// there is nothing to say.
+void tell_device(Communicator& ranks, Device device, const std::string& accelerator) {
+  static std::atomic<bool> told = false;
+  if (ranks.rank() != 0 || accelerator == "cpu") return;
+  std::string line;
+  if (device.kind == Device::cuda)
+    line = str(ranks.size(), ranks.size() == 1 ? " rank" : " ranks", ", rank 0 on ", device, ": ",
+               device_properties(device).name, " (", cuda_libraries(), ")");
+  else if (cuda_was_built())
+    line = str("on the cpu: ", cuda_description());
+  if (!line.empty() && !told.exchange(true)) std::cerr << str("loom: ", line, "\n");
 }
 
 // More threads than cores: mpirun binds a rank to one core by default where there are two ranks, and a number of
@@ -57,15 +86,17 @@ void Fabric::join_ranks() {
   const NodePlacement place = node_placement(*communicator_);
   local_rank_ = place.local_rank;
   node_rank_ = place.node_rank;
+  const auto gpus = gpus_on_node(*communicator_, place, options_.accelerator != "cpu");
   std::shared_ptr<Strategy> strategy = options_.plugins.strategy;
   precision_ = options_.plugins.precision;
   together(*communicator_, [&] {
     check_launched_ranks(options_.devices, options_.num_nodes, place.local_size, place.nodes);
     if (!precision_) precision_ = make_precision(options_.precision);
-    device_ = resolve_accelerator(options_.accelerator, local_rank_);
+    device_ = resolve_accelerator(options_.accelerator, local_rank_, gpus);
     if (!strategy) strategy = make_strategy(options_.strategy, world_size());
   });
   strategy_ = std::move(strategy);
+  tell_device(*communicator_, device_, options_.accelerator);
   if (const std::string warning = precision_warning(options_.precision); !warning.empty() && is_global_zero())
     std::cerr << "loom: " + warning + "\n";
   context().data_rank = strategy_->data_share(*communicator_).index;

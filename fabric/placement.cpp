@@ -3,15 +3,18 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <set>
 #include <string>
 #include <vector>
 
 #include <loom/accelerators/accelerator.h>
+#include <loom/accelerators/cuda.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -86,6 +89,19 @@ int requested_ranks(const Devices& devices) {
 void check_accelerator_name(const std::string& name) {
   check(name == "auto" || name == "cpu" || name == "cuda" || name == "gpu", "unknown accelerator '", name,
         "'; available: auto, cpu", device_count(Device::cuda) > 0 ? ", cuda" : "");
+}
+
+int gpu_of_rank(const std::string& accelerator, int local_rank, const std::vector<std::vector<std::string>>& seen) {
+  const std::vector<std::string>& mine = seen[static_cast<size_t>(local_rank)];
+  check(!mine.empty(), "accelerator '", accelerator, "': ", cuda_description(), "; use 'cpu' or 'auto'");
+  std::set<std::string> all;
+  for (const auto& ids : seen) all.insert(ids.begin(), ids.end());
+  const bool one_each = std::ranges::all_of(seen, [](const auto& ids) { return ids.size() == 1; });
+  if (one_each && all.size() == seen.size()) return 0;
+  check(local_rank < std::ssize(mine), "accelerator '", accelerator, "': local rank ", local_rank,
+        " has no GPU, this machine has ", mine.size(), " and ", seen.size(), " ranks; start ", mine.size(),
+        mine.size() == 1 ? " rank" : " ranks", ", or use accelerator 'cpu'");
+  return local_rank;
 }
 
 void check_launched_ranks(const Devices& devices, int num_nodes, int local_size, int nodes) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include <loom/distributed/communicator.h>
 #include <loom/fabric/options.h>
@@ -19,6 +20,11 @@ std::string to_string(const Devices& devices);
 
 // Throws Error, with the list, for a name that is no accelerator's.
 void check_accelerator_name(const std::string& name);
+
+// The number of a rank's GPU. `seen`: the ids of the GPUs that each of the node's ranks sees, by local rank. Rank r
+// takes the r-th; where each sees one, and no two the same (srun --gpus-per-task=1), that. Throws Error where there is
+// none.
+int gpu_of_rank(const std::string& accelerator, int local_rank, const std::vector<std::vector<std::string>>& seen);
 
 // Throws Error when an explicit number differs from what the launcher gave.
 void check_launched_ranks(const Devices& devices, int num_nodes, int local_size, int nodes);

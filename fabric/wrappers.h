@@ -22,6 +22,9 @@ class Fabric;
 struct LoaderSetup {
   bool use_distributed_sampler = true;
   bool move_to_device = true;
+  // On a GPU: batches are collated into pinned memory and copied one ahead (data::DataLoader::on_device). Else each is
+  // copied when the loop comes to it.
+  bool prefetch = true;
   // Evaluation: every sample exactly once, over all ranks; ranks that run out get empty batches.
   bool exact = false;
 };

@@ -35,6 +35,7 @@ struct Context {
   int data_rank = 0;                                        // dropout and the like draw from stream data_rank + 1
   DType default_dtype = DType::f32;                         // of new tensors
   Device default_device;                                    // of new tensors
+  std::optional<Device> pinned_for;                         // who collates batches puts them where that device reads
   bool skip_init = false;                                   // modules leave their parameters uninitialised
   std::shared_ptr<const ParameterValues> parameter_values;  // functional_call: what parameters stand for
   bool autocast = false;                                    // ops cast their arguments (autograd/autocast.h)

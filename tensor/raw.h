@@ -38,8 +38,9 @@ Tensor diagonal(const Tensor& x, int64_t offset, int dim1, int dim2);
 Tensor contiguous(const Tensor& x);  // x itself when it is
 Tensor clone(const Tensor& x);       // dense row-major copy
 Tensor cast(const Tensor& x, DType dtype);
-Tensor to_device(const Tensor& x, Device device);
-void copy_into(const Tensor& y, const Tensor& x);  // broadcasts, converts; bumps y's version
+Tensor to_device(const Tensor& x, Device device, bool non_blocking = false);
+// Broadcasts, converts; bumps y's version.
+void copy_into(const Tensor& y, const Tensor& x, bool non_blocking = false);
 void fill_into(const Tensor& y, double value);     // bumps y's version
 
 // Elementwise, with broadcasting and promotion.

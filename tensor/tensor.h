@@ -152,7 +152,10 @@ class Tensor {
 
   // Conversions: the tensor itself when nothing changes, else a copy. Differentiable.
   Tensor to(DType dtype) const;
-  Tensor to(Device device) const;
+  // The host waits for the device only when the copy is the host's. non_blocking: not even then, and memory that is
+  // pinned (pinned.h) is left to the device: neither is it to be written, nor the host's copy to be read, before the
+  // stream has been waited for.
+  Tensor to(Device device, bool non_blocking = false) const;
   Tensor contiguous() const;
   Tensor clone() const;
 
@@ -218,7 +221,7 @@ class Tensor {
   Tensor pow_(const Tensor& exponent) const;
   Tensor lerp_(const Tensor& end, const Tensor& weight) const;                // += weight * (end - this)
   Tensor addcmul_(const Tensor& a, const Tensor& b, double value = 1) const;  // += value * a * b
-  Tensor copy_(const Tensor& source) const;
+  Tensor copy_(const Tensor& source, bool non_blocking = false) const;  // as in to()
   Tensor fill_(double value) const;
   Tensor zero_() const;
   Tensor clamp_(double min, double max) const;

@@ -19,7 +19,7 @@ BELOW = {
     "distributed": ["accelerators", "tensor", "autograd"],
     "fabric": ["accelerators", "tensor", "autograd", "nn", "data", "distributed"],
 }
-PROGRAMS = ["tests", "bench", "examples"]
+PROGRAMS = ["tests", "bench", "examples", "tools"]
 # Folders of one backend: not installed, so free to include what they wrap, and closed to public headers.
 PRIVATE = ("accelerators/cpu/", "accelerators/cuda/", "distributed/mpi/")
 FOREIGN = re.compile(r"(unsupported/)?Eigen/|mpi\.h|mpi-ext\.h|cuda|cublas|cudnn|cufft|curand|nccl|nvtx|cub/|thrust/"

@@ -10,7 +10,7 @@ import re
 import sys
 
 LIBRARY = ["accelerators", "tensor", "autograd", "nn", "data", "distributed", "fabric"]
-FOLDERS = {*LIBRARY, "tests", "bench", "examples", "docs", "cmake", "scripts"}
+FOLDERS = {*LIBRARY, "tools", "tests", "bench", "examples", "docs", "cmake", "scripts"}
 IGNORED = {"build", "runs"}  # what building and running leave behind
 SUFFIXES = {".h", ".def", ".cpp", ".cu", ".cuh"}
 MOST_LINES = 300

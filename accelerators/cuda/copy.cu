@@ -1,8 +1,9 @@
-// Copies, conversions and constants. Between devices memory moves dense to dense; the host waits for what it reads.
+// Copies, conversions and constants.
 #include <loom/accelerators/cuda/cuda.h>
 #include <loom/accelerators/cuda/element.h>
 #include <loom/accelerators/cuda/launch.h>
 #include <loom/accelerators/cuda/layout.h>
+#include <loom/accelerators/cuda/transfer.h>
 
 namespace loom {
 
@@ -128,16 +129,6 @@ void convert_dense(cuda::Gpu& gpu, const View& y, const View& x) {
   });
 }
 
-// Memory of the host moves in the stream; what is written there is waited for, as the caller reads it next.
-void transfer(cuda::Gpu& gpu, const View& y, const View& x) {
-  const cuda::DeviceScope scope(gpu.index());
-  const cudaStream_t stream = gpu.stream();
-  cuda::check_cuda(cudaMemcpyAsync(y.data, x.data, y.bytes(), cudaMemcpyDefault, stream), "copy between devices");
-  if (y.device.kind == Device::cuda && x.device.kind == Device::cpu) return;  // pageable memory has been read by now
-  cuda::check_cuda(cudaStreamSynchronize(stream), "copy between devices");
-  gpu.check_faults();
-}
-
 template <class T>
 void fill_with(cuda::Gpu& gpu, const View& y, T value) {
   cuda::for_each_walk<1>({&y}, cpu::Order::any, [&](const Walk<1>& walk, int64_t) {
@@ -149,7 +140,7 @@ void fill_with(cuda::Gpu& gpu, const View& y, T value) {
 
 void Cuda::copy(const View& y, const View& x) {
   if (y.numel() == 0) return;
-  if (y.device != x.device) return transfer(gpu_, y, x);
+  if (y.device != x.device) return cuda::transfer(gpu_, y, x, false);
   if (y.dtype == x.dtype) return move(gpu_, y, x);
   const cpu::Loop<2> loop({&y, &x});
   const bool dense = loop.contiguous(0, item_size(y.dtype)) && loop.contiguous(1, item_size(x.dtype));

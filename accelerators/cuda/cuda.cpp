@@ -1,6 +1,7 @@
 // Memory and streams of the accelerator.
 #include <loom/accelerators/cuda/cuda.h>
 
+#include <loom/accelerators/cuda/pinned.h>
 #include <loom/accelerators/cuda/runtime.h>
 
 namespace loom {
@@ -12,23 +13,29 @@ cudaEvent_t event_of(void* handle) { return static_cast<cudaEvent_t>(handle); }
 
 }  // namespace
 
-void* Cuda::allocate(size_t bytes) {
-  if (bytes == 0) return nullptr;
-  void* const block = gpu_.memory().allocate(bytes, gpu_.stream());
-  if (gpu_.poisons()) {
-    const cuda::DeviceScope scope(gpu_.index());
-    cuda::check_cuda(cudaMemsetAsync(block, 0xff, bytes, gpu_.stream()), "allocate");
-  }
-  return block;
-}
+DeviceProperties Cuda::properties() const { return gpu_.described(); }
 
+void* Cuda::allocate(size_t bytes) { return bytes == 0 ? nullptr : gpu_.allocate(bytes); }
 void Cuda::release(void* block) noexcept {
-  if (block != nullptr) gpu_.memory().release(block);
+  if (block != nullptr) gpu_.release(block);
 }
 
 MemoryStats Cuda::memory_stats() const { return gpu_.memory().stats(); }
 void Cuda::reset_peak_memory_stats() { gpu_.memory().reset_peak(); }
-void Cuda::empty_cache() { gpu_.memory().empty_cache(); }
+void Cuda::empty_cache() {
+  gpu_.memory().empty_cache();
+  cuda::pinned_memory().empty_cache();
+}
+
+void* Cuda::allocate_pinned(size_t bytes) {
+  const cuda::DeviceScope scope(gpu_.index());  // the driver asks for one
+  return bytes == 0 ? nullptr : cuda::pinned_memory().allocate(bytes);
+}
+void Cuda::release_pinned(void* block) noexcept {
+  if (block != nullptr) cuda::pinned_memory().release(block);
+}
+bool Cuda::is_pinned(const void* address) const { return cuda::pinned_memory().contains(address); }
+MemoryStats Cuda::pinned_memory_stats() const { return cuda::pinned_memory().stats(); }
 
 void* Cuda::stream(Lane lane) { return gpu_.lane(lane); }
 void* Cuda::current_stream() { return gpu_.stream(); }
@@ -63,6 +70,6 @@ void Cuda::wait(void* event) {
 
 void Cuda::synchronize() { gpu_.synchronize(); }
 
-void Cuda::use_by(void* block, void* stream) { gpu_.memory().use_by(block, stream); }
+void Cuda::use_by(void* block, void* stream) { gpu_.use_by(block, stream_of(stream)); }
 
 }  // namespace loom

@@ -9,6 +9,7 @@ class Cuda final : public Accelerator {
  public:
   explicit Cuda(int index) : gpu_(cuda::gpu(index)) {}
 
+  DeviceProperties properties() const override;
   void* allocate(size_t bytes) override;
   void release(void* block) noexcept override;
   MemoryStats memory_stats() const override;
@@ -23,8 +24,13 @@ class Cuda final : public Accelerator {
   void wait(void* event) override;
   void synchronize() override;
   void use_by(void* block, void* stream) override;
+  void* allocate_pinned(size_t bytes) override;
+  void release_pinned(void* block) noexcept override;
+  bool is_pinned(const void* address) const override;
+  MemoryStats pinned_memory_stats() const override;
 
   void copy(const View& y, const View& x) override;
+  void copy_in_stream(const View& y, const View& x) override;
   void fill(const View& y, double value) override;
   void fill(const View& y, int64_t value) override;
   void arange(const View& y, double start, double step) override;

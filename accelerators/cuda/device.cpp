@@ -6,13 +6,16 @@
 #include <utility>
 #include <vector>
 
+#include <loom/accelerators/cuda/bus_id.h>
+#include <loom/accelerators/cuda/driver_events.h>
 #include <loom/accelerators/cuda/runtime.h>
+#include <loom/accelerators/cuda/watch.h>
 
 namespace loom::cuda {
 
 namespace {
 
-class DriverMemory final : public BlockSource {
+class DriverMemory final : public DriverEvents {
  public:
   explicit DriverMemory(int device) : device_(device) {}
   void* allocate(size_t bytes) override {
@@ -28,25 +31,9 @@ class DriverMemory final : public BlockSource {
   }
   void release(void* segment) noexcept override { (void)cudaFree(segment); }
   Event record(void* stream) override {
-    cudaEvent_t event = nullptr;
     const DeviceScope scope(device_);
-    check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
-    check_cuda(cudaEventRecord(event, static_cast<cudaStream_t>(stream)), "cudaEventRecord");
-    return event;
+    return record_event(static_cast<cudaStream_t>(stream));
   }
-  bool is_done(Event event) override {
-    const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(event));
-    if (status == cudaErrorNotReady) {
-      (void)cudaGetLastError();
-      return false;
-    }
-    check_cuda(status, "cudaEventQuery");
-    return true;
-  }
-  void wait(Event event) override {
-    check_cuda(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "cudaEventSynchronize");
-  }
-  void drop(Event event) noexcept override { (void)cudaEventDestroy(static_cast<cudaEvent_t>(event)); }
 
  private:
   int device_;
@@ -77,13 +64,51 @@ Gpu::Gpu(int index) : index_(index) {
   source_ = std::make_unique<DriverMemory>(index);
   memory_ = std::make_unique<BlockPool>(*source_, str("cuda:", index), memory_limit());
   const char* const poison = std::getenv("LOOM_POISON");
-  poisons_ = poison != nullptr && std::string_view(poison) == "1";
+  if (poison != nullptr && std::string_view(poison) == "1") watch_ = std::make_unique<Watch>(*this);
   void* host = nullptr;
   void* device = nullptr;
   check_cuda(cudaHostAlloc(&host, sizeof(Fault), cudaHostAllocMapped), "cudaHostAlloc");
   check_cuda(cudaHostGetDevicePointer(&device, host, 0), "cudaHostGetDevicePointer");
   fault_host_ = new (host) Fault;
   fault_device_ = static_cast<Fault*>(device);
+}
+
+Gpu::~Gpu() = default;
+
+DeviceProperties Gpu::described() const {
+  const auto attribute = [this](cudaDeviceAttr which) {
+    int value = 0;
+    check_cuda(cudaDeviceGetAttribute(&value, which, index_), "cudaDeviceGetAttribute");
+    return static_cast<double>(value);
+  };
+  DeviceProperties out;
+  out.name = static_cast<const char*>(properties_.name);
+  out.id = bus_id(index_);
+  out.memory = static_cast<int64_t>(properties_.totalGlobalMem);
+  out.multiprocessors = properties_.multiProcessorCount;
+  out.major = properties_.major;
+  out.minor = properties_.minor;
+  out.clock = attribute(cudaDevAttrClockRate) * 1e3;  // of kHz
+  // Two transfers a cycle, of a width in bits.
+  out.memory_bandwidth =
+      attribute(cudaDevAttrMemoryClockRate) * 1e3 * 2 * attribute(cudaDevAttrGlobalMemoryBusWidth) / 8;
+  return out;
+}
+
+void* Gpu::allocate(size_t bytes) { return watch_ ? watch_->allocate(bytes) : memory_->allocate(bytes, stream()); }
+
+void Gpu::release(void* block) noexcept {
+  if (watch_)
+    watch_->release(block);
+  else
+    memory_->release(block);
+}
+
+void Gpu::use_by(void* block, cudaStream_t stream) {
+  if (watch_)
+    watch_->use_by(block, stream);
+  else
+    memory_->use_by(block, stream);
 }
 
 cudaStream_t Gpu::stream() const {
@@ -103,6 +128,9 @@ void Gpu::check_faults() {
   if (kind == FaultKind::none) return;
   const Fault f = *fault_host_;
   *fault_host_ = Fault();
+  if (kind == FaultKind::overrun)
+    fail(f.op, " cuda:", index_, ": something wrote to byte ", f.value, " of a block of ", f.extent, " bytes, the ",
+         f.at, "th that was allocated; compute-sanitizer tells which kernel it was");
   if (kind == FaultKind::index)
     fail(f.op, ": index ", f.value, " is out of range for dimension ", f.at, " of size ", f.extent);
   fail(f.op, ": target ", f.value, " at row ", f.at, " is out of range for ", f.extent, " classes (ignore_index is ",
@@ -115,33 +143,65 @@ void Gpu::synchronize() {
   check_faults();
 }
 
+namespace {
+
+std::string version_text(int version) { return str(version / 1000, ".", version % 1000 / 10); }
+
+std::string why_none(cudaError_t status, int driver) {
+  int runtime = 0;
+  (void)cudaRuntimeGetVersion(&runtime);
+  if (driver == 0) return "no CUDA device: this machine has no driver of NVIDIA's";
+  if (status == cudaErrorInsufficientDriver)
+    return str("no CUDA device: the driver is of CUDA ", version_text(driver), ", this build needs one of ",
+               version_text(runtime));
+  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  return str("no CUDA device: ", status == cudaSuccess ? "the driver has none" : cudaGetErrorString(status),
+             visible != nullptr ? str(" (CUDA_VISIBLE_DEVICES=", visible, ")") : std::string());
+}
+
+}  // namespace
+
 int count_devices(std::string& description) {
-  int count = 0;
+  int count = 0, driver = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status != cudaSuccess) {
+  if (cudaDriverGetVersion(&driver) != cudaSuccess) driver = 0;
+  if (status != cudaSuccess || count == 0) {
     (void)cudaGetLastError();
-    description = str("no CUDA device: ", cudaGetErrorString(status));
+    description = why_none(status, driver);
     return 0;
   }
-  int driver = 0;
-  check_cuda(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp p{};
     check_cuda(cudaGetDeviceProperties(&p, i), "cudaGetDeviceProperties");
     description += str(i == 0 ? "" : ", ", static_cast<const char*>(p.name));
   }
-  description = count == 0 ? "no CUDA device" : str(description, "; driver ", driver / 1000, '.', driver % 1000 / 10);
+  description += str("; driver ", version_text(driver));
   return count;
 }
 
+namespace {
+
+std::mutex making;
+std::vector<Gpu*>& made() {
+  static auto* const all = new std::vector<Gpu*>;  // never destroyed
+  return *all;
+}
+
+}  // namespace
+
 Gpu& gpu(int index) {
-  static std::mutex mutex;
-  static std::vector<Gpu*> made;
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(making);
   const auto at = static_cast<size_t>(index);
-  if (made.size() <= at) made.resize(at + 1);
-  if (made[at] == nullptr) made[at] = new Gpu(index);  // never destroyed
-  return *made[at];
+  if (made().size() <= at) made().resize(at + 1);
+  if (made()[at] == nullptr) made()[at] = new Gpu(index);
+  return *made()[at];
+}
+
+std::vector<Gpu*> gpus_in_use() {
+  const std::lock_guard lock(making);
+  std::vector<Gpu*> out = made();
+  std::erase(out, nullptr);
+  return out;
 }
 
 }  // namespace loom::cuda

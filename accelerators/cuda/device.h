@@ -6,28 +6,37 @@
 #include <array>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <loom/accelerators/accelerator.h>
 #include <loom/accelerators/block_pool.h>
 #include <loom/accelerators/cuda/fault.h>
+#include <loom/accelerators/device_properties.h>
 
 namespace loom::cuda {
+
+class Watch;
 
 // All that kernels ask of the machine. Never destroyed: memory may be released while the process ends.
 class Gpu {
  public:
   explicit Gpu(int index);
+  ~Gpu();
   int index() const { return index_; }
   const cudaDeviceProp& properties() const { return properties_; }
   int multiprocessors() const { return properties_.multiProcessorCount; }
+  DeviceProperties described() const;
 
   cudaStream_t lane(Lane lane) const { return lanes_[static_cast<size_t>(lane)]; }
   cudaStream_t stream() const;  // this thread's
   void set_stream(cudaStream_t stream);
 
-  BlockPool& memory() { return *memory_; }
-  // Fill new blocks with NaN bytes, and watch the bytes beside them (LOOM_POISON=1).
-  bool poisons() const { return poisons_; }
+  // In this thread's stream; bytes > 0. Throws OutOfMemory.
+  void* allocate(size_t bytes);
+  void release(void* block) noexcept;
+  void use_by(void* block, cudaStream_t stream);
+  BlockPool& memory() { return *memory_; }             // where all of them come from
+  const Watch* watch() const { return watch_.get(); }  // null unless LOOM_POISON=1
 
   Fault* fault() const { return fault_device_; }
   void check_faults();  // the device has been waited for: throws what it has left
@@ -39,12 +48,13 @@ class Gpu {
   std::array<cudaStream_t, 3> lanes_{};
   std::unique_ptr<BlockSource> source_;
   std::unique_ptr<BlockPool> memory_;
-  bool poisons_ = false;
+  std::unique_ptr<Watch> watch_;
   Fault* fault_host_ = nullptr;
   Fault* fault_device_ = nullptr;
 };
 
 int count_devices(std::string& description);
 Gpu& gpu(int index);
+std::vector<Gpu*> gpus_in_use();
 
 }  // namespace loom::cuda

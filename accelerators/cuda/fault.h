@@ -6,15 +6,15 @@
 
 namespace loom::cuda {
 
-enum class FaultKind : int { none, index, target };
+enum class FaultKind : int { none, index, target, overrun };
 
 // In host memory that the device writes to. The first one counts.
 struct Fault {
   int kind = 0;
   const char* op = nullptr;  // a text of the host's
-  int64_t value = 0;         // the index that was given
-  int64_t at = 0;            // the dimension (index), the row (target)
-  int64_t extent = 0;        // that indices are below
+  int64_t value = 0;         // the index that was given; the byte that was written to (overrun)
+  int64_t at = 0;            // the dimension (index), the row (target), the number of the block (overrun)
+  int64_t extent = 0;        // that indices are below; bytes of the block (overrun)
   int64_t ignored = 0;       // what a target may be beside (target)
 };
 

@@ -195,6 +195,11 @@ Library& library(Gpu& gpu) {
 
 }  // namespace
 
+std::string matmul_library() {
+  const size_t version = cublasLtGetVersion();
+  return str("cuBLASLt ", version / 10000, ".", version / 100 % 100, ".", version % 100);
+}
+
 bool matmul(Gpu& gpu, const Matmul& p) {
   const bool tf32 = allows_tf32();
   Library& lt = library(gpu);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include <loom/accelerators/cuda/device.h>
 #include <loom/accelerators/dtype.h>
@@ -29,5 +30,7 @@ struct Matmul {
 // Starts the product in this thread's stream. False where the library takes no bias for such a product: nothing has
 // been done then.
 bool matmul(Gpu& gpu, const Matmul& p);
+
+std::string matmul_library();  // its name and version
 
 }  // namespace loom::cuda

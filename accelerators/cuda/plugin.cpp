@@ -1,10 +1,16 @@
 // What libloom_cuda.so hands over to the library that loads it.
 #include <loom/accelerators/cuda.h>
 
+#include <iostream>
 #include <mutex>
 #include <vector>
 
+#include <loom/accelerators/cuda/bus_id.h>
 #include <loom/accelerators/cuda/cuda.h>
+#include <loom/accelerators/cuda/dnn.h>
+#include <loom/accelerators/cuda/matmul.h>
+#include <loom/accelerators/cuda/runtime.h>
+#include <loom/accelerators/cuda/watch.h>
 #include <loom/accelerators/cuda_abi.h>
 
 namespace loom {
@@ -22,6 +28,22 @@ Accelerator* device(int index) {
   return made[at];
 }
 
+std::string libraries() {
+  int runtime = 0;
+  cuda::check_cuda(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
+  const size_t dnn = cuda::dnn_version();
+  return str("CUDA runtime ", runtime / 1000, ".", runtime % 1000 / 10, ", ", cuda::matmul_library(), ", ",
+             dnn == 0 ? std::string("no cuDNN") : str("cuDNN ", dnn / 10000, ".", dnn / 100 % 100, ".", dnn % 100));
+}
+
+// When the library goes, after everything that the program itself has made. The device is not asked any more.
+[[gnu::destructor]] void tell_of_leaks() {
+  for (const cuda::Gpu* const gpu : cuda::gpus_in_use()) {
+    const std::string left = gpu->watch() != nullptr ? gpu->watch()->leaks() : "";
+    if (!left.empty()) std::cerr << str("loom: memory of cuda:", gpu->index(), ": ", left, "\n");
+  }
+}
+
 }  // namespace
 
 }  // namespace loom
@@ -29,5 +51,7 @@ Accelerator* device(int index) {
 extern "C" [[gnu::visibility("default")]] void loom_cuda_devices(loom::CudaPlugin& plugin) {
   plugin.abi = loom::interface_digest(LOOM_INTERFACE);
   plugin.devices = loom::cuda::count_devices(plugin.description);
+  for (int i = 0; i < plugin.devices; ++i) plugin.ids.push_back(loom::cuda::bus_id(i));
+  plugin.libraries = loom::libraries();
   plugin.device = &loom::device;
 }

@@ -14,9 +14,9 @@ class Scratch {
  public:
   Scratch() = default;
   Scratch(Gpu& gpu, size_t bytes)
-      : gpu_(&gpu), block_(bytes > 0 ? gpu.memory().allocate(bytes, gpu.stream()) : nullptr) {}
+      : gpu_(&gpu), block_(bytes > 0 ? gpu.allocate(bytes) : nullptr) {}
   ~Scratch() {
-    if (block_ != nullptr) gpu_->memory().release(block_);
+    if (block_ != nullptr) gpu_->release(block_);
   }
   Scratch(Scratch&& other) noexcept : gpu_(other.gpu_), block_(other.block_) { other.block_ = nullptr; }
   Scratch& operator=(Scratch&& other) noexcept {

@@ -1,6 +1,7 @@
 // Copies: to dense memory, another dtype, another device, into memory that exists.
 #include <limits>
 
+#include <loom/tensor/pinned.h>
 #include <loom/tensor/raw/operand.h>
 
 namespace loom::raw {
@@ -23,16 +24,22 @@ Tensor cast(const Tensor& x, DType dtype) {
 namespace {
 
 // Between devices memory moves as it is, dense to dense; the device that is not the host does it.
-void transfer(const View& y, const View& x) {
-  accelerator(y.device.kind == Device::cpu ? x.device : y.device).copy(y, x);
+void transfer(const View& y, const View& x, bool non_blocking) {
+  Accelerator& device = accelerator(y.device.kind == Device::cpu ? x.device : y.device);
+  if (non_blocking)
+    device.copy_in_stream(y, x);
+  else
+    device.copy(y, x);
 }
 
 }  // namespace
 
-Tensor to_device(const Tensor& x, Device device) {
+Tensor to_device(const Tensor& x, Device device, bool non_blocking) {
   if (x.device() == device) return x;
-  Tensor y = uninitialized("to", x.shape(), x.dtype(), device);
-  if (y.numel() > 0) transfer(y, contiguous(x));
+  const bool to_pinned = non_blocking && device.kind == Device::cpu;  // where alone the host need not wait
+  Tensor y =
+      to_pinned ? empty_pinned(x.shape(), x.dtype(), x.device()) : uninitialized("to", x.shape(), x.dtype(), device);
+  if (y.numel() > 0) transfer(y, contiguous(x), non_blocking);
   return y;
 }
 
@@ -59,7 +66,7 @@ void fill_into(const Tensor& y, double value) {
   y.storage()->bump_version();
 }
 
-void copy_into(const Tensor& y, const Tensor& x) {
+void copy_into(const Tensor& y, const Tensor& x, bool non_blocking) {
   check_writable("copy_", y);
   check(broadcast_shapes("copy_", y.shape(), x.shape()) == y.shape(), "copy_: shape ", x.shape(),
         " does not broadcast to ", y.shape());
@@ -67,7 +74,7 @@ void copy_into(const Tensor& y, const Tensor& x) {
   if (y.numel() == 0) return;
   if (y.device() != x.device()) {  // convert where x is, move, then spread
     const Tensor source = contiguous(cast(x, y.dtype()));
-    if (y.is_contiguous() && y.shape() == x.shape()) return transfer(y, source);
+    if (y.is_contiguous() && y.shape() == x.shape()) return transfer(y, source, non_blocking);
     return accelerator(y.device()).copy(y, broadcast(to_device(source, y.device()), y.shape()));
   }
   const View target = y, source = broadcast(x, y.shape());

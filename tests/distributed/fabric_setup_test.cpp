@@ -2,6 +2,7 @@
 // What Fabric's constructor, launch and setup do, and what they refuse.
 #include <cstdlib>
 
+#include <loom/accelerators/cuda.h>
 #include <loom/accelerators/machine.h>
 #include <loom/accelerators/memory.h>
 #include <loom/nn/dropout.h>
@@ -95,7 +96,7 @@ TEST_CASE("unknown names are refused on every rank, with what there is") {
             str("strategy 'single' runs on one rank, there are ", ranks.size(), "; use 'ddp' or 'auto'"));
     if (device_count(Device::cuda) == 0)
       CHECK(launch_error(ranks, {.accelerator = "gpu"}) ==
-            "accelerator 'gpu': this build or this machine has no CUDA device; use 'cpu' or 'auto'");
+            str("accelerator 'gpu': ", cuda_description(), "; use 'cpu' or 'auto'"));
   });
 }
 

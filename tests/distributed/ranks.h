@@ -5,10 +5,15 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdlib>
 #include <functional>
+#include <string_view>
 
+#include <loom/accelerators/accelerator.h>
+#include <loom/accelerators/cuda.h>
 #include <loom/distributed/mpi.h>
 #include <loom/distributed/threads.h>
+#include <loom/tensor/context.h>
 
 #include "../error_of.h"
 #include "main.h"
@@ -19,8 +24,28 @@ using Ranks = std::function<void(loom::Communicator&)>;
 // Inline mode: a collective returns when it is done, so that ranks must agree on the order across groups.
 inline bool collectives_block = false;
 
+// LOOM_TEST_ACCELERATOR=cuda: one rank alone, with new tensors and Fabrics on its GPU.
+inline bool on_gpu() {
+  const char* const name = std::getenv("LOOM_TEST_ACCELERATOR");
+  return name != nullptr && std::string_view(name) == "cuda";
+}
+inline void alone_on_gpu(const Ranks& f, const loom::MpiOptions& options) {
+  if (loom::device_count(loom::Device::cuda) == 0) {
+    MESSAGE("skipped: " << loom::cuda_description());
+    return;
+  }
+  const Ranks placed = [&](loom::Communicator& ranks) {
+    loom::Context here = loom::context();
+    here.default_device = loom::Device::cuda;
+    const loom::ContextGuard guard(here);
+    f(ranks);
+  };
+  loom::run_threads(1, placed, options.communicator);
+}
+
 // Under mpirun: on the world of processes, in both modes. Else on 1, 2 and 4 ranks as threads.
 inline void for_each_world(const Ranks& f, const loom::MpiOptions& options = {}) {
+  if (on_gpu()) return alone_on_gpu(f, options);
   if (under_mpirun()) {
     for (const loom::MpiMode mode : {loom::MpiMode::threaded, loom::MpiMode::inline_mode}) {
       loom::MpiOptions chosen = options;

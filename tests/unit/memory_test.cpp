@@ -72,7 +72,7 @@ TEST_CASE("memory: size classes waste at most a quarter, large ones a sixteenth"
 
 TEST_CASE("memory: what the machine does not have is an error that says how much") {
   const std::string text = testing::error_of([] { cpu().allocate(std::numeric_limits<size_t>::max() / 2); });
-  CHECK(text.starts_with("out of memory: requested 9223372036854775807 bytes, in use "));
+  CHECK(text.starts_with("out of memory on cpu: requested 9223372036854775807 bytes, in use "));
   CHECK(text.find(", cached ") != std::string::npos);
 }
 

@@ -52,6 +52,8 @@ void all(const Matmul& p) {
 
 }  // namespace
 
+std::string matmul_library() { return "products by the host"; }
+
 bool matmul(Gpu&, const Matmul& p) {
   check(p.m > 0 && p.n > 0 && p.k > 0 && p.batches > 0 && p.batches <= 65535 && !p.c_layout.transposed,
         "matmul: arguments");
