@@ -121,10 +121,13 @@ function(loom_programs folder)
   endforeach()
 endfunction()
 
-# loom_command(FOLDER): all of FOLDER/*.cpp is the one executable `loom`, which is installed.
+# loom_command(FOLDER): all of FOLDER/*.cpp is the one executable `loom`, which is installed; none without CLI11.
 function(loom_command folder)
   file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
-  find_package(CLI11 REQUIRED)
+  find_package(CLI11 QUIET)
+  if(NOT CLI11_FOUND)
+    return()
+  endif()
   add_executable(loom_command ${sources})
   set_target_properties(loom_command PROPERTIES OUTPUT_NAME loom INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}"
                         RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/${folder}")

@@ -8,7 +8,6 @@ set(LOOM_CUDA OFF CACHE STRING "GPUs of NVIDIA: ON (needs nvcc); EMULATED (a dev
 set_property(CACHE LOOM_CUDA PROPERTY STRINGS OFF ON EMULATED)
 option(LOOM_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(LOOM_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
-option(LOOM_TOOLS "Build the command loom" ${PROJECT_IS_TOP_LEVEL})
 option(LOOM_BENCH "Build the benchmarks (needs google-benchmark)" OFF)
 option(LOOM_WERROR "Warnings are errors" OFF)
 set(LOOM_CPU_SETS "${default_cpu_sets}" CACHE STRING "Instruction sets with kernels of their own, besides the portable ones")

@@ -10,6 +10,11 @@ if(LOOM_MPI)
 else()
   set(mpi_text OFF)
 endif()
+if(TARGET loom_command)
+  set(command_text ON)
+else()
+  set(command_text "OFF (no CLI11)")
+endif()
 set(sets_text portable ${LOOM_CPU_SETS})
 list(JOIN sets_text ", " sets_text)
 if(NOT LOOM_SANITIZE)
@@ -25,7 +30,7 @@ message(STATUS "
     LOOM_CUDA      ${LOOM_CUDA}
     LOOM_SANITIZE  ${sanitize_text}
     LOOM_WERROR    ${LOOM_WERROR}
-    programs       tools ${LOOM_TOOLS}, tests ${LOOM_TESTS}, examples ${LOOM_EXAMPLES}, bench ${LOOM_BENCH}
+    programs       loom ${command_text}, tests ${LOOM_TESTS}, examples ${LOOM_EXAMPLES}, bench ${LOOM_BENCH}
     sources        ${counts}
     found          fmt ${fmt_VERSION}, nlohmann_json ${nlohmann_json_VERSION}, zlib ${ZLIB_VERSION_STRING}
 ")

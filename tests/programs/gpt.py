@@ -455,6 +455,36 @@ def files_are_checked(program, folder):
         fails(run([*command, "--data", data, "--resume", path]), f"error: safetensors: {path}: ")
 
 
+def a_gpu_gives_the_same(program, folder):
+    """Losses, validation and text in every precision; the run goes on from the other device's checkpoint."""
+    text = write_text(folder, words=300)
+    tiny = ["--n-layer", 1, "--n-head", 2, "--n-embd", 16, "--block-size", 8, "--warmup", 2, "--eval-batches", 1,
+            "--batch-size", 2, "--steps", 4]
+    worst = {}
+    for precision in ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true"):
+        def of(device, *flags, precision=precision):
+            place = folder / precision / device
+            return run([program, "--data", text, *tiny, "--accelerator", device, "--precision", precision, "--log", place,
+                        "--checkpoints", place, *flags], limit=5 * jobs.LIMIT)
+
+        job = of("cuda", "--max-steps", 2)
+        if "error: accelerator 'cuda': " in job.output:
+            return "skipped: " + job.output.split("error: accelerator 'cuda': ")[1].split(";")[0]
+        succeeds(job)
+        succeeds(of("cpu", "--max-steps", 2))
+        saved = {device: (folder / precision / device / "last.safetensors").rename(folder / precision / f"{device}.st")
+                 for device in ("cuda", "cpu")}
+        ends = [validation(succeeds(of(device, "--resume", saved[other])))
+                for device, other in (("cuda", "cpu"), ("cpu", "cuda"))]
+        seen = [[losses(folder / precision / device, version) for version in (0, 1)] for device in ("cuda", "cpu")]
+        expect([len(part) for part in seen[0]] == [2, 2], job, "expected 2 steps, and 2 more")
+        worst[precision] = max(abs(ends[0] - ends[1]), *(abs(a - b) for on_gpu, on_cpu in zip(*seen)
+                                                         for a, b in zip(on_gpu, on_cpu)))
+        allowed = 1e-4 if precision in ("32-true", "64-true") else 0.03
+        expect(worst[precision] <= allowed, job, f"losses differ by {worst[precision]} in {precision}")
+    return "ok: losses differ by at most " + ", ".join(f"{d:.0e} in {name}" for name, d in worst.items())
+
+
 GROUPS = {
     "train": [trains_and_writes, shows_validations_between_bars, writes_by_seed, reads_the_bible, learns_byte_pairs],
     "pytorch": [equals_pytorch],
@@ -465,6 +495,7 @@ GROUPS = {
     "parity": [ranks_equal_one_process, precisions_agree],
     "errors": [flags_are_checked, files_are_checked, mistakes_show_before_the_first_step, broken_models_do_not_write],
     "identity": [checkpoints_are_of_one_run],
+    "cuda": [a_gpu_gives_the_same],
 }
 
 if __name__ == "__main__":

@@ -295,6 +295,32 @@ def ranks_equal_one_process(program, folder):
     return f"ok: losses differ by at most {exact:.1e} in f64 and {rounded:.1e} in f32"
 
 
+def a_gpu_gives_the_same(program, folder):
+    """A few steps and the test, and the rest of an epoch from the other device's checkpoint."""
+    data = write_data(folder / "data", train=48, test=12)
+    common = [program, "--data", data, "--epochs", 1, "--batch-size", 8]
+
+    def of(device, *flags):
+        folders = ["--log", folder / device, "--checkpoints", folder / device]
+        return run([*common, "--accelerator", device, *folders, *flags], limit=5 * jobs.LIMIT)
+
+    job = of("cuda", "--max-steps", 3)
+    if "error: accelerator 'cuda': " in job.output:
+        return "skipped: " + job.output.split("error: accelerator 'cuda': ")[1].split(";")[0]
+    expect(succeeds(job).output.count("loom: 1 rank, rank 0 on cuda:0: ") == 1, job, "expected the device to be named")
+    succeeds(of("cpu", "--max-steps", 3))
+    for device in ("cuda", "cpu"):
+        shutil.copy(folder / device / "last.safetensors", folder / f"{device}.safetensors")
+    for device, other in (("cuda", "cpu"), ("cpu", "cuda")):
+        job = succeeds(of(device, "--resume", folder / f"{other}.safetensors"))
+        expect("epoch 1: test accuracy " in job.output, job, "expected the accuracy")
+    pairs = [(losses(folder / "cuda", version), losses(folder / "cpu", version)) for version in (0, 1)]
+    expect([len(on_gpu) for on_gpu, _ in pairs] == [3, 3], job, "expected 3 steps, and 3 more")
+    worst = max(abs(float(a) - float(b)) for on_gpu, on_cpu in pairs for (_, a), (_, b) in zip(on_gpu, on_cpu))
+    expect(worst < 1e-4, job, f"losses differ by {worst}")
+    return f"ok: losses differ by at most {worst:.1e}"
+
+
 def precisions_agree(program, folder):
     """500 steps on Fashion-MNIST in each precision: 32-true's final loss, the mean of the last 100 batches."""
     means = {}
@@ -335,6 +361,7 @@ GROUPS = {
     "resume": [resumes_bit_for_bit],
     "parity": [ranks_equal_one_process],
     "precisions": [precisions_agree],
+    "cuda": [a_gpu_gives_the_same],
     "faults": [a_killed_rank_ends_the_job],
 }
 
