@@ -141,7 +141,8 @@ TEST_CASE("one batch is made ahead, no more") {
   const Samples samples{12};
   DataLoader loader = DataLoader(samples, {.batch_size = 2}).on_device(Device::cuda);
   int batches = 0;
-  for (auto& [x, number, name] : loader) {
+  for (const auto& batch : loader) {
+    static_cast<void>(batch);
     ++batches;
     CHECK(*samples.made == std::min(12, 2 * batches + 2));
   }
@@ -154,7 +155,8 @@ TEST_CASE("batches lie in pinned memory before they go, which is used again") {
   empty_cache(Device::cuda);
   DataLoader loader = DataLoader(Samples{300}, {.batch_size = 3}).on_device(Device::cuda);
   int64_t most = 0, batches = 0;
-  for (auto& [x, number, name] : loader) {
+  for (const auto& batch : loader) {
+    static_cast<void>(batch);
     if (++batches % 10 == 0) synchronize(Device::cuda);
     most = std::max(most, pinned_memory_stats(Device::cuda).cached);
   }

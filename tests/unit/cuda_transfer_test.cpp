@@ -44,6 +44,7 @@ TEST_CASE("what was copied to a GPU may be written on the host at once, pinned o
 TEST_CASE("pinned memory that is left to the device: released at once, written once the stream has been waited for") {
   if (skipped()) return;
   std::vector<Tensor> copies;
+  copies.reserve(5);
   for (int i = 0; i < 5; ++i) copies.push_back(pin_memory(numbers(1000) + i).to(Device::cuda, true));
   for (int i = 0; i < 5; ++i) CHECK(values(copies[static_cast<size_t>(i)]) == values(numbers(1000) + i));
   const Tensor x = pin_memory(numbers(10));
