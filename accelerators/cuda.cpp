@@ -34,8 +34,16 @@ CudaPlugin load() {
   }
   void* const entry = plugin_symbol_in(file, "loom_cuda_devices", plugin.description);
   if (entry == nullptr) return plugin;
-  reinterpret_cast<CudaEntry>(entry)(plugin);
-  if (plugin.abi != interface_digest(LOOM_INTERFACE)) {
+  const uint64_t abi = interface_digest(LOOM_INTERFACE);
+  try {
+    plugin.abi = abi;
+    reinterpret_cast<CudaEntry>(entry)(plugin);
+  } catch (const Error& error) {  // a driver that fails is none
+    plugin = CudaPlugin();
+    plugin.description = error.what();
+    return plugin;
+  }
+  if (plugin.abi != abi) {
     plugin = CudaPlugin();
     plugin.description = str(file, " is of another build than libloom.so");
   }

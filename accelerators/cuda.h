@@ -18,14 +18,15 @@ const std::vector<std::string>& cuda_device_ids();
 bool cuda_was_built();                // there is a plugin, whatever became of it
 const std::string& cuda_libraries();  // what the plugin has been loaded with; empty where there is none
 
-// What the plugin libloom_cuda.so hands over by its entry `loom_cuda_devices`.
+// What the plugin libloom_cuda.so hands over by its entry `loom_cuda_devices`. abi: of what the library was compiled
+// against, then of what the plugin was (cuda_abi.h); where they differ, the plugin fills in nothing else.
 struct CudaPlugin {
-  uint64_t abi = 0;  // of what it was compiled against (cuda_abi.h): must equal the library's
+  uint64_t abi = 0;
   int devices = 0;
   std::string description;
+  Accelerator* (*device)(int index) = nullptr;
   std::vector<std::string> ids;
   std::string libraries;  // "CUDA runtime 13.0, cuBLASLt 13.1.0, cuDNN 9.19.0"
-  Accelerator* (*device)(int index) = nullptr;
 };
 using CudaEntry = void (*)(CudaPlugin&);
 

@@ -3,6 +3,7 @@
 
 #include <iostream>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include <loom/accelerators/cuda/bus_id.h>
@@ -49,7 +50,8 @@ std::string libraries() {
 }  // namespace loom
 
 extern "C" [[gnu::visibility("default")]] void loom_cuda_devices(loom::CudaPlugin& plugin) {
-  plugin.abi = loom::interface_digest(LOOM_INTERFACE);
+  const uint64_t abi = loom::interface_digest(LOOM_INTERFACE);
+  if (std::exchange(plugin.abi, abi) != abi) return;
   plugin.devices = loom::cuda::count_devices(plugin.description);
   for (int i = 0; i < plugin.devices; ++i) plugin.ids.push_back(loom::cuda::bus_id(i));
   plugin.libraries = loom::libraries();
