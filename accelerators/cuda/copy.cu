@@ -133,9 +133,29 @@ void transfer(cuda::Gpu& gpu, const View& y, const View& x) {
   const cuda::DeviceScope scope(gpu.index());
   const cudaStream_t stream = gpu.stream();
   cuda::check_cuda(cudaMemcpyAsync(y.data, x.data, y.bytes(), cudaMemcpyDefault, stream), "copy between devices");
-  if (y.device.kind == Device::cuda && x.device.kind == Device::cpu) return;  // pageable memory has been read by now
+  if (y.device.kind == Device::cuda) return;  // pageable memory of the host has been read by now
   cuda::check_cuda(cudaStreamSynchronize(stream), "copy between devices");
   gpu.check_faults();
+}
+
+// What follows in a stream of `waiting` comes after what is in a stream of `first` now.
+void order_streams(const cuda::Gpu& first, const cuda::Gpu& waiting) {
+  std::shared_ptr<void> event;
+  {
+    const cuda::DeviceScope scope(first.index());
+    event = cuda::new_event();
+    cuda::check_cuda(cudaEventRecord(static_cast<cudaEvent_t>(event.get()), first.stream()), "cudaEventRecord");
+  }
+  const cuda::DeviceScope scope(waiting.index());
+  cuda::check_cuda(cudaStreamWaitEvent(waiting.stream(), static_cast<cudaEvent_t>(event.get())), "cudaStreamWaitEvent");
+}
+
+// From one GPU to another, in the order of both their streams: x has been written before and may be written after.
+void transfer_between(cuda::Gpu& gpu, const View& y, const View& x) {
+  const cuda::Gpu& from = cuda::gpu_of(x);
+  order_streams(from, gpu);
+  transfer(gpu, y, x);
+  order_streams(gpu, from);
 }
 
 template <class T>
@@ -149,7 +169,7 @@ void fill_with(cuda::Gpu& gpu, const View& y, T value) {
 
 void Cuda::copy(const View& y, const View& x) {
   if (y.numel() == 0) return;
-  if (y.device != x.device) return transfer(gpu_, y, x);
+  if (y.device != x.device) return y.device.kind == x.device.kind ? transfer_between(gpu_, y, x) : transfer(gpu_, y, x);
   if (y.dtype == x.dtype) return move(gpu_, y, x);
   const cpu::Loop<2> loop({&y, &x});
   const bool dense = loop.contiguous(0, item_size(y.dtype)) && loop.contiguous(1, item_size(x.dtype));

@@ -12,15 +12,7 @@ cudaEvent_t event_of(void* handle) { return static_cast<cudaEvent_t>(handle); }
 
 }  // namespace
 
-void* Cuda::allocate(size_t bytes) {
-  if (bytes == 0) return nullptr;
-  void* const block = gpu_.memory().allocate(bytes, gpu_.stream());
-  if (gpu_.poisons()) {
-    const cuda::DeviceScope scope(gpu_.index());
-    cuda::check_cuda(cudaMemsetAsync(block, 0xff, bytes, gpu_.stream()), "allocate");
-  }
-  return block;
-}
+void* Cuda::allocate(size_t bytes) { return bytes == 0 ? nullptr : gpu_.memory().allocate(bytes, gpu_.stream()); }
 
 void Cuda::release(void* block) noexcept {
   if (block != nullptr) gpu_.memory().release(block);

@@ -26,8 +26,6 @@ class Gpu {
   void set_stream(cudaStream_t stream);
 
   BlockPool& memory() { return *memory_; }
-  // Fill new blocks with NaN bytes, and watch the bytes beside them (LOOM_POISON=1).
-  bool poisons() const { return poisons_; }
 
   Fault* fault() const { return fault_device_; }
   void check_faults();  // the device has been waited for: throws what it has left
@@ -39,7 +37,6 @@ class Gpu {
   std::array<cudaStream_t, 3> lanes_{};
   std::unique_ptr<BlockSource> source_;
   std::unique_ptr<BlockPool> memory_;
-  bool poisons_ = false;
   Fault* fault_host_ = nullptr;
   Fault* fault_device_ = nullptr;
 };
