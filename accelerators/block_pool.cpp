@@ -85,6 +85,7 @@ BlockPool::Block* BlockPool::take_segment(size_t bytes, void* stream, uint64_t p
   }
   if (memory == nullptr) fail_out_of_memory(bytes);
   reserved_ += size;
+  source_.spoil(memory, size, stream);
   auto block = std::make_unique<Block>(Block{static_cast<char*>(memory), size, 0, stream, pool, in_small});
   return (blocks_[memory] = std::move(block)).get();
 }
@@ -140,7 +141,10 @@ void BlockPool::release(void* memory) noexcept {
   Block* const block = at->second.get();
   stats_.allocated -= static_cast<int64_t>(block->bytes);
   block->asked = 0;
-  if (block->users.empty()) return make_free(block);
+  if (block->users.empty()) {
+    source_.spoil(block->begin, block->bytes, block->stream);
+    return make_free(block);
+  }
   Waiting waiting{block, {}};
   for (void* const stream : std::exchange(block->users, {})) waiting.events.push_back(source_.record(stream));
   waiting_.push_back(std::move(waiting));
@@ -166,6 +170,7 @@ void BlockPool::collect(bool wait) {
       return true;
     });
     if (!w.events.empty()) return false;
+    source_.spoil(w.block->begin, w.block->bytes, w.block->stream);
     make_free(w.block);
     return true;
   });

@@ -31,6 +31,8 @@ class BlockSource {
   virtual bool is_done(Event event) = 0;
   virtual void wait(Event event) = 0;
   virtual void drop(Event event) noexcept = 0;
+  // What nobody may read before it is written: new memory, and what has been given back, which `stream` has done with.
+  virtual void spoil([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes, [[maybe_unused]] void* stream) {}
 };
 
 class BlockPool {

@@ -17,7 +17,7 @@ namespace {
 
 class DriverMemory final : public DriverEvents {
  public:
-  explicit DriverMemory(int device) : device_(device) {}
+  DriverMemory(int device, bool poisons) : device_(device), poisons_(poisons) {}
   void* allocate(size_t bytes) override {
     const DeviceScope scope(device_);
     void* memory = nullptr;
@@ -34,10 +34,21 @@ class DriverMemory final : public DriverEvents {
     const DeviceScope scope(device_);
     return record_event(static_cast<cudaStream_t>(stream));
   }
+  void spoil(void* memory, size_t bytes, void* stream) override {
+    if (!poisons_) return;
+    const DeviceScope scope(device_);
+    check_cuda(cudaMemsetAsync(memory, 0xff, bytes, static_cast<cudaStream_t>(stream)), "poison");
+  }
 
  private:
   int device_;
+  bool poisons_;
 };
+
+bool asked_to_poison() {
+  const char* const text = std::getenv("LOOM_POISON");
+  return text != nullptr && std::string_view(text) == "1";
+}
 
 size_t memory_limit() {
   const char* const text = std::getenv("LOOM_CUDA_MEMORY_LIMIT");
@@ -61,10 +72,9 @@ Gpu::Gpu(int index) : index_(index) {
     check_cuda(cudaStreamCreateWithPriority(&lanes_[static_cast<size_t>(lane)], cudaStreamNonBlocking,
                                             lane == Lane::communication ? greatest : least),
                "cudaStreamCreateWithPriority");
-  source_ = std::make_unique<DriverMemory>(index);
+  source_ = std::make_unique<DriverMemory>(index, asked_to_poison());
   memory_ = std::make_unique<BlockPool>(*source_, str("cuda:", index), memory_limit());
-  const char* const poison = std::getenv("LOOM_POISON");
-  if (poison != nullptr && std::string_view(poison) == "1") watch_ = std::make_unique<Watch>(*this);
+  if (asked_to_poison()) watch_ = std::make_unique<Watch>(*this);
   void* host = nullptr;
   void* device = nullptr;
   check_cuda(cudaHostAlloc(&host, sizeof(Fault), cudaHostAllocMapped), "cudaHostAlloc");

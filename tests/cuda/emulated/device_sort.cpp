@@ -6,9 +6,14 @@
 #include <numeric>
 #include <vector>
 
+#include <queues.h>
+
 namespace loom::cuda {
 
-void sort_pairs(Gpu&, Pairs& pairs, int bits) {
+namespace {
+
+// Into the other arrays.
+void sort_now(const Pairs& pairs, int bits) {
   const uint64_t mask = bits == 64 ? ~uint64_t{0} : (uint64_t{1} << bits) - 1;
   std::vector<int64_t> order(static_cast<size_t>(pairs.count));
   std::iota(order.begin(), order.end(), 0);
@@ -17,6 +22,12 @@ void sort_pairs(Gpu&, Pairs& pairs, int bits) {
     pairs.other_keys[i] = pairs.keys[order[i]];
     pairs.other_values[i] = pairs.values[order[i]];
   }
+}
+
+}  // namespace
+
+void sort_pairs(Gpu& gpu, Pairs& pairs, int bits) {
+  emulated::enqueue(gpu.stream(), [=] { sort_now(pairs, bits); });
   std::swap(pairs.keys, pairs.other_keys);
   std::swap(pairs.values, pairs.other_values);
 }

@@ -8,6 +8,8 @@
 #include <map>
 #include <string_view>
 
+#include <queues.h>
+
 namespace loom::cuda {
 
 struct Plan {
@@ -239,6 +241,10 @@ PlanUse::PlanUse(Gpu& gpu, const std::string&, const DnnRules&, const std::funct
   }
 }
 PlanUse::~PlanUse() { delete context_; }
-void PlanUse::run(std::span<void* const> memory) const { Run(plan_->graph, memory).all(); }
+void PlanUse::run(std::span<void* const> memory) const {
+  emulated::enqueue(gpu_.stream(), [graph = plan_->graph, arrays = std::vector<void*>(memory.begin(), memory.end())] {
+    Run(graph, arrays).all();
+  });
+}
 
 }  // namespace loom::cuda

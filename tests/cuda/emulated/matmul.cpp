@@ -4,14 +4,19 @@
 
 #include <vector>
 
+#include <queues.h>
+
 namespace loom::cuda {
 
 namespace {
 
+void check_leading(const MatrixLayout& layout, int64_t rows, int64_t columns) {
+  check(layout.leading >= (layout.transposed ? rows : columns), "matmul: leading dimension ", layout.leading);
+}
+
 template <class S>
 std::vector<double> widened(const void* data, const MatrixLayout& layout, int64_t rows, int64_t columns) {
   const auto* const x = static_cast<const S*>(data);
-  check(layout.leading >= (layout.transposed ? rows : columns), "matmul: leading dimension ", layout.leading);
   std::vector<double> out(static_cast<size_t>(rows * columns));
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < columns; ++j)
@@ -54,13 +59,17 @@ void all(const Matmul& p) {
 
 std::string matmul_library() { return "products by the host"; }
 
-bool matmul(Gpu&, const Matmul& p) {
+bool matmul(Gpu& gpu, const Matmul& p) {
   check(p.m > 0 && p.n > 0 && p.k > 0 && p.batches > 0 && p.batches <= 65535 && !p.c_layout.transposed,
         "matmul: arguments");
+  check_leading(p.a_layout, p.m, p.k);
+  check_leading(p.b_layout, p.k, p.n);
   if (p.bias != nullptr && p.n % 3 == 0) return false;  // some products have no kernel with a bias
-  with_floating("matmul", p.in, [&]<class S> {
-    if (p.out == p.in) return all<S, S>(p);
-    if constexpr (sizeof(S) == 2) all<S, float>(p);
+  emulated::enqueue(gpu.stream(), [p] {
+    with_floating("matmul", p.in, [&]<class S> {
+      if (p.out == p.in) return all<S, S>(p);
+      if constexpr (sizeof(S) == 2) all<S, float>(p);
+    });
   });
   return true;
 }

@@ -6,11 +6,15 @@
 #include <utility>
 #include <vector>
 
+#include <queues.h>
+
 #include <loom/accelerators/error.h>
 
 namespace loom::cuda {
 
-void sort_pairs(Gpu&, int64_t* keys, int64_t* positions, int64_t n, int64_t bound) {
+namespace {
+
+void sort_now(int64_t* keys, int64_t* positions, int64_t n, int64_t bound) {
   std::vector<std::pair<int64_t, int64_t>> pairs;
   for (int64_t i = 0; i < n; ++i) pairs.emplace_back(keys[i], positions[i]);
   if (bound != std::numeric_limits<int64_t>::max())
@@ -20,6 +24,12 @@ void sort_pairs(Gpu&, int64_t* keys, int64_t* positions, int64_t n, int64_t boun
     keys[i] = pairs[i].first;
     positions[i] = pairs[i].second;
   }
+}
+
+}  // namespace
+
+void sort_pairs(Gpu& gpu, int64_t* keys, int64_t* positions, int64_t n, int64_t bound) {
+  emulated::enqueue(gpu.stream(), [=] { sort_now(keys, positions, n, bound); });
 }
 
 }  // namespace loom::cuda

@@ -10,9 +10,11 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <tuple>
 #include <type_traits>
 
 #include <cuda_runtime_api.h>
+#include <queues.h>
 
 namespace loom::cuda::emulated {
 
@@ -145,9 +147,11 @@ T* dynamic_shared() {
 }
 
 template <class... Parameters, class... Args>
-void start_kernel(void (*kernel)(Parameters...), dim3 blocks, dim3 threads, size_t shared, cudaStream_t,
+void start_kernel(void (*kernel)(Parameters...), dim3 blocks, dim3 threads, size_t shared, cudaStream_t stream,
                   const Args&... args) {
-  emulated::run(blocks, threads, shared, [&] { kernel(static_cast<Parameters>(args)...); });
+  emulated::enqueue(stream, [=, given = std::tuple<std::remove_cv_t<Parameters>...>(args...)] {
+    emulated::run(blocks, threads, shared, [&] { std::apply(kernel, given); });
+  });
 }
 
 }  // namespace loom::cuda

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA runtime's functions: memory that knows what it is, copies, events.
+#include <cuda_runtime_api.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include <queues.h>
+
+using loom::cuda::emulated::EventState;
+namespace emulated = loom::cuda::emulated;
+
+struct emulated_event {
+  std::shared_ptr<EventState> state = std::make_shared<EventState>();
+};
+
+namespace {
+
+enum class Kind : uint8_t { device, pinned, pageable };
+struct Range {
+  size_t bytes;
+  Kind kind;
+  int device;
+};
+struct Ranges {
+  std::mutex mutex;
+  std::map<uintptr_t, Range> at;
+};
+Ranges& ranges() {
+  static Ranges& one = *new Ranges;  // memory may be released while the process ends
+  return one;
+}
+
+uintptr_t address(const void* memory) { return reinterpret_cast<uintptr_t>(memory); }
+
+Kind kind_of(const void* memory) {
+  const std::lock_guard lock(ranges().mutex);
+  auto found = ranges().at.upper_bound(address(memory));
+  if (found == ranges().at.begin()) return Kind::pageable;
+  --found;
+  return address(memory) < found->first + found->second.bytes ? found->second.kind : Kind::pageable;
+}
+
+thread_local int current_device = 0;
+
+cudaError_t take(void** memory, size_t bytes, Kind kind) {
+  *memory = std::aligned_alloc(512, (bytes + 511) / 512 * 512);
+  if (*memory == nullptr) return cudaErrorMemoryAllocation;
+  const std::lock_guard lock(ranges().mutex);
+  ranges().at[address(*memory)] = {bytes, kind, current_device};
+  return cudaSuccess;
+}
+
+}  // namespace
+
+const char* cudaGetErrorName(cudaError_t e) {
+  return e == cudaSuccess ? "cudaSuccess" : e == cudaErrorLaunchFailure ? "cudaErrorLaunchFailure" : "cudaError";
+}
+const char* cudaGetErrorString(cudaError_t e) {
+  return e == cudaSuccess ? "no error" : e == cudaErrorLaunchFailure ? emulated::failure() : "an error";
+}
+
+cudaError_t cudaGetDevice(int* device) { return *device = current_device, cudaSuccess; }
+cudaError_t cudaSetDevice(int device) { return current_device = device, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* count) { return *count = 2, cudaSuccess; }
+cudaError_t cudaDriverGetVersion(int* version) { return *version = 13000, cudaSuccess; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) { return *p = cudaDeviceProp(), cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() { return emulated::finish_device(current_device); }
+
+cudaError_t cudaMalloc(void** memory, size_t bytes) { return take(memory, bytes, Kind::device); }
+cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) { return take(memory, bytes, Kind::pinned); }
+cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) { return *device = host, cudaSuccess; }
+cudaError_t cudaFree(void* memory) {
+  if (memory == nullptr) return cudaSuccess;
+  Range range{};
+  {
+    const std::lock_guard lock(ranges().mutex);
+    const auto found = ranges().at.find(address(memory));
+    if (found == ranges().at.end()) return cudaErrorInvalidValue;
+    range = found->second;
+  }
+  const cudaError_t status = emulated::finish_device(range.device);
+  {
+    const std::lock_guard lock(ranges().mutex);
+    ranges().at.erase(address(memory));
+  }
+  std::memset(memory, 0xff, range.bytes);  // for who still reads it
+  std::free(memory);
+  return status;
+}
+cudaError_t cudaFreeHost(void* memory) { return cudaFree(memory); }
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  return *least = 0, *greatest = -5, cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) {
+  return *stream = emulated::make_stream(current_device), cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return emulated::finish(stream); }
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  return emulated::enqueue_wait(stream, event->state), cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  return *status = cudaStreamCaptureStatusNone, cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return *event = new emulated_event(), cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return emulated::enqueue_record(stream, event->state), cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return emulated::has_happened(event->state) ? cudaSuccess : cudaErrorNotReady;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) { return emulated::finish(event->state); }
+
+// As CUDA says ("API synchronization behavior"): pageable memory has been read when the call returns, and has been
+// written; pinned memory is read and written when the stream comes to it.
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  if (kind_of(from) == Kind::pageable) {
+    const auto* const begin = static_cast<const char*>(from);
+    emulated::enqueue(stream, [to, staged = std::vector<char>(begin, begin + bytes)] {
+      std::memcpy(to, staged.data(), staged.size());
+    });
+  } else {
+    emulated::enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+  }
+  return kind_of(to) == Kind::pageable ? emulated::finish(stream) : cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
+  return emulated::enqueue(stream, [=] { std::memset(to, value, bytes); }), cudaSuccess;
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <queues.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using loom::cuda::emulated::EventState;
+
+// Work; or an event that happens, or has to happen first, for the time-th time.
+struct Task {
+  loom::cuda::emulated::Work work;
+  std::shared_ptr<EventState> happens, awaited;
+  uint64_t time = 0;
+};
+
+}  // namespace
+
+struct emulated_stream {
+  int device;
+  std::deque<Task> tasks;
+  uint64_t given = 0, done = 0;  // tasks
+};
+
+namespace loom::cuda::emulated {
+
+namespace {
+
+uint64_t seed() {
+  const char* const text = std::getenv("LOOM_EMULATED_ORDER");
+  return text == nullptr ? 1 : std::strtoull(text, nullptr, 10);
+}
+
+struct Machine {
+  std::mutex mutex;
+  std::vector<emulated_stream*> streams;
+  const bool at_once = seed() == 0;
+  std::mt19937_64 draw{seed()};
+  std::string failure;  // of work, not told of yet
+};
+
+// Never destroyed: what streams still hold when the process ends is never done.
+Machine& machine() {
+  static Machine& one = *new Machine;
+  return one;
+}
+
+uint64_t draw_below(uint64_t bound) { return machine().draw() % bound; }
+
+bool can_go_on(const emulated_stream& s) {
+  return !s.tasks.empty() && (!s.tasks.front().awaited || s.tasks.front().awaited->happened >= s.tasks.front().time);
+}
+
+void run_first(emulated_stream& s) {
+  const Task task = std::move(s.tasks.front());
+  s.tasks.pop_front();
+  ++s.done;
+  if (task.happens) task.happens->happened = std::max(task.happens->happened, task.time);
+  if (!task.work) return;
+  try {
+    task.work();
+  } catch (const std::exception& e) {
+    if (machine().failure.empty()) machine().failure = e.what();
+  }
+}
+
+// One task of any stream; false: none can go on.
+bool run_any() {
+  std::vector<emulated_stream*> ready;
+  for (emulated_stream* const s : machine().streams)
+    if (can_go_on(*s)) ready.push_back(s);
+  if (ready.empty()) return false;
+  run_first(*ready[draw_below(ready.size())]);
+  return true;
+}
+
+thread_local std::string told;  // what the last launch that this thread was told of threw
+
+template <class Reached>
+cudaError_t finish_until(const Reached& reached) {
+  while (!reached()) {
+    if (run_any()) continue;
+    std::fputs("emulated CUDA: the host waits for streams that wait for each other\n", stderr);
+    std::abort();
+  }
+  if (machine().failure.empty()) return cudaSuccess;
+  told = std::exchange(machine().failure, {});
+  return cudaErrorLaunchFailure;
+}
+
+// A device also works while the host does: now and then some of what waits is done.
+void work_a_little() {
+  if (machine().at_once)
+    while (run_any()) continue;
+  else if (draw_below(16) == 0)
+    for (uint64_t left = draw_below(8); left > 0 && run_any(); --left) continue;
+}
+
+void put(cudaStream_t stream, Task task) {
+  if (stream == nullptr) {
+    std::fputs("emulated CUDA: work in the default stream, which waits for all others\n", stderr);
+    std::abort();
+  }
+  stream->tasks.push_back(std::move(task));
+  ++stream->given;
+  work_a_little();
+}
+
+}  // namespace
+
+void enqueue(cudaStream_t stream, Work work) {
+  const std::lock_guard lock(machine().mutex);
+  put(stream, {.work = std::move(work)});
+}
+
+void enqueue_record(cudaStream_t stream, const std::shared_ptr<EventState>& event) {
+  const std::lock_guard lock(machine().mutex);
+  put(stream, {.happens = event, .time = ++event->recorded});
+}
+
+void enqueue_wait(cudaStream_t stream, const std::shared_ptr<EventState>& event) {
+  const std::lock_guard lock(machine().mutex);
+  put(stream, {.awaited = event, .time = event->recorded});
+}
+
+cudaStream_t make_stream(int device) {
+  const std::lock_guard lock(machine().mutex);
+  return machine().streams.emplace_back(new emulated_stream{device, {}});
+}
+
+int device_of(cudaStream_t stream) { return stream->device; }
+
+cudaError_t finish(cudaStream_t stream) {
+  const std::lock_guard lock(machine().mutex);
+  const uint64_t given = stream->given;
+  return finish_until([&] { return stream->done >= given; });
+}
+
+cudaError_t finish(const std::shared_ptr<EventState>& event) {
+  const std::lock_guard lock(machine().mutex);
+  const uint64_t time = event->recorded;
+  return finish_until([&] { return event->happened >= time; });
+}
+
+cudaError_t finish_device(int device) {
+  const std::lock_guard lock(machine().mutex);
+  return finish_until([&] {
+    for (const emulated_stream* const s : machine().streams)
+      if (s->device == device && s->done < s->given) return false;
+    return true;
+  });
+}
+
+bool has_happened(const std::shared_ptr<EventState>& event) {
+  const std::lock_guard lock(machine().mutex);
+  if (draw_below(2) == 0) run_any();
+  return event->happened >= event->recorded;
+}
+
+const char* failure() { return told.c_str(); }
+
+}  // namespace loom::cuda::emulated

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// Streams of a GPU: what comes before what, and until when memory is kept. Without a GPU the device is one that the
+// host plays (tests/cuda/emulated), whose streams take turns at random.
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <loom/accelerators/accelerator.h>
+#include <loom/accelerators/cuda.h>
+#include <loom/autograd/ops.h>
+#include <loom/tensor/create.h>
+
+using namespace loom;
+
+namespace {
+
+constexpr int rounds = 40;
+const Device gpu(Device::cuda);
+
+bool has_device(int count = 1) {
+  if (device_count(Device::cuda) >= count) return true;
+  MESSAGE("skipped: " << (count == 1 ? cuda_description() : "one CUDA device"));
+  return false;
+}
+
+bool all_equal(const Tensor& x, double value) { return equal(x.to(Device()), full({x.numel()}, value)); }
+
+}  // namespace
+
+TEST_CASE("a stream that waits for an event sees what came before it") {
+  if (!has_device()) return;
+  const Stream main = current_stream(gpu), side = stream(gpu, Lane::copy);
+  const Tensor x = zeros({100}, {f32, gpu}), y = zeros({100}, {f32, gpu});
+  for (int i = 1; i <= rounds; ++i) {
+    x.fill_(i);
+    side.wait(main.record());
+    {
+      const StreamScope scope(side);
+      y.copy_(x);
+    }
+    main.wait(side.record());
+  }
+  CHECK(all_equal(y, rounds));
+}
+
+TEST_CASE("memory that another stream uses is not handed out before that is over") {
+  if (!has_device()) return;
+  Accelerator& device = accelerator(gpu);
+  const Stream main = current_stream(gpu), side = stream(gpu, Lane::communication);
+  std::vector<Tensor> copies;
+  copies.reserve(rounds);
+  for (int i = 0; i < rounds; ++i) {
+    const Tensor x = full({64}, i, {f32, gpu});
+    side.wait(main.record());
+    device.use_by(View(x).data, side.handle());
+    const StreamScope scope(side);
+    copies.push_back(x.clone());
+  }
+  synchronize(gpu);
+  for (int i = 0; i < rounds; ++i) CHECK(all_equal(copies[static_cast<size_t>(i)], i));
+}
+
+TEST_CASE("an event is done when its stream has come to it") {
+  if (!has_device()) return;
+  const Tensor x = zeros({100}, {f32, gpu});
+  for (int i = 0; i < rounds; ++i) x.fill_(i);
+  const Event end = current_stream(gpu).record();
+  while (!end.is_done()) continue;
+  CHECK(Event().is_done());
+  const StreamScope scope(stream(gpu, Lane::copy));  // not behind the work that is done
+  CHECK(all_equal(x, rounds - 1));
+}
+
+TEST_CASE("the host's memory may change after a copy from it") {
+  if (!has_device()) return;
+  const Tensor host = full({100}, 1), x = zeros({100}, {f32, gpu});
+  x.copy_(host);
+  host.fill_(2);
+  CHECK(all_equal(x, 1));
+}
+
+TEST_CASE("a copy between devices comes after what was written, before what is written next") {
+  if (!has_device(2)) return;
+  const Tensor x = zeros({100}, {f32, gpu});
+  std::vector<Tensor> copies;
+  copies.reserve(rounds);
+  for (int i = 0; i < rounds; ++i) {
+    x.fill_(i);
+    copies.push_back(x.to(Device(Device::cuda, 1)));
+  }
+  x.fill_(-1);
+  for (int i = 0; i < rounds; ++i) CHECK(all_equal(copies[static_cast<size_t>(i)], i));
+}
