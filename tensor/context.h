@@ -28,6 +28,7 @@ struct Generator {
 
 class ParameterValues;  // autograd/parameter.h
 class CastCache;        // autograd/autocast.cpp
+class Fp8Layers;        // autograd/fp8.h
 
 struct Context {
   bool grad_mode = true;
@@ -40,6 +41,7 @@ struct Context {
   bool autocast = false;                                    // ops cast their arguments (autograd/autocast.h)
   DType autocast_dtype = DType::bf16;                       // ... the low precision
   std::shared_ptr<CastCache> cast_cache;                    // ... what has been cast in the outermost region
+  Fp8Layers* fp8 = nullptr;                                 // ... whose linear layers multiply in 8 bits (Fp8Region)
 };
 
 namespace detail {
