@@ -21,12 +21,13 @@ struct Fp8Scaling {
   View state;
   Fp8 format = Fp8::e4m3;
   double margin = 0;   // the factor is the format's largest number / the history's largest / 2^margin
+  bool first = false;  // nothing has been noted: x is measured before it is scaled
   bool again = false;  // the last use once more (a recomputed forward): with its factor, and nothing is noted
 };
 
 // c [M, N] = a [M, K] @ b [N, K]^T + beta * c + bias, a and b dense codes (u8), numbers being code * inverse.
 struct Fp8Gemm {
-  View c, a, b, bias;         // c: bf16 or f32, dense; bias [N] of c's dtype or null data
+  View c, a, b, bias;         // c: bf16 or f32, dense; bias [N]: bf16 as c is then, or null data
   View a_inverse, b_inverse;  // one f32 each
   Fp8 a_format = Fp8::e4m3, b_format = Fp8::e4m3;
   double beta = 0;

@@ -41,7 +41,7 @@ struct Context {
   bool autocast = false;                                    // ops cast their arguments (autograd/autocast.h)
   DType autocast_dtype = DType::bf16;                       // ... the low precision
   std::shared_ptr<CastCache> cast_cache;                    // ... what has been cast in the outermost region
-  Fp8Layers* fp8 = nullptr;                                 // ... whose linear layers multiply in 8 bits (Fp8Region)
+  std::shared_ptr<Fp8Layers> fp8;                           // ... whose linear layers multiply in 8 bits
 };
 
 namespace detail {
