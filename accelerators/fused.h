@@ -34,6 +34,7 @@ struct Fp8Gemm {
   bool fast = false;  // sums may be kept with fewer digits
 };
 
+// A device that has these also lets cross_entropy_grad write over its logits.
 class FusedKernels {
  public:
   virtual ~FusedKernels() = default;
