@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <loom/accelerators/fused.h>
+#include <loom/autograd/autocast.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
@@ -184,7 +185,7 @@ Tensor Fp8Layers::linear(const Tensor& x_, const Tensor& weight_, const Tensor& 
                  keeps = context().fp8](const Tensor& g, const Needs& needs) {
                   check(!context().grad_mode,
                         "linear: products of 8 bits have no second derivatives; use 'bf16-mixed' for them");
-                  const Codes grads_in = layer->quantize(Role::gradient, g, rows, Fp8::e5m2, options_.margin);
+                  const Codes grads_in = layer->quantize(Role::gradient, g, rows, Fp8::e5m2, margin);
                   Grads grads(3);
                   if (needs[0]) {
                     const Codes turned = Codes{w_codes(), w_inverse()}.turned();

@@ -1,6 +1,7 @@
 // Batch norm (Ioffe, Szegedy 2015): with the batch's statistics, through which gradients flow, or with given ones; also
 // with what is added to it and a ReLU.
 #include <loom/accelerators/fused.h>
+#include <loom/autograd/autocast.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>

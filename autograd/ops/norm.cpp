@@ -200,18 +200,18 @@ std::pair<Tensor, Tensor> AddNorm::forward(const Tensor& x, const Tensor& branch
                            norm.rms);
   }
   const std::array<Tensor, 4> inputs{x, branch, w, b};
-  if (!detail::any_requires_grad(inputs)) return {sum, y};
+  if (!autograd::detail::any_requires_grad(inputs)) return {sum, y};
   // The sum is an output of the node that keeps it: kept without its graph, and linked again for gradients of
   // gradients.
   const auto self = std::make_shared<Node*>(nullptr);
-  const auto rule = [self, add = *this, sum = save(detail::without_graph(sum)), w = save(w), b_like = b, mean, rstd](
-                        std::span<const Tensor> grads, const Needs& needs) {
-    return add.backward(grads[0], grads[1], detail::with_node(sum(), **self), w(), b_like, mean, rstd, needs);
+  const auto rule = [self, add = *this, sum = save(autograd::detail::without_graph(sum)), w = save(w), b_like = b, mean,
+                     rstd](std::span<const Tensor> grads, const Needs& needs) {
+    return add.backward(grads[0], grads[1], autograd::detail::with_node(sum(), **self), w(), b_like, mean, rstd, needs);
   };
-  const auto node = detail::make_node(norm.op, inputs, rule, 2);
+  const auto node = autograd::detail::make_node(norm.op, inputs, rule, 2);
   *self = node.get();
-  detail::attach(sum, *node, 0);
-  detail::attach(y, *node, 1);
+  autograd::detail::attach(sum, *node, 0);
+  autograd::detail::attach(y, *node, 1);
   return {sum, y};
 }
 
@@ -230,17 +230,17 @@ std::pair<Tensor, Tensor> add_row_norm(bool rms, const Tensor& x_, const Tensor&
   const auto [branch] = enter(reads_half ? as_it_is : op, branch_);
   const Tensor &residual = x, &added = branch, &scale = w, &offset = b;
   return speaking_as(op.name, [&]() -> std::pair<Tensor, Tensor> {
-    const double epsilon = eps ? *eps : smallest_step(residual.dtype());
     if (kernels == nullptr || (!reads_half && residual.dtype() != added.dtype()) || residual.numel() == 0 ||
         !is_floating(residual.dtype())) {
       const NoAutocast as_given;
       const Tensor sum = residual + added;
-      return {sum, row_norm(rms, sum, shape, scale, offset, epsilon)};
+      return {sum, row_norm(rms, sum, shape, scale, offset, eps ? *eps : smallest_step(sum.dtype()))};
     }
     check_norm_input(op.name, residual, shape);
     check_norm_parameter(op.name, "weight", scale, shape, residual);
     check_norm_parameter(op.name, "bias", offset, shape, residual);
     const int64_t columns = shape.numel();
+    const double epsilon = eps ? *eps : smallest_step(residual.dtype());
     const RowNorm norm{op, rms, epsilon, residual.numel() / columns, columns, columns};
     return AddNorm{norm, *kernels}.forward(residual, added, scale, offset);
   });
