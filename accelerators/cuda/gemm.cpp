@@ -27,6 +27,7 @@ std::optional<MatrixLayout> layout_of(const View& x) {
 
 namespace {
 
+using cuda::layout_of;
 using cuda::Matmul;
 using cuda::Scratch;
 

@@ -5,7 +5,9 @@
 #include <loom/accelerators/float8.h>
 #include <loom/autograd/autocast.h>
 #include <loom/autograd/checkpoint.h>
+#include <loom/autograd/engine.h>
 #include <loom/autograd/fp8.h>
+#include <loom/autograd/grad_mode.h>
 #include <loom/autograd/ops.h>
 #include <loom/fabric/fabric.h>
 #include <loom/nn/layer_norm.h>
@@ -124,7 +126,7 @@ TEST_CASE("a GPU's linear layer of 8 bits multiplies what it has rounded") {
   for (const int64_t rows : {16, 5}) {  // any number of rows
     Layer net;
     const Tensor weight = net.linear.weight.detach().clone(), bias = net.linear.bias.detach().clone();
-    to(net, Device(Device::cuda));
+    nn::to(net, Device(Device::cuda));
     const Tensor x = randn({rows, 32}).to(Device::cuda).requires_grad_(), g = randn({rows, 48}).to(bf16);
     const Tensor y = in_eighths(layers, [&] { return net.linear(x); });
     CHECK(y.dtype() == bf16);
@@ -161,7 +163,7 @@ TEST_CASE("a GPU's linear layers of 8 bits: evaluation notes nothing, a recomput
   manual_seed(4);
   const auto layers = std::make_shared<Fp8Layers>();
   Layer net;
-  to(net, Device(Device::cuda));
+  nn::to(net, Device(Device::cuda));
   const Tensor x = randn({16, 32}).to(Device::cuda).requires_grad_();
   const auto run = [&](bool again) {
     net.linear.weight.set_grad(Tensor());
@@ -199,7 +201,7 @@ std::vector<double> train(const std::string& precision, int steps, int stop = -1
   fabric.launch([&] {
     manual_seed(5);
     Block net;
-    optim::AdamW adamw(parameters(net), {.lr = 3e-3});
+    optim::AdamW adamw(nn::parameters(net), {.lr = 3e-3});
     auto [model, optimizer] = fabric.setup(net, adamw);
     const Tensor x = randn({64, 32}), y = loom::argmax(matmul(x, randn({32, 16})), 1);
     const Tensor inputs = fabric.to_device(x), targets = fabric.to_device(y);

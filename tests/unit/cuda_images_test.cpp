@@ -2,7 +2,9 @@
 // Images of 16 bits stay with their channels last on a GPU from convolution to convolution, and nobody copies them into
 // another order on the way. Without a GPU the device is one that the host plays.
 #include <loom/accelerators/cuda.h>
+#include <loom/accelerators/fused.h>
 #include <loom/autograd/engine.h>
+#include <loom/autograd/grad_mode.h>
 #include <loom/autograd/ops.h>
 #include <loom/tensor/context.h>
 #include <loom/tensor/create.h>
