@@ -69,7 +69,7 @@ struct Fp8Layers::Layer {
 // x as [rows of x, columns] in codes; rows past its own are zeros.
 Codes Fp8Layers::Layer::quantize(Role role, const Tensor& x, int64_t rows, Fp8 format, double margin) {
   const int64_t columns = x.size(-1), own = x.numel() / columns;
-  const Codes out{empty({rows, columns}, {DType::u8, x.device()}), empty({1}, {DType::f32, x.device()})};
+  Codes out{empty({rows, columns}, {DType::u8, x.device()}), empty({1}, {DType::f32, x.device()})};
   if (rows > own) raw::fill_into(raw::slice(out.codes, 0, own, rows, 1), 0);
   // Evaluation looks on: it takes the factor of the last use, and leaves none behind.
   const bool again = used[role] && (recomputing() || (role != gradient && !context().grad_mode));
@@ -83,7 +83,7 @@ Codes Fp8Layers::Layer::quantize(Role role, const Tensor& x, int64_t rows, Fp8 f
 namespace {
 
 Tensor product(const Codes& a, const Codes& b, Fp8 a_format, const Tensor& bias, DType dtype) {
-  const Tensor y = empty({a.codes.size(0), b.codes.size(0)}, {dtype, a.codes.device()});
+  Tensor y = empty({a.codes.size(0), b.codes.size(0)}, {dtype, a.codes.device()});
   kernels_on(y.device())
       .fp8_gemm({.c = y,
                  .a = a.codes,

@@ -94,7 +94,7 @@ std::pair<Tensor, Tensor> statistics_of(const Tensor& x, const Tensor& known_mea
   const DType wide = statistics_dtype(x.dtype());
   // Copies: the running statistics may move on before backward.
   if (!training) return {clone(known_mean.to(wide)), clone(known_var.to(wide))};
-  const Tensor mean = empty({x.size(1)}, {wide, x.device()}), var = empty_like(mean);
+  Tensor mean = empty({x.size(1)}, {wide, x.device()}), var = empty_like(mean);
   if (x.numel() == 0) return {mean, var};
   accelerator(x.device()).batch_statistics(mean, var, planes(x));
   const auto count = static_cast<double>(x.numel()) / static_cast<double>(x.size(1));
@@ -155,7 +155,7 @@ Grads BatchNormRelu::fused(const Tensor& g, const Tensor& y, const Tensor& x, co
   const auto image = [&](bool wanted) {
     return wanted ? raw::uninitialized_like("batch_norm_relu", {&x}, x.shape(), x.dtype()) : Tensor();
   };
-  const Grads grads{image(needs[0]), image(needs[1]), needs[2] ? empty_like(w) : Tensor(),
+  Grads grads{image(needs[0]), image(needs[1]), needs[2] ? empty_like(w) : Tensor(),
                     needs[3] ? empty_like(b) : Tensor()};
   const Tensor dx = needs[0] ? planes(grads[0]) : Tensor(), d_added = needs[1] ? planes(grads[1]) : Tensor();
   kernels.batch_norm_relu_grad(view_or_null(dx), view_or_null(d_added), view_or_null(grads[2]), view_or_null(grads[3]),

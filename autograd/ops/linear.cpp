@@ -110,11 +110,11 @@ std::pair<Tensor, Tensor> gelu_of_linear(const Tensor& x, const Tensor& weight, 
     Dims shape = x.shape();
     shape.back() = weight.size(0);
     const TensorOptions like(x.dtype(), x.device());
-    const Tensor pre = empty(shape, like), y = empty(shape, like);
+    Tensor pre = empty(shape, like), y = empty(shape, like);
     if (fused->gemm_gelu(as_rows(y), as_rows(pre), as_rows(x), raw::transpose(weight, 0, 1), view_or_null(bias)))
       return {y, pre};
   }
-  const Tensor pre = raw::linear(x, weight, bias);
+  Tensor pre = raw::linear(x, weight, bias);
   return {raw::unary(Unary::gelu_tanh, pre), pre};
 }
 

@@ -94,11 +94,14 @@ TEST_CASE("a GPU's images: a network of 16 bits and its gradients") {
     CAPTURE(to_string(t));
     for (Tensor& x : given) x = x.to(t);
     const Outcome expected = run(given, f64, Device()), got = run(given, t, Device::cuda);
+    const Outcome peer = run(given, t, Device());  // bf16 decides anew on which side of 0 values lie
     CHECK(worst(got.y, expected.y) < 16 * kernel_test::epsilon(t));
     for (size_t i = 0; i < given.size(); ++i) {
       CAPTURE(i);
-      const double off = norm(got.grads[i].to(Device()).to(f64) - expected.grads[i].to(f64)).item<double>();
-      CHECK(off < (t == f32 ? 1e-4 : 0.1) * norm(expected.grads[i].to(f64)).item<double>());
+      const auto off = [&](const Outcome& of) {
+        return norm(of.grads[i].to(Device()).to(f64) - expected.grads[i].to(f64)).item<double>();
+      };
+      CHECK(off(got) < 2 * off(peer) + 1e-4);
     }
   }
 }
