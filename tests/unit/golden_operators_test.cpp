@@ -135,14 +135,9 @@ const std::vector<Case> normalisations = {
     {"group_norm/plain", [](const Args& x) { return group_norm(x[0], 4, {}, {}, 0.01); }},
     {"add_layer_norm",
      [](const Args& x) {
-       const auto [sum, y] = add_layer_norm(x[0], x[1], {3, 4}, x[2], x[3]);
-       return Results{sum, y};
+       return add_layer_norm(x[0], x[1], {3, 4}, x[2], x[3]);
      }},
-    {"add_rms_norm",
-     [](const Args& x) {
-       const auto [sum, y] = add_rms_norm(x[0], x[1], {4}, x[2], 0.1);
-       return Results{sum, y};
-     }},
+    {"add_rms_norm", [](const Args& x) { return add_rms_norm(x[0], x[1], {4}, x[2], 0.1); }},
     {"gelu_mlp", [](const Args& x) { return gelu_mlp(x[0], x[1], x[2], x[3], x[4]); }},
     {"batch_norm_relu", [](const Args& x) { return batch_norm_relu(x[0], x[1], {}, {}, x[2], x[3], true); }},
     {"batch_norm_relu/evaluation",
