@@ -7,6 +7,9 @@
 #include <loom/autograd/engine.h>
 #include <loom/autograd/ops.h>
 #include <loom/autograd/parameter.h>
+#include <loom/fabric/fabric.h>
+#include <loom/nn/linear.h>
+#include <loom/nn/optim/sgd.h>
 #include <loom/tensor/context.h>
 #include <loom/tensor/create.h>
 
@@ -254,4 +257,25 @@ TEST_CASE("a GPU tells of a norm that is not finite when the host waits") {
           "error_if_nonfinite=false to scale anyway");
   }
   synchronize(Device::cuda);
+}
+
+TEST_CASE("a GPU's clipping waits for nothing, and tells of a norm that is not finite later") {
+  if (!has_gpu()) return;
+  Fabric fabric({.accelerator = "cuda"});
+  fabric.launch([&] {
+    nn::Linear fc(4, 3);
+    optim::SGD sgd(nn::parameters(fc), {.lr = 0});
+    auto [model, optimizer] = fabric.setup(fc, sgd);
+    const auto clip = [&, &net = model, &steps = optimizer](double scale) {
+      steps.zero_grad();
+      fabric.backward(sum(net(full({2, 4}, scale))));
+      return fabric.clip_gradients(net, steps, {.max_norm = 0.5});
+    };
+    const Tensor norm = clip(1);
+    const double own = std::sqrt(3 * 4 * 4 + 3 * 4);  // of 2s in the weight's and the bias's gradients
+    CHECK(norm.item<double>() == doctest::Approx(own));
+    CHECK(fc.bias.grad().to(Device())[0].item<float>() == doctest::Approx(2 * 0.5 / own));
+    clip(std::numeric_limits<double>::infinity());
+    CHECK(error_of([] { synchronize(Device::cuda); }).starts_with("clip_gradients: the norm of the gradients"));
+  });
 }
