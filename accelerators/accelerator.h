@@ -119,9 +119,13 @@ struct RmspropStep {
   bool centered, maximize;
 };
 
+class FusedKernels;  // fused.h
+
 class Accelerator {
  public:
   virtual ~Accelerator() = default;
+  // What the device does at once that takes others several calls; null: nothing.
+  virtual FusedKernels* fused() { return nullptr; }
 
   virtual DeviceProperties properties() const = 0;
   // Memory. Blocks are 64-byte aligned; release returns a block to the cache. bytes may be 0 (gives null).

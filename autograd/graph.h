@@ -142,6 +142,9 @@ struct Destination {
 };
 Destination destination(size_t input);
 
+// In a rule: whether what it saved is wanted again after it has run (retain_graph), and must stay as it is.
+bool keeps_graph();
+
 // A tensor kept for backward. Unpacking checks that nobody wrote to it meanwhile. In a region that is computed again at
 // backward (checkpoint.h) only its number is kept.
 class Saved {

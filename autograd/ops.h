@@ -3,6 +3,7 @@
 
 #include <loom/autograd/ops/convolution.h>
 #include <loom/autograd/ops/elementwise.h>
+#include <loom/autograd/ops/fused.h>
 #include <loom/autograd/ops/index.h>
 #include <loom/autograd/ops/matmul.h>
 #include <loom/autograd/ops/neural.h>

@@ -174,6 +174,8 @@ Destination Run::destination(size_t input) const {
   return {memory, adds, edge.dtype};
 }
 
+bool keeps_graph() { return Run::current() == nullptr || Run::current()->retains(); }
+
 Destination destination(size_t input) { return Run::current() ? Run::current()->destination(input) : Destination(); }
 
 // One contribution less to wait for; also where none came.

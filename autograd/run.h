@@ -40,6 +40,7 @@ class Run {
   std::vector<std::function<void()>> at_end;
 
   Destination destination(size_t input) const;
+  bool retains() const { return retain_; }
 
   static Run* current() { return current_; }  // of this thread
   void become_current() { current_ = this; }

@@ -64,7 +64,9 @@ struct GptMlp {
 
   explicit GptMlp(const GptConfig& c)
       : c_fc(c.n_embd, 4 * c.n_embd, 0.02), c_proj(4 * c.n_embd, c.n_embd, residual_deviation(c)), dropout(c.dropout) {}
-  Tensor operator()(const Tensor& x) const { return dropout(c_proj(gelu_tanh(c_fc(x)))); }
+  Tensor operator()(const Tensor& x) const {  // c_proj(gelu_tanh(c_fc(x)))
+    return dropout(gelu_mlp(x, c_fc.weight.t(), c_fc.bias, c_proj.weight.t(), c_proj.bias));
+  }
   LOOM_MEMBERS(c_fc, c_proj, dropout)
 };
 
@@ -75,9 +77,9 @@ struct GptBlock {
   GptMlp mlp;
 
   explicit GptBlock(const GptConfig& c) : ln_1(c.n_embd), attn(c), ln_2(c.n_embd), mlp(c) {}
-  Tensor operator()(Tensor x) const {
-    x = x + attn(ln_1(x));
-    return x + mlp(ln_2(x));
+  Tensor operator()(const Tensor& x) const {
+    const auto [stream, normal] = ln_2.join(x, attn(ln_1(x)));
+    return stream + mlp(normal);
   }
   LOOM_MEMBERS(ln_1, attn, ln_2, mlp)
 };

@@ -8,6 +8,7 @@
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/ops.h>
 #include <loom/fabric/directory_lock.h>
+#include <loom/fabric/gradient_pieces.h>
 #include <loom/tensor/context.h>
 #include <loom/tensor/create.h>
 
@@ -46,9 +47,17 @@ void clip_values(const OptimizerSync& optimizer, double limit) {
   }
 }
 
+// by: one f64.
 void scale_gradients(const OptimizerSync& optimizer, const Tensor& by) {
+  std::vector<Tensor> own;
   for (const Tensor& g : optimizer.gradients())
-    if (!is_scaled(g, optimizer)) g.mul_(by);
+    if (!is_scaled(g, optimizer)) own.push_back(g);
+  if (FusedKernels* const kernels = kernels_for(own)) {
+    kernels->scale_grads(pieces_of(own), by);
+    for (const Tensor& g : own) g.storage()->bump_version();
+  } else {
+    for (const Tensor& g : own) g.mul_(by);
+  }
   const Tensor factor = optimizer.optimizer().half_factor();
   if (factor.defined()) optimizer.optimizer().set_half_factor((factor * by).to(DType::f32));
 }
@@ -173,7 +182,10 @@ Tensor Fabric::clip(OptimizerSync& optimizer, const ClipOptions& options) {
     return zeros({}, DType::f64);
   }
   Tensor total = optimizer.grad_norm(options.norm_type);
-  if (options.error_if_nonfinite) {
+  FusedKernels* const kernels = accelerator(total.device()).fused();
+  if (options.error_if_nonfinite && kernels != nullptr && !precision_->needs_backward()) {
+    kernels->require_finite_norm(total);  // the error comes when the host next waits: it does not wait here
+  } else if (options.error_if_nonfinite) {
     const auto norm = total.item<double>();
     check(std::isfinite(norm) || !precision_->will_step(optimizer), "clip_gradients: the norm of order ",
           options.norm_type, " of the gradients is ", norm,

@@ -115,7 +115,7 @@ class Fabric {
   // d loss / d parameters, under the strategy and the precision.
   void backward(const Tensor& loss, const Tensor& gradient = {}, bool retain_graph = false, bool create_graph = false);
   // Clips the gradients of the optimizer's parameters; the norm before (one f64; 0 for clip_val). Waits for the device
-  // only to raise an error: not where error_if_nonfinite is false.
+  // only to raise an error, and not at all where error_if_nonfinite is false; on a GPU, but for scaled losses, later.
   template <nn::Module M, class Optimizer>
   Tensor clip_gradients(const FabricModule<M>& module, const FabricOptimizer<Optimizer>& optimizer,
                         const ClipOptions& options) {

@@ -93,6 +93,7 @@ void Fabric::join_ranks() {
     check_launched_ranks(options_.devices, options_.num_nodes, place.local_size, place.nodes);
     if (!precision_) precision_ = make_precision(options_.precision);
     device_ = resolve_accelerator(options_.accelerator, local_rank_, gpus);
+    precision_->check_device(device_);
     if (!strategy) strategy = make_strategy(options_.strategy, world_size());
   });
   strategy_ = std::move(strategy);

@@ -23,13 +23,14 @@ template <class P, DType half>
 std::shared_ptr<Precision> make_half() {
   return std::make_shared<P>(half);
 }
-constexpr std::array<Row, 6> rows = {{
+constexpr std::array<Row, 7> rows = {{
     {"64-true", "64", [] { return std::shared_ptr<Precision>(std::make_shared<DoublePrecision>()); }},
     {"32-true", "32", [] { return std::shared_ptr<Precision>(std::make_shared<FullPrecision>()); }},
     {"16-true", {}, make_half<HalfPrecision, DType::f16>},
     {"bf16-true", {}, make_half<HalfPrecision, DType::bf16>},
     {"16-mixed", "16", make_half<MixedPrecision, DType::f16>},
     {"bf16-mixed", "bf16", make_half<MixedPrecision, DType::bf16>},
+    {"fp8-mixed", {}, [] { return std::shared_ptr<Precision>(std::make_shared<Fp8Precision>()); }},
 }};
 
 }  // namespace
@@ -99,6 +100,26 @@ MixedPrecision::MixedPrecision(DType half, const std::optional<optim::GradScaler
     : ScaledPrecision(half, scaling_of(half, scaling)) {}
 
 std::shared_ptr<void> MixedPrecision::forward_scope() const { return std::make_shared<Autocast>(half()); }
+
+Fp8Precision::Fp8Precision(const Fp8Options& options)
+    : ScaledPrecision(DType::bf16, {}), layers_(std::make_shared<Fp8Layers>(options)) {}
+
+void Fp8Precision::check_device(Device device) const {
+  const std::string lacks = fp8_obstacle(device);
+  check(lacks.empty(), "the precision 'fp8-mixed' needs ", lacks, "; 'bf16-mixed' runs everywhere");
+}
+
+namespace {
+
+struct Fp8Forward {
+  explicit Fp8Forward(const std::shared_ptr<Fp8Layers>& layers) : autocast(DType::bf16), region(layers) {}
+  Autocast autocast;
+  Fp8Region region;
+};
+
+}  // namespace
+
+std::shared_ptr<void> Fp8Precision::forward_scope() const { return std::make_shared<Fp8Forward>(layers_); }
 
 HalfPrecision::HalfPrecision(DType half, const std::optional<optim::GradScalerOptions>& scaling)
     : ScaledPrecision(half, scaling_of(half, scaling)) {}

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include <loom/autograd/fp8.h>
 #include <loom/fabric/loss_scaling.h>
 #include <loom/fabric/state.h>
 #include <loom/fabric/strategy.h>
@@ -19,6 +20,8 @@ class Precision {
  public:
   virtual ~Precision() = default;
   virtual std::string_view name() const = 0;
+  // Throws where this precision cannot be had on the device, and says what it needs.
+  virtual void check_device([[maybe_unused]] Device device) const {}
   // Of a module's parameters and buffers, and of tensors made under init_tensor and init_module; none: as they are.
   virtual std::optional<DType> dtype() const { return {}; }
   // A floating tensor among the arguments of a forward, or among its outputs.
@@ -114,6 +117,21 @@ class MixedPrecision final : public ScaledPrecision {
   std::shared_ptr<void> forward_scope() const override;
 };
 
+// bf16-mixed with linear layers that multiply in 8 bits on GPUs that can (autograd/fp8.h). "fp8-mixed".
+class Fp8Precision final : public ScaledPrecision {
+ public:
+  explicit Fp8Precision(const Fp8Options& options = {});
+  std::string_view name() const override { return "fp8-mixed"; }
+  void check_device(Device device) const override;
+  std::shared_ptr<void> forward_scope() const override;
+  StateDict state_dict() const override { return layers_->state_dict(); }
+  void check_state_dict(const StateDict& saved) const override { layers_->check_state_dict(saved.tensors); }
+  void load_state_dict(const StateDict& saved) override { layers_->load_state_dict(saved.tensors); }
+
+ private:
+  std::shared_ptr<Fp8Layers> layers_;
+};
+
 // Everything in 16 bits; optimizers keep f32 copies of parameters (optim::HalfUpdate). "16-true", "bf16-true".
 class HalfPrecision final : public ScaledPrecision {
  public:
@@ -123,8 +141,8 @@ class HalfPrecision final : public ScaledPrecision {
   std::shared_ptr<void> forward_scope() const override;
 };
 
-// By Fabric's name: "64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"; "64", "32", "16" and "bf16"
-// stand for 64-true, 32-true, 16-mixed and bf16-mixed. Throws Error with the list for any other.
+// By Fabric's name: "64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed", "fp8-mixed"; "64", "32",
+// "16" and "bf16" stand for 64-true, 32-true, 16-mixed and bf16-mixed. Throws Error with the list for any other.
 std::shared_ptr<Precision> make_precision(std::string_view name);
 // What is to be said of a name that is understood but better written in another way; empty: nothing.
 std::string precision_warning(std::string_view name);

@@ -2,8 +2,10 @@
 
 #include <array>
 
+#include <loom/accelerators/fused.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/ops.h>
+#include <loom/fabric/gradient_pieces.h>
 #include <loom/fabric/state_broadcast.h>
 #include <loom/fabric/strategies/ddp.h>
 #include <loom/fabric/strategies/single.h>
@@ -66,12 +68,21 @@ void OptimizerSync::shadow(int) {
 
 void OptimizerSync::adopt(int rank) { broadcast_state(*world_, state_entry(StateEntry(*optimizer_)), rank); }
 
-// In f64 whatever the dtype: the norm of many small parts loses nothing. A norm of norms, which nobody waits for.
+// In f64 whatever the dtype: the norm of many small parts loses nothing. A norm of norms, which nobody waits for; where
+// the device has it, one kernel for all.
 Tensor OptimizerSync::grad_norm(double p) const {
   const NoGrad off;
   const Tensor& of_half = optimizer_->half_factor();
+  const std::vector<Tensor> all = gradients();
+  if (FusedKernels* const kernels = p == 2 ? kernels_for(all) : nullptr) {
+    const Tensor total = empty({}, {DType::f64, all[0].device()});
+    const Tensor factor = of_half.defined() ? of_half.to(DType::f32) : Tensor();
+    kernels->grad_norm(total, pieces_of(all), factor.defined() ? View(factor) : View());
+    return total;
+  }
   std::vector<Tensor> norms;
-  for (const Tensor& g : gradients()) {
+  norms.reserve(all.size());
+  for (const Tensor& g : all) {
     const Tensor one = norm(g.to(DType::f64), p);
     norms.push_back(of_half.defined() && is_half(g.dtype()) ? one * of_half.to(DType::f64) : one);
   }

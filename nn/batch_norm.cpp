@@ -1,6 +1,7 @@
 #include <loom/nn/batch_norm.h>
 
 #include <loom/autograd/op.h>
+#include <loom/autograd/ops/fused.h>
 #include <loom/autograd/ops/neural.h>
 #include <loom/nn/init.h>
 
@@ -31,18 +32,35 @@ void BatchNorm::reset_parameters() const {
   }
 }
 
-Tensor BatchNorm::operator()(const Tensor& x) const {
-  const bool batch_statistics = training || !options.track_running_stats;
-  if (!batch_statistics) return batch_norm(x, running_mean, running_var, weight, bias, false, 0, options.eps);
-  if (!options.track_running_stats || autograd::recomputing())
-    return batch_norm(x, {}, {}, weight, bias, true, 0, options.eps);
-  const Tensor& count = autograd::resolve(num_batches_tracked);
+namespace {
+
+// f(running mean, running variance, training, momentum) with what a call of the layer is to use.
+template <class F>
+Tensor with_statistics(const BatchNorm& layer, const F& f) {
+  const bool tracks = layer.options.track_running_stats;
+  if (!layer.training && tracks) return f(layer.running_mean, layer.running_var, false, 0.0);
+  if (!tracks || autograd::recomputing()) return f(Tensor(), Tensor(), true, 0.0);
+  const Tensor& count = autograd::resolve(layer.num_batches_tracked);
   {
     const NoGrad no_grad;
     count.add_(1);
   }
-  const double momentum = options.momentum ? *options.momentum : 1.0 / count.item<double>();
-  return batch_norm(x, running_mean, running_var, weight, bias, true, momentum, options.eps);
+  const double momentum = layer.options.momentum ? *layer.options.momentum : 1.0 / count.item<double>();
+  return f(layer.running_mean, layer.running_var, true, momentum);
+}
+
+}  // namespace
+
+Tensor BatchNorm::operator()(const Tensor& x) const {
+  return with_statistics(*this, [&](const Tensor& mean, const Tensor& var, bool batch, double momentum) {
+    return batch_norm(x, mean, var, weight, bias, batch, momentum, options.eps);
+  });
+}
+
+Tensor BatchNorm::relu(const Tensor& x, const Tensor& added) const {
+  return with_statistics(*this, [&](const Tensor& mean, const Tensor& var, bool batch, double momentum) {
+    return batch_norm_relu(x, added, mean, var, weight, bias, batch, momentum, options.eps);
+  });
 }
 
 Tensor BatchNorm1d::operator()(const Tensor& x) const {

@@ -25,6 +25,8 @@ struct BatchNorm {
   explicit BatchNorm(int64_t num_features, const BatchNormOptions& options = {});
   void reset_parameters() const;
   Tensor operator()(const Tensor& x) const;
+  // relu of it, or of its sum with what is added, of x's shape (batch_norm_relu).
+  Tensor relu(const Tensor& x, const Tensor& added = {}) const;
   LOOM_MEMBERS(weight, bias, running_mean, running_var, num_batches_tracked, training)
 };
 

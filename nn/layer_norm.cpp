@@ -1,5 +1,6 @@
 #include <loom/nn/layer_norm.h>
 
+#include <loom/autograd/ops/fused.h>
 #include <loom/autograd/ops/neural.h>
 #include <loom/nn/init.h>
 
@@ -24,6 +25,10 @@ void LayerNorm::reset_parameters() const { reset(weight, bias); }
 
 Tensor LayerNorm::operator()(const Tensor& x) const { return layer_norm(x, normalized_shape, weight, bias, eps); }
 
+std::pair<Tensor, Tensor> LayerNorm::join(const Tensor& x, const Tensor& branch) const {
+  return add_layer_norm(x, branch, normalized_shape, weight, bias, eps);
+}
+
 RMSNorm::RMSNorm(const Dims& shape, const RmsNormOptions& o) : normalized_shape(shape), eps(o.eps) {
   if (o.elementwise_affine) weight = uninitialized(shape, o);
   if (!context().skip_init) reset_parameters();
@@ -32,6 +37,10 @@ RMSNorm::RMSNorm(const Dims& shape, const RmsNormOptions& o) : normalized_shape(
 void RMSNorm::reset_parameters() const { reset(weight, {}); }
 
 Tensor RMSNorm::operator()(const Tensor& x) const { return rms_norm(x, normalized_shape, weight, eps); }
+
+std::pair<Tensor, Tensor> RMSNorm::join(const Tensor& x, const Tensor& branch) const {
+  return add_rms_norm(x, branch, normalized_shape, weight, eps);
+}
 
 GroupNorm::GroupNorm(int64_t groups, int64_t channels, const GroupNormOptions& o) : num_groups(groups), eps(o.eps) {
   check(groups > 0 && channels % groups == 0, "GroupNorm: num_channels must be divisible by num_groups, got ", channels,

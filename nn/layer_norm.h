@@ -1,6 +1,8 @@
 // Norms without running statistics.
 #pragma once
 
+#include <utility>
+
 #include <loom/nn/module.h>
 
 namespace loom::nn {
@@ -24,6 +26,8 @@ struct LayerNorm {
       : LayerNorm(Dims{last_extent}, options) {}
   void reset_parameters() const;
   Tensor operator()(const Tensor& x) const;
+  // {x + branch, the norm of that}: where a branch joins a residual stream (add_layer_norm).
+  std::pair<Tensor, Tensor> join(const Tensor& x, const Tensor& branch) const;
   LOOM_MEMBERS(weight, bias)
 };
 
@@ -44,6 +48,7 @@ struct RMSNorm {
   explicit RMSNorm(int64_t last_extent, const RmsNormOptions& options = {}) : RMSNorm(Dims{last_extent}, options) {}
   void reset_parameters() const;
   Tensor operator()(const Tensor& x) const;
+  std::pair<Tensor, Tensor> join(const Tensor& x, const Tensor& branch) const;  // as LayerNorm's
   LOOM_MEMBERS(weight)
 };
 

@@ -28,6 +28,7 @@ struct Generator {
 
 class ParameterValues;  // autograd/parameter.h
 class CastCache;        // autograd/autocast.cpp
+class Fp8Layers;        // autograd/fp8.h
 
 struct Context {
   bool grad_mode = true;
@@ -41,6 +42,7 @@ struct Context {
   bool autocast = false;                                    // ops cast their arguments (autograd/autocast.h)
   DType autocast_dtype = DType::bf16;                       // ... the low precision
   std::shared_ptr<CastCache> cast_cache;                    // ... what has been cast in the outermost region
+  std::shared_ptr<Fp8Layers> fp8;                           // ... whose linear layers multiply in 8 bits
 };
 
 namespace detail {

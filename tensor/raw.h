@@ -5,7 +5,9 @@
 // loom).
 #pragma once
 
+#include <initializer_list>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include <loom/accelerators/accelerator.h>
@@ -33,6 +35,13 @@ Tensor unsqueeze(const Tensor& x, int dim);
 Tensor slice(const Tensor& x, int dim, int64_t start, int64_t stop, int64_t step);  // 0 <= start <= stop <= size
 Tensor select(const Tensor& x, int dim, int64_t index);
 Tensor diagonal(const Tensor& x, int64_t offset, int dim1, int dim2);
+
+// Images on a device that likes them so lie with their channels last, [N, H, W, C] in memory, though their shape is
+// [N, C, H, W]: convolutions make them, what follows keeps them.
+bool is_channels_last(const Tensor& x);  // and not row-major too
+// Of undefined contents: channels last where one of `like` is and has this shape's rank, else row-major.
+Tensor uninitialized_like(std::string_view op, std::initializer_list<const Tensor*> like, const Dims& shape,
+                          DType dtype);
 
 // Copies. Between devices the accelerator that is not the host's copies, dense to dense, one dtype.
 Tensor contiguous(const Tensor& x);  // x itself when it is
@@ -77,7 +86,8 @@ Tensor matmul(const Tensor& a, const Tensor& b);  // torch.matmul's rules for 1-
 // y = a @ b, or y += a @ b, for matrices of one dtype and device that fit; y of f32 also takes products of 16-bit ones.
 // Bumps y's version.
 void matmul_into(const Tensor& y, const Tensor& a, const Tensor& b, bool accumulate);
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);  // x [.., in], weight [out, in]
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);      // x [.., in], weight [out, in]
+void check_linear(const Tensor& x, const Tensor& weight, const Tensor& bias);  // throws what linear throws
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvGeometry& g);
 Tensor conv2d_grad_input(const Tensor& dy, const Tensor& weight, const Dims& input_shape, const ConvGeometry& g);
 Tensor conv2d_grad_weight(const Tensor& dy, const Tensor& x, const Dims& weight_shape, const ConvGeometry& g);

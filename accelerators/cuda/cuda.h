@@ -2,12 +2,14 @@
 #pragma once
 
 #include <loom/accelerators/cuda/device.h>
+#include <loom/accelerators/cuda/fused.h>
 
 namespace loom {
 
 class Cuda final : public Accelerator {
  public:
-  explicit Cuda(int index) : gpu_(cuda::gpu(index)) {}
+  explicit Cuda(int index) : gpu_(cuda::gpu(index)), fused_(*this, gpu_) {}
+  FusedKernels* fused() override { return &fused_; }
 
   DeviceProperties properties() const override;
   void* allocate(size_t bytes) override;
@@ -85,6 +87,7 @@ class Cuda final : public Accelerator {
 
  private:
   cuda::Gpu& gpu_;
+  CudaFused fused_;
 };
 
 }  // namespace loom

@@ -143,6 +143,10 @@ void Gpu::check_faults() {
          f.at, "th that was allocated; compute-sanitizer tells which kernel it was");
   if (kind == FaultKind::index)
     fail(f.op, ": index ", f.value, " is out of range for dimension ", f.at, " of size ", f.extent);
+  if (kind == FaultKind::norm)
+    fail(f.op,
+         ": the norm of the gradients is not finite, so they cannot be scaled; set error_if_nonfinite=false to scale "
+         "anyway");
   fail(f.op, ": target ", f.value, " at row ", f.at, " is out of range for ", f.extent, " classes (ignore_index is ",
        f.ignored, ")");
 }

@@ -16,7 +16,7 @@ bool lies_so(const View& x, bool channels_last) {
   return true;
 }
 
-// The layout that most of the memory is in; kernels of 16 bits like channels last, where that costs nothing.
+// The layout that most of the memory of images is in; kernels of 16 bits like channels last, where that costs nothing.
 bool prefers_channels_last(DType t, std::initializer_list<const View*> views) {
   int64_t last = 0, first = 0;
   for (const View* v : views) {
@@ -46,7 +46,8 @@ std::string key_of(const ConvCall& call, const DnnRules& rules) {
 bool conv_by_dnn(Cuda& accelerator, Gpu& gpu, GraphOp op, const View& y, const View& a, const View& b,
                  const ConvGeometry& g) {
   if (dnn_version() == 0 || y.numel() == 0 || a.numel() == 0 || b.numel() == 0) return false;
-  const bool channels_last = prefers_channels_last(y.dtype, {&y, &a, &b});
+  const View& other = op == GraphOp::conv_grad_weight ? b : y;  // a and this are images, the third is a small weight
+  const bool channels_last = prefers_channels_last(y.dtype, {&a, &other});
   const ConvCall call{op, y.dtype, channels_last, y.shape, a.shape, b.shape, g};
   const DnnRules rules{.tf32 = allows_tf32(), .any_order = allows_any_order()};
   const PlanUse plan(gpu, key_of(call, rules), rules, [&] { return conv_graph(call); });

@@ -6,7 +6,7 @@
 
 namespace loom::cuda {
 
-enum class FaultKind : int { none, index, target, overrun };
+enum class FaultKind : int { none, index, target, overrun, norm };
 
 // In host memory that the device writes to. The first one counts.
 struct Fault {

@@ -9,13 +9,8 @@
 
 namespace loom {
 
-namespace {
+namespace cuda {
 
-using cuda::Matmul;
-using cuda::MatrixLayout;
-using cuda::Scratch;
-
-// The matrix of the last two dimensions as the library takes it; none where rows overlap or no dimension is dense.
 std::optional<MatrixLayout> layout_of(const View& x) {
   const int row = x.rank() - 2, column = row + 1;
   const auto fits = [&](int outer, int inner) {
@@ -27,6 +22,14 @@ std::optional<MatrixLayout> layout_of(const View& x) {
   if (fits(column, row)) return MatrixLayout{.transposed = true, .leading = leading(column, row)};
   return std::nullopt;
 }
+
+}  // namespace cuda
+
+namespace {
+
+using cuda::layout_of;
+using cuda::Matmul;
+using cuda::Scratch;
 
 bool goes_forward(const View& x) {  // from matrix to matrix
   for (int d = 0; d + 2 < x.rank(); ++d)

@@ -23,6 +23,7 @@ void check_lt(cublasStatus_t status, const char* what) {
     fail(what, ": ", cublasLtGetStatusName(status), ": ", cublasLtGetStatusString(status));
 }
 
+cudaDataType_t type_of(Fp8 t) { return t == Fp8::e4m3 ? CUDA_R_8F_E4M3 : CUDA_R_8F_E5M2; }
 cudaDataType_t type_of(DType t) {
   return t == DType::f64 ? CUDA_R_64F : t == DType::f32 ? CUDA_R_32F : t == DType::f16 ? CUDA_R_16F : CUDA_R_16BF;
 }
@@ -38,7 +39,7 @@ struct Key {
   std::array<int64_t, 7> extents;  // m, n, k, batches, leading dimensions
   std::array<int64_t, 3> steps;
   std::array<uint32_t, 3> alignments;
-  uint32_t flags;  // dtypes, transpositions, bias, beta, tf32
+  uint32_t flags;  // dtypes, transpositions, bias, beta, tf32, epilogue, operands of 8 bits
   bool operator==(const Key&) const = default;
 };
 struct KeyHash {
@@ -54,12 +55,17 @@ struct KeyHash {
 };
 
 Key key_of(const Matmul& p, bool tf32) {
-  const uint32_t flags = static_cast<uint32_t>(p.in) | static_cast<uint32_t>(p.out) << 4 |
-                         uint32_t{p.a_layout.transposed} << 8 | uint32_t{p.b_layout.transposed} << 9 |
-                         uint32_t{p.bias != nullptr} << 10 | uint32_t{p.beta != 0} << 11 | uint32_t{tf32} << 12;
+  uint32_t flags = static_cast<uint32_t>(p.in) | static_cast<uint32_t>(p.out) << 4 |
+                   uint32_t{p.a_layout.transposed} << 8 | uint32_t{p.b_layout.transposed} << 9 |
+                   uint32_t{p.bias != nullptr} << 10 | uint32_t{p.beta != 0} << 11 | uint32_t{tf32} << 12 |
+                   static_cast<uint32_t>(p.epilogue) << 13 | uint32_t{p.sums != nullptr} << 16;
+  if (p.f8)
+    flags |= 1u << 17 | static_cast<uint32_t>(p.f8->a) << 18 | static_cast<uint32_t>(p.f8->b) << 19 |
+             uint32_t{p.f8->fast} << 20;
+  const uint32_t beside = std::min({alignment_of(p.bias), alignment_of(p.aux), alignment_of(p.sums)});
   return {{p.m, p.n, p.k, p.batches, p.a_layout.leading, p.b_layout.leading, p.c_layout.leading},
           {p.a_layout.step, p.b_layout.step, p.c_layout.step},
-          {alignment_of(p.a), alignment_of(p.b), std::min(alignment_of(p.c), alignment_of(p.bias))},
+          {alignment_of(p.a), alignment_of(p.b), std::min(alignment_of(p.c), beside)},
           flags};
 }
 
@@ -78,12 +84,12 @@ using Preference = Described<cublasLtMatmulPreferenceOpaque_t, cublasLtMatmulPre
 using Layout = Described<cublasLtMatrixLayoutOpaque_t, cublasLtMatrixLayoutSetAttribute>;
 
 // A row-major [rows, columns] is a column-major [columns, rows]; transposed, it is itself column-major.
-Layout layout_of(DType t, int64_t rows, int64_t columns, const MatrixLayout& m, int64_t batches) {
+Layout layout_of(cudaDataType_t t, int64_t rows, int64_t columns, const MatrixLayout& m, int64_t batches) {
   if (!m.transposed) std::swap(rows, columns);
   Layout out;
-  check_lt(cublasLtMatrixLayoutInit(out.get(), type_of(t), static_cast<uint64_t>(rows), static_cast<uint64_t>(columns),
-                                    m.leading),
-           "cublasLtMatrixLayoutInit");
+  check_lt(
+      cublasLtMatrixLayoutInit(out.get(), t, static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), m.leading),
+      "cublasLtMatrixLayoutInit");
   if (batches > 1) {
     out.put(CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, static_cast<int32_t>(batches));
     out.put(CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, m.step);
@@ -97,9 +103,9 @@ struct Call {
   Layout a, b, c;
 
   Call(const Matmul& p, bool tf32)
-      : a(layout_of(p.in, p.k, p.n, p.b_layout, p.batches)),
-        b(layout_of(p.in, p.m, p.k, p.a_layout, p.batches)),
-        c(layout_of(p.out, p.m, p.n, p.c_layout, p.batches)) {
+      : a(layout_of(p.f8 ? type_of(p.f8->b) : type_of(p.in), p.k, p.n, p.b_layout, p.batches)),
+        b(layout_of(p.f8 ? type_of(p.f8->a) : type_of(p.in), p.m, p.k, p.a_layout, p.batches)),
+        c(layout_of(type_of(p.out), p.m, p.n, p.c_layout, p.batches)) {
     const auto compute = p.in == DType::f64           ? CUBLAS_COMPUTE_64F
                          : p.in == DType::f32 && tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
                                                       : CUBLAS_COMPUTE_32F;
@@ -107,10 +113,42 @@ struct Call {
              "cublasLtMatmulDescInit");
     operation.put(CUBLASLT_MATMUL_DESC_TRANSA, p.b_layout.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
     operation.put(CUBLASLT_MATMUL_DESC_TRANSB, p.a_layout.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
-    if (p.bias == nullptr) return;
-    operation.put(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-    operation.put(CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
-    operation.put(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(p.out));
+    if (p.f8) put_scales(*p.f8);
+    put_epilogue(p);
+  }
+
+ private:
+  void put_scales(const Fp8Operands& f8) {
+    operation.put(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, f8.b_inverse);
+    operation.put(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, f8.a_inverse);
+    operation.put(CUBLASLT_MATMUL_DESC_FAST_ACCUM, static_cast<int8_t>(f8.fast));
+  }
+  // What is read or written beside c goes by way of two pointers: a bias or sums, and the numbers before the GELU.
+  void put_epilogue(const Matmul& p) {
+    const cublasLtEpilogue_t epilogue = epilogue_of(p);
+    if (epilogue == CUBLASLT_EPILOGUE_DEFAULT) return;
+    operation.put(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+    const void* const vector = p.sums != nullptr ? p.sums : p.bias;
+    if (vector != nullptr) {
+      operation.put(CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector);
+      operation.put(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(p.out));
+    }
+    if (p.aux == nullptr) return;
+    operation.put(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, p.aux);
+    operation.put(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, p.n);
+  }
+  static cublasLtEpilogue_t epilogue_of(const Matmul& p) {
+    switch (p.epilogue) {
+      case Epilogue::gelu:
+        return p.bias != nullptr ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+      case Epilogue::gelu_grad:
+        return p.sums != nullptr ? CUBLASLT_EPILOGUE_DGELU_BGRAD : CUBLASLT_EPILOGUE_DGELU;
+      case Epilogue::row_sums:
+        return CUBLASLT_EPILOGUE_BGRADB;  // over k, for each row of ours, each column of the library's B
+      case Epilogue::none:
+        break;
+    }
+    return p.bias != nullptr ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
   }
 };
 
@@ -205,7 +243,7 @@ bool matmul(Gpu& gpu, const Matmul& p) {
   Library& lt = library(gpu);
   Call call(p, tf32);
   const auto algorithm = lt.algorithm(key_of(p, tf32), call);
-  if (!algorithm && p.bias != nullptr) return false;
+  if (!algorithm && (p.bias != nullptr || p.epilogue != Epilogue::none || p.f8)) return false;
   check(algorithm.has_value(), "gemm: cuBLASLt has no algorithm for [", p.m, ", ", p.k, "] @ [", p.k, ", ", p.n,
         "] of ", p.in);
   const auto run = [&]<class T>(T alpha, T beta) {

@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include <loom/accelerators/cuda/device.h>
+
 namespace loom::cuda {
 
 namespace {
@@ -22,6 +24,18 @@ std::atomic<bool>& allows_tf32() {
 std::atomic<bool>& allows_any_order() {
   static std::atomic<bool> allowed = is_set("LOOM_DETERMINISTIC", "0");
   return allowed;
+}
+
+std::atomic<Epilogues>& epilogues() {
+  static std::atomic<Epilogues> chosen = is_set("LOOM_EPILOGUES", "1")   ? Epilogues::on
+                                         : is_set("LOOM_EPILOGUES", "0") ? Epilogues::off
+                                                                         : Epilogues::by_device;
+  return chosen;
+}
+
+bool uses_epilogues(const Gpu& gpu) {
+  const Epilogues chosen = epilogues();
+  return chosen == Epilogues::by_device ? gpu.properties().major >= 9 : chosen == Epilogues::on;
 }
 
 }  // namespace loom::cuda

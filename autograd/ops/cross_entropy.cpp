@@ -77,12 +77,36 @@ struct FusedCrossEntropy {
   double smoothing;
 
   loom::CrossEntropy options() const { return {weight.defined() ? View(weight) : View(), ignore_index, smoothing}; }
-  Tensor fused(const Tensor& g, const Tensor& lse, const Tensor& logits) const;
+  Tensor fused(const Tensor& g, const Tensor& lse, const Saved& saved) const;
   Tensor composed(const Tensor& g, const Tensor& logits) const;
 };
 
-Tensor FusedCrossEntropy::fused(const Tensor& g, const Tensor& lse, const Tensor& logits) const {
-  Tensor dx = empty(logits.shape(), {logits.dtype(), logits.device()});
+// Whether x is what an op has computed into memory of its own, by way of views perhaps: not memory of somebody else's.
+bool is_computed(const Tensor& x) {
+  const auto is_view = [](const Node& node) {
+    for (const Op* const op : {&ops::reshape, &ops::transpose, &ops::permute, &ops::expand, &ops::squeeze,
+                               &ops::unsqueeze, &ops::slice, &ops::select, &ops::diagonal, &ops::split, &ops::unbind})
+      if (node.op == op) return true;
+    return false;
+  };
+  const Node* node = x.body().node.get();
+  while (node != nullptr && is_view(*node)) node = node->inputs[0].node.get();
+  return node != nullptr;
+}
+
+// Where the gradient of logits goes: over them, if this is the last use of what nobody else holds.
+Tensor place_of_gradient(const Tensor& logits) {
+  const bool alone = logits.body_pointer()->references() == 1 && logits.storage()->references() == 1;
+  if (!alone || keeps_graph() || accelerator(logits.device()).fused() == nullptr || !logits.is_contiguous() ||
+      !is_computed(logits))
+    return empty(logits.shape(), {logits.dtype(), logits.device()});
+  logits.storage()->bump_version();
+  return raw::alias(logits);
+}
+
+Tensor FusedCrossEntropy::fused(const Tensor& g, const Tensor& lse, const Saved& saved) const {
+  const Tensor& logits = saved();
+  Tensor dx = place_of_gradient(logits);
   if (dx.numel() > 0) accelerator(dx.device()).cross_entropy_grad(dx, g, lse, logits, target, options());
   return dx;
 }
@@ -107,13 +131,14 @@ Tensor total_weight(const Tensor& target, const CrossEntropyOptions& options, DT
 }
 
 // Losses [N] of logits [N, C], or what is reduced from them: one node, however they are reduced.
-Tensor row_losses(const Tensor& input, const Tensor& target, const CrossEntropyOptions& options) {
+// Their dtype: `result`, wider perhaps than the logits'.
+Tensor row_losses(const Tensor& input, const Tensor& target, const CrossEntropyOptions& options, DType result) {
   const auto [logits] = enter(ops::cross_entropy, input);
   const FusedCrossEntropy loss{target, options.weight, options.ignore_index, options.label_smoothing};
   const Dims shape{logits.size(0)};
   const Tensor lse = empty(shape, {wide_dtype(logits.dtype()), logits.device()});
   const bool reduces = options.reduction != Reduction::none;
-  const Tensor losses = reduces ? empty_like(lse) : empty(shape, {logits.dtype(), logits.device()});
+  const Tensor losses = reduces ? empty_like(lse) : empty(shape, {result, logits.device()});
   if (losses.numel() > 0) accelerator(logits.device()).cross_entropy(losses, lse, logits, target, loss.options());
   Tensor y = losses, total;
   if (reduces) y = raw::reduce(Reduce::sum, losses, {}, false);
@@ -121,12 +146,12 @@ Tensor row_losses(const Tensor& input, const Tensor& target, const CrossEntropyO
     total = total_weight(target, options, lse.dtype());
     y = raw::binary(Binary::div, y, total);
   }
-  if (reduces) y = raw::cast(y, logits.dtype());
+  if (reduces) y = raw::cast(y, result);
   return record(ops::cross_entropy, y, {logits},
                 [loss, lse, total, reduces, shape, logits = save(logits)](const Tensor& g) -> Grads {
                   Tensor each = total.defined() ? g.to(total.dtype()) / total : g;
                   if (reduces) each = expand(each, shape);
-                  return {context().grad_mode ? loss.composed(each, logits()) : loss.fused(each, lse, logits())};
+                  return {context().grad_mode ? loss.composed(each, logits()) : loss.fused(each, lse, logits)};
                 });
 }
 
@@ -143,32 +168,47 @@ Tensor of_probabilities(const Tensor& logits, const Tensor& target, const CrossE
   return options.reduction == Reduction::sum ? sum(losses) : reshape(losses, positions_shape(logits.shape()));
 }
 
+Tensor losses_of(const Tensor& logits, const Tensor& target, const Tensor& weight, const CrossEntropyOptions& given,
+                 DType result) {
+  CrossEntropyOptions options = given;
+  options.weight = weight;
+  check(logits.dim() >= 1, "cross_entropy: given a 0-dimensional input, expected [C], [N, C] or [N, C, d1, ..]");
+  check_class_options("cross_entropy", logits, target, options.weight);
+  check(options.label_smoothing >= 0 && options.label_smoothing <= 1, "cross_entropy: given label_smoothing ",
+        options.label_smoothing, ", expected a number in [0, 1]");
+  if (is_floating(target.dtype())) {
+    check(target.shape() == logits.shape(), "cross_entropy: given an input of shape ", logits.shape(),
+          " and probabilities (", target.dtype(), ") of shape ", target.shape(),
+          ", expected equal shapes, or class indices (i64)");
+    const auto loss = [&](const Tensor& x, const Tensor& p, const Tensor& of_classes) {
+      options.weight = of_classes;
+      return of_probabilities(x, p, options);
+    };
+    return in_wide(loss, logits, target, weight);
+  }
+  const Tensor input = as_rows("cross_entropy", logits), positions = reshape(target, {input.size(0)});
+  const Tensor losses = row_losses(input, positions, options, result);
+  return options.reduction == Reduction::none ? reshape(losses, positions_shape(logits.shape())) : losses;
+}
+
+// Under autocast losses are f32, and so are logits; kernels that widen what they read need no copy for that.
+bool widens_itself(const Tensor& logits, const Tensor& target) {
+  return context().autocast && logits.defined() && is_half(logits.dtype()) && !is_floating(target.dtype()) &&
+         accelerator(logits.device()).fused() != nullptr;
+}
+
 }  // namespace
 
 Tensor cross_entropy(const Tensor& logits_, const Tensor& target_, const CrossEntropyOptions& given) {
-  return compose(
-      ops::cross_entropy, std::tie(logits_, target_, given.weight),
-      [&](const Tensor& logits, const Tensor& target, const Tensor& weight) {
-        CrossEntropyOptions options = given;
-        options.weight = weight;
-        check(logits.dim() >= 1, "cross_entropy: given a 0-dimensional input, expected [C], [N, C] or [N, C, d1, ..]");
-        check_class_options("cross_entropy", logits, target, options.weight);
-        check(options.label_smoothing >= 0 && options.label_smoothing <= 1, "cross_entropy: given label_smoothing ",
-              options.label_smoothing, ", expected a number in [0, 1]");
-        if (is_floating(target.dtype())) {
-          check(target.shape() == logits.shape(), "cross_entropy: given an input of shape ", logits.shape(),
-                " and probabilities (", target.dtype(), ") of shape ", target.shape(),
-                ", expected equal shapes, or class indices (i64)");
-          const auto loss = [&](const Tensor& x, const Tensor& p, const Tensor& of_classes) {
-            options.weight = of_classes;
-            return of_probabilities(x, p, options);
-          };
-          return in_wide(loss, logits, target, weight);
-        }
-        const Tensor input = as_rows("cross_entropy", logits), positions = reshape(target, {input.size(0)});
-        const Tensor losses = row_losses(input, positions, options);
-        return options.reduction == Reduction::none ? reshape(losses, positions_shape(logits.shape())) : losses;
-      });
+  if (const Tensor& logits = resolve(logits_); widens_itself(logits, resolve(target_))) {
+    const auto [weight] = enter(ops::cross_entropy, given.weight);
+    const NoAutocast as_given;
+    return losses_of(logits, resolve(target_), weight, given, DType::f32);
+  }
+  return compose(ops::cross_entropy, std::tie(logits_, target_, given.weight),
+                 [&](const Tensor& logits, const Tensor& target, const Tensor& weight) {
+                   return losses_of(logits, target, weight, given, logits.dtype());
+                 });
 }
 
 Tensor nll_loss(const Tensor& log_probabilities, const Tensor& target, const NllOptions& given) {

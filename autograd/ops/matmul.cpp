@@ -83,41 +83,6 @@ Tensor outer(const Tensor& a, const Tensor& b) {
 
 namespace {
 
-// rows^T @ x, into the weight's .grad where it may go there directly. A gradient that is to be f32, as under autocast,
-// is so from the start: the product of 16-bit matrices is summed in f32 anyhow.
-Tensor weight_gradient(const Tensor& rows, const Tensor& x) {
-  if (context().grad_mode) return matmul(rows.t(), x);
-  auto [memory, adds, dtype] = destination(1);
-  const bool widens = dtype == DType::f32 && (x.dtype() == DType::f16 || x.dtype() == DType::bf16);
-  const bool fits = memory.defined() && (widens || memory.dtype() == x.dtype()) && memory.storage() != rows.storage() &&
-                    memory.storage() != x.storage();
-  if (!fits && !widens) return matmul(rows.t(), x);
-  if (!fits) {
-    memory = empty({rows.size(1), x.size(1)}, {DType::f32, x.device()});
-    adds = false;
-  }
-  raw::matmul_into(memory, rows.t(), x, adds);
-  return memory;
-}
-
-}  // namespace
-
-Tensor linear(const Tensor& x_, const Tensor& weight_, const Tensor& bias_) {
-  const auto [x, weight, bias] = enter(ops::linear, x_, weight_, bias_);
-  Tensor y = raw::linear(x, weight, bias);
-  return record(ops::linear, std::move(y), {x, weight, bias},
-                [x = save(x), weight = save(weight)](const Tensor& g, const Needs& needs) {
-                  Grads grads(3);
-                  if (needs[0]) grads[0] = matmul(g, weight());
-                  const Tensor rows = reshape(g, {-1, g.size(-1)});  // [rows, out]
-                  if (needs[1]) grads[1] = weight_gradient(rows, reshape(x(), {-1, x().size(-1)}));
-                  if (needs[2]) grads[2] = sum(rows, {0});
-                  return grads;
-                });
-}
-
-namespace {
-
 struct Einsum {
   std::vector<std::string>
       inputs;  // letters of each operand, the ellipsis written as capital-free digits '0', '1', ...

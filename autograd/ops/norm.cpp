@@ -1,7 +1,11 @@
-// Layer, RMS, group and batch norm. Their rules call the fused kernel in a plain backward; where the backward itself is
-// recorded (create_graph) they compute the same from x in ordinary ops.
+// Layer, RMS and group norm, also of the sum of two tensors. Their rules call the fused kernel in a plain backward;
+// where the backward itself is recorded (create_graph) they compute the same from x in ordinary ops.
+#include <array>
 #include <limits>
+#include <memory>
+#include <span>
 
+#include <loom/accelerators/fused.h>
 #include <loom/autograd/compose.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
@@ -127,20 +131,131 @@ Tensor layer_norm(const Tensor& x, const Dims& shape, const Tensor& weight, cons
   return row_norm(false, x, shape, weight, bias, eps);
 }
 
+namespace {
+
+double smallest_step(DType t) {
+  switch (t) {
+    case DType::f64:
+      return std::numeric_limits<double>::epsilon();
+    case DType::f16:
+      return 0x1p-10;
+    case DType::bf16:
+      return 0x1p-7;
+    default:
+      return static_cast<double>(std::numeric_limits<float>::epsilon());
+  }
+}
+
+}  // namespace
+
 Tensor rms_norm(const Tensor& x, const Dims& shape, const Tensor& weight, std::optional<double> eps) {
-  const auto smallest_step = [](DType t) {
-    switch (t) {
-      case DType::f64:
-        return std::numeric_limits<double>::epsilon();
-      case DType::f16:
-        return 0x1p-10;
-      case DType::bf16:
-        return 0x1p-7;
-      default:
-        return static_cast<double>(std::numeric_limits<float>::epsilon());
-    }
-  };
   return row_norm(true, x, shape, weight, {}, eps ? *eps : smallest_step(x.dtype()));
+}
+
+namespace {
+
+// A residual stream, what joins it, and the norm of both: two outputs of one node.
+struct AddNorm {
+  RowNorm norm;
+  FusedKernels& kernels;
+
+  std::pair<Tensor, Tensor> forward(const Tensor& x, const Tensor& branch, const Tensor& w, const Tensor& b) const;
+  Grads backward(const Tensor& g_sum, const Tensor& g, const Tensor& x, const Tensor& w, const Tensor& b_like,
+                 const Tensor& mean, const Tensor& rstd, const Needs& needs) const;
+};
+
+// Gradients of x, branch (the same), weight and bias; one of both incoming ones may be undefined. x: the sum.
+Grads AddNorm::backward(const Tensor& g_sum, const Tensor& g, const Tensor& x, const Tensor& w, const Tensor& b_like,
+                        const Tensor& mean, const Tensor& rstd, const Needs& needs) const {
+  if (!g.defined()) return {g_sum, g_sum, Tensor(), Tensor()};
+  Needs of_norm;
+  if (needs[0] || needs[1]) of_norm.set(0);
+  if (needs[2]) of_norm.set(1);
+  if (needs[3]) of_norm.set(2);
+  if (context().grad_mode) {
+    const Grads own = norm.composed(g, x, w, b_like, of_norm);
+    const Tensor d = own[0].defined() && g_sum.defined() ? own[0] + g_sum : own[0];
+    return {d, d, own[1], own[2]};
+  }
+  const Tensor dx = room_for(x, of_norm[0]), dw = room_for(w, needs[2]), db = room_for(b_like, needs[3]);
+  const auto flat_view = [&](const Tensor& t) { return t.defined() ? View(norm.flat(t.to(x.dtype()))) : View(); };
+  const Tensor dy = norm.flat(g.to(x.dtype())), plus = g_sum.defined() ? norm.flat(g_sum.to(x.dtype())) : Tensor();
+  const auto parameter = [&](const Tensor& t) { return view_or_null(norm.flat_parameter(t)); };
+  kernels.add_layer_norm_grad(flat_view(dx), parameter(dw), parameter(db), dy, view_or_null(plus), norm.flat(x),
+                              parameter(w), view_or_null(mean), rstd, norm.rms);
+  return {dx, dx, dw, db};
+}
+
+std::pair<Tensor, Tensor> AddNorm::forward(const Tensor& x, const Tensor& branch, const Tensor& w,
+                                           const Tensor& b) const {
+  const TensorOptions statistics(statistics_dtype(x.dtype()), x.device()), like(x.dtype(), x.device());
+  const Tensor mean = norm.rms ? Tensor() : empty({norm.rows}, statistics), rstd = empty({norm.rows}, statistics);
+  const Tensor sum = empty(x.shape(), like), y = empty(x.shape(), like);
+  {
+    const NoGrad off;
+    const auto rows = [&](const Tensor& t) { return View(raw::reshape(t, {norm.rows, norm.columns})); };
+    const Tensor dense = contiguous(branch);
+    kernels.add_layer_norm(rows(sum), rows(y), view_or_null(mean), rstd, norm.flat(x), rows(dense),
+                           view_or_null(norm.flat_parameter(w)), view_or_null(norm.flat_parameter(b)), norm.eps,
+                           norm.rms);
+  }
+  const std::array<Tensor, 4> inputs{x, branch, w, b};
+  if (!autograd::detail::any_requires_grad(inputs)) return {sum, y};
+  // The sum is an output of the node that keeps it: kept without its graph, and linked again for gradients of
+  // gradients.
+  const auto self = std::make_shared<Node*>(nullptr);
+  const auto rule = [self, add = *this, sum = save(autograd::detail::without_graph(sum)), w = save(w), b_like = b, mean,
+                     rstd](std::span<const Tensor> grads, const Needs& needs) {
+    return add.backward(grads[0], grads[1], autograd::detail::with_node(sum(), **self), w(), b_like, mean, rstd, needs);
+  };
+  const auto node = autograd::detail::make_node(norm.op, inputs, rule, 2);
+  *self = node.get();
+  autograd::detail::attach(sum, *node, 0);
+  autograd::detail::attach(y, *node, 1);
+  return {sum, y};
+}
+
+// Kernels add a branch of x's dtype, or of 16 bits to an x of f32; other pairs, and other devices, take two ops.
+std::pair<Tensor, Tensor> add_row_norm(bool rms, const Tensor& x_, const Tensor& branch_, const Dims& shape,
+                                       const Tensor& weight, const Tensor& bias, std::optional<double> eps) {
+  const Op& op = rms ? ops::add_rms_norm : ops::add_layer_norm;
+  const Tensor& given = resolve(branch_);
+  raw::check_same_device(op.name, x_, given);
+  check(x_.shape() == given.shape(), op.name, ": given x of shape ", x_.shape(), " and a branch of shape ",
+        given.shape(), ", expected equal shapes");
+  FusedKernels* const kernels = accelerator(given.device()).fused();
+  static constexpr Op as_it_is{"add_layer_norm", Cast::same, true};
+  const auto [x, w, b] = enter(op, x_, weight, bias);
+  const bool reads_half = kernels != nullptr && x.dtype() == DType::f32 && is_half(given.dtype());
+  const auto [branch] = enter(reads_half ? as_it_is : op, branch_);
+  const Tensor &residual = x, &added = branch, &scale = w, &offset = b;
+  return speaking_as(op.name, [&]() -> std::pair<Tensor, Tensor> {
+    if (kernels == nullptr || (!reads_half && residual.dtype() != added.dtype()) || residual.numel() == 0 ||
+        !is_floating(residual.dtype())) {
+      const NoAutocast as_given;
+      const Tensor sum = residual + added;
+      return {sum, row_norm(rms, sum, shape, scale, offset, eps ? *eps : smallest_step(sum.dtype()))};
+    }
+    check_norm_input(op.name, residual, shape);
+    check_norm_parameter(op.name, "weight", scale, shape, residual);
+    check_norm_parameter(op.name, "bias", offset, shape, residual);
+    const int64_t columns = shape.numel();
+    const double epsilon = eps ? *eps : smallest_step(residual.dtype());
+    const RowNorm norm{op, rms, epsilon, residual.numel() / columns, columns, columns};
+    return AddNorm{norm, *kernels}.forward(residual, added, scale, offset);
+  });
+}
+
+}  // namespace
+
+std::pair<Tensor, Tensor> add_layer_norm(const Tensor& x, const Tensor& branch, const Dims& shape, const Tensor& weight,
+                                         const Tensor& bias, double eps) {
+  return add_row_norm(false, x, branch, shape, weight, bias, eps);
+}
+
+std::pair<Tensor, Tensor> add_rms_norm(const Tensor& x, const Tensor& branch, const Dims& shape, const Tensor& weight,
+                                       std::optional<double> eps) {
+  return add_row_norm(true, x, branch, shape, weight, {}, eps);
 }
 
 // Each group of channels of a sample is a row.

@@ -32,8 +32,8 @@ struct BasicBlock {
     projection_bn.emplace(out);
   }
   loom::Tensor operator()(const loom::Tensor& x) const {
-    const loom::Tensor y = bn2(conv2(loom::relu(bn1(conv1(x)))));
-    return loom::relu(y + (projection ? (*projection_bn)((*projection)(x)) : x));
+    const loom::Tensor y = conv2(bn1.relu(conv1(x)));
+    return bn2.relu(y, projection ? (*projection_bn)((*projection)(x)) : x);
   }
   LOOM_MEMBERS(conv1, conv2, bn1, bn2, projection, projection_bn)
 };
@@ -57,7 +57,7 @@ struct ResNet {
         blocks.emplace_back(in, out, stage > 0 && block == 0 ? 2 : 1);
   }
   loom::Tensor operator()(loom::Tensor x) const {
-    x = loom::relu(bn(conv(x)));
+    x = bn.relu(conv(x));
     for (const BasicBlock& block : blocks) x = block(x);
     return fc(loom::flatten(loom::adaptive_avg_pool2d(x, 1), 1));
   }

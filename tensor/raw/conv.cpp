@@ -1,4 +1,5 @@
 // Convolutions over [N, C, H, W].
+#include <loom/accelerators/fused.h>
 #include <loom/tensor/raw/operand.h>
 
 namespace loom::raw {
@@ -28,6 +29,13 @@ bool is_trivial(const Tensor& y, const Tensor& a, const Tensor& b) {
   if (a.numel() > 0 && b.numel() > 0) return false;
   accelerator(y.device()).fill(y, int64_t{0});
   return true;
+}
+
+// An image in the layout that its device likes.
+Tensor image(const char* op, const Dims& shape, DType dtype, Device device) {
+  const FusedKernels* const kernels = accelerator(device).fused();
+  return kernels != nullptr && kernels->likes_channels_last(dtype) ? uninitialized_image(op, shape, dtype, device)
+                                                                   : uninitialized(op, shape, dtype, device);
 }
 
 }  // namespace
@@ -60,7 +68,7 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
           bias.shape());
     check_same("conv2d", x, bias);
   }
-  Tensor y = uninitialized("conv2d", shape, x.dtype(), x.device());
+  Tensor y = image("conv2d", shape, x.dtype(), x.device());
   const View bias_view = bias.defined() ? View(bias) : View();
   if (y.numel() > 0) accelerator(x.device()).conv2d(y, x, weight, bias_view, g);
   return y;
@@ -70,7 +78,7 @@ Tensor conv2d_grad_input(const Tensor& dy, const Tensor& weight, const Dims& inp
   const Dims expected = conv2d_shape("conv2d_grad_input", input_shape, weight.shape(), g);
   check(dy.shape() == expected, "conv2d_grad_input: dy must have shape ", expected, ", got ", dy.shape());
   check_same("conv2d_grad_input", dy, weight);
-  Tensor dx = uninitialized("conv2d_grad_input", input_shape, dy.dtype(), dy.device());
+  Tensor dx = image("conv2d_grad_input", input_shape, dy.dtype(), dy.device());
   if (!is_trivial(dx, dy, weight)) accelerator(dy.device()).conv2d_grad_input(dx, dy, weight, g);
   return dx;
 }

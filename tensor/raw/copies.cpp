@@ -16,7 +16,7 @@ Tensor clone(const Tensor& x) {
 
 Tensor cast(const Tensor& x, DType dtype) {
   if (x.dtype() == dtype) return x;
-  Tensor y = uninitialized("to", x.shape(), dtype, x.device());
+  Tensor y = uninitialized_like("to", {&x}, x.shape(), dtype);
   if (y.numel() > 0) accelerator(x.device()).copy(y, x);
   return y;
 }

@@ -163,7 +163,7 @@ void run(const BinaryPlan& plan, const View& y, const Tensor& a, const Tensor& b
 Tensor unary(Unary op, const Tensor& x, double p, double q) {
   const UnaryPlan plan = raw::plan(op, x.dtype(), p, q);
   if (plan.identity) return clone(x);
-  Tensor y = uninitialized(name_of(op), x.shape(), plan.result, x.device());
+  Tensor y = uninitialized_like(name_of(op), {&x}, x.shape(), plan.result);
   if (y.numel() == 0) return y;
   const Operand input(x, plan.dtype, x.device());
   accelerator(x.device()).unary(plan.op, y, input.view(), plan.p, plan.q);
@@ -173,7 +173,10 @@ Tensor unary(Unary op, const Tensor& x, double p, double q) {
 Tensor binary(Binary op, const Tensor& a, const Tensor& b) {
   const BinaryPlan plan = raw::plan(op, a, b);
   const Device device = common_device(name_of(op), a, b);
-  Tensor y = uninitialized(name_of(op), broadcast_shapes(name_of(op), a.shape(), b.shape()), plan.result, device);
+  const Dims shape = broadcast_shapes(name_of(op), a.shape(), b.shape());
+  const bool image = (is_channels_last(a) && a.shape() == shape) || (is_channels_last(b) && b.shape() == shape);
+  Tensor y = image ? uninitialized_image(name_of(op), shape, plan.result, device)
+                   : uninitialized(name_of(op), shape, plan.result, device);
   if (y.numel() > 0) run(plan, y, a, b);
   return y;
 }

@@ -79,7 +79,7 @@ void matmul_into(const Tensor& y, const Tensor& a, const Tensor& b, bool accumul
   multiply(y, a, b, {}, accumulate ? 1 : 0);
 }
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+void check_linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   check(weight.dim() == 2, "linear: weight must be [out, in], got shape ", weight.shape());
   check(x.dim() > 0, "linear: the input has no dimension, weight ", weight.shape(), " expects [.., in]");
   const int64_t in = weight.shape()[1], out = weight.shape()[0];
@@ -88,13 +88,16 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   check_same_device("linear", x, weight);
   check_same_dtype("linear", x, weight);
   check_floating("linear", x);
-  if (bias.defined()) {
-    check(bias.shape() == Dims{out}, "linear: bias must be [", out, "], got shape ", bias.shape());
-    check_same_device("linear", x, bias);
-    check_same_dtype("linear", x, bias);
-  }
+  if (!bias.defined()) return;
+  check(bias.shape() == Dims{out}, "linear: bias must be [", out, "], got shape ", bias.shape());
+  check_same_device("linear", x, bias);
+  check_same_dtype("linear", x, bias);
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  check_linear(x, weight, bias);
   Dims shape = x.shape();
-  shape.back() = out;
+  shape.back() = weight.size(0);
   Tensor y = uninitialized("linear", shape, x.dtype(), x.device());
   View turned = weight;
   std::swap(turned.shape[0], turned.shape[1]);

@@ -19,6 +19,30 @@ Tensor uninitialized(std::string_view op, const Dims& shape, DType dtype, Device
   return Tensor(std::move(body));
 }
 
+Tensor uninitialized_image(std::string_view op, const Dims& shape, DType dtype, Device device) {
+  Tensor y = uninitialized(op, shape, dtype, device);
+  y.mutable_body().strides = {shape[1] * shape[2] * shape[3], 1, shape[3] * shape[1], shape[1]};
+  return y;
+}
+
+bool is_channels_last(const Tensor& x) {
+  if (x.dim() != 4 || x.device().kind == Device::cpu || x.numel() == 0) return false;
+  const Dims &shape = x.shape(), &strides = x.strides();
+  const int64_t expected[] = {shape[1] * shape[2] * shape[3], 1, shape[3] * shape[1], shape[1]};
+  for (int d = 0; d < 4; ++d)
+    if (shape[d] != 1 && strides[d] != expected[d]) return false;
+  return !x.is_contiguous();
+}
+
+Tensor uninitialized_like(std::string_view op, std::initializer_list<const Tensor*> like, const Dims& shape,
+                          DType dtype) {
+  const Device device = (*like.begin())->device();
+  if (shape.size() == 4)
+    for (const Tensor* const x : like)
+      if (is_channels_last(*x)) return uninitialized_image(op, shape, dtype, device);
+  return uninitialized(op, shape, dtype, device);
+}
+
 Tensor view_of(const Tensor& x, const Dims& shape, const Dims& strides, int64_t offset) {
   auto body = make_ref<Tensor::Body>();
   body->storage = x.storage();

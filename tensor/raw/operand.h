@@ -13,6 +13,9 @@ namespace loom::raw {
 // or the bytes cannot be counted.
 Tensor uninitialized(std::string_view op, const Dims& shape, DType dtype, Device device);
 
+// The same with channels last.
+Tensor uninitialized_image(std::string_view op, const Dims& shape, DType dtype, Device device);
+
 // x's memory under another shape; `offset` from the start of the storage. Checks nothing.
 Tensor view_of(const Tensor& x, const Dims& shape, const Dims& strides, int64_t offset);
 

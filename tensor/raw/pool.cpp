@@ -37,8 +37,8 @@ Dims pooled_shape(const char* op, const Dims& x, const PoolGeometry& g, bool cei
 std::pair<Tensor, Tensor> max_pool2d(const Tensor& x, const PoolGeometry& g, bool ceil_mode) {
   const Dims shape = pooled_shape("max_pool2d", x.shape(), g, ceil_mode);
   check_floating("max_pool2d", x);
-  Tensor y = uninitialized("max_pool2d", shape, x.dtype(), x.device());
-  Tensor index = uninitialized("max_pool2d", shape, DType::i64, x.device());
+  Tensor y = uninitialized_like("max_pool2d", {&x}, shape, x.dtype());
+  Tensor index = uninitialized_like("max_pool2d", {&x}, shape, DType::i64);
   if (y.numel() > 0) accelerator(x.device()).max_pool2d(y, index, x, g);
   return {y, index};
 }
@@ -46,7 +46,7 @@ std::pair<Tensor, Tensor> max_pool2d(const Tensor& x, const PoolGeometry& g, boo
 Tensor max_pool2d_grad(const Tensor& dy, const Tensor& index, const Dims& input_shape, const PoolGeometry& g) {
   check(dy.shape() == index.shape(), "max_pool2d_grad: dy must have shape ", index.shape(), ", got ", dy.shape());
   check_floating("max_pool2d_grad", dy);
-  Tensor dx = uninitialized("max_pool2d_grad", input_shape, dy.dtype(), dy.device());
+  Tensor dx = uninitialized_like("max_pool2d_grad", {&dy, &index}, input_shape, dy.dtype());
   if (dx.numel() > 0) accelerator(dy.device()).max_pool2d_grad(dx, dy, index, g);
   return dx;
 }
@@ -54,7 +54,7 @@ Tensor max_pool2d_grad(const Tensor& dy, const Tensor& index, const Dims& input_
 Tensor avg_pool2d(const Tensor& x, const PoolGeometry& g, bool ceil_mode) {
   const Dims shape = pooled_shape("avg_pool2d", x.shape(), g, ceil_mode);
   check_floating("avg_pool2d", x);
-  Tensor y = uninitialized("avg_pool2d", shape, x.dtype(), x.device());
+  Tensor y = uninitialized_like("avg_pool2d", {&x}, shape, x.dtype());
   if (y.numel() > 0) accelerator(x.device()).avg_pool2d(y, x, g);
   return y;
 }
@@ -65,7 +65,7 @@ Tensor avg_pool2d_grad(const Tensor& dy, const Dims& input_shape, const PoolGeom
   check(dy.shape() == down || dy.shape() == up, "avg_pool2d_grad: dy must have shape ", down, " (or ", up,
         " with ceil_mode), got ", dy.shape());
   check_floating("avg_pool2d_grad", dy);
-  Tensor dx = uninitialized("avg_pool2d_grad", input_shape, dy.dtype(), dy.device());
+  Tensor dx = uninitialized_like("avg_pool2d_grad", {&dy}, input_shape, dy.dtype());
   if (dx.numel() > 0) accelerator(dy.device()).avg_pool2d_grad(dx, dy, g);
   return dx;
 }

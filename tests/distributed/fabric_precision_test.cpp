@@ -116,10 +116,19 @@ TEST_CASE("names, aliases and what is said of them") {
   CHECK(precision_warning("bf16") ==
         "precision 'bf16' is supported for historical reasons but its usage is discouraged; say 'bf16-mixed'");
   CHECK(error_of([] { make_precision("8-true"); }) ==
-        "unknown precision '8-true'; available: 64-true, 32-true, 16-true, bf16-true, 16-mixed, bf16-mixed");
+        "unknown precision '8-true'; available: 64-true, 32-true, 16-true, bf16-true, 16-mixed, bf16-mixed, fp8-mixed");
   CHECK(error_of([] { make_precision(""); }).starts_with("unknown precision ''"));
   CHECK(error_of([] { MixedPrecision(bf16, optim::GradScalerOptions{}); }) ==
         "precision: a loss scaling is for f16 alone; bf16 has the range of f32");
+}
+
+TEST_CASE("fp8-mixed says what it needs where it cannot run") {
+  const std::string error = error_of([] {
+    Fabric fabric({.accelerator = "cpu", .precision = "fp8-mixed"});
+    fabric.launch([] {});
+  });
+  CHECK(error.find("the precision 'fp8-mixed' needs a CUDA device of compute capability 8.9 or later, and this is cpu; "
+                   "'bf16-mixed' runs everywhere") != std::string::npos);
 }
 
 TEST_CASE("init_module and init_tensor make in the precision's dtype; autocast outside of a forward") {

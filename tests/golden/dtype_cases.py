@@ -118,6 +118,12 @@ def mixed_cases():
     add("layer_norm", [r(2, 3), r(3), r(3)], lambda x, w, b: F.layer_norm(x, (3,), w, b))
     add("rms_norm", [r(2, 3), r(3)], lambda x, w: F.rms_norm(x, (3,), w))
     add("group_norm", [r(2, 4), r(4), r(4)], lambda x, w, b: F.group_norm(x, 2, w, b))
+    add("add_layer_norm", [r(2, 3), r(2, 3), r(3), r(3)], lambda x, y, w, b: F.layer_norm(x + y, (3,), w, b))
+    add("add_rms_norm", [r(2, 3), r(2, 3), r(3)], lambda x, y, w: F.rms_norm(x + y, (3,), w))
+    add("gelu_mlp", [r(2, 2), r(2, 2), r(2), r(2, 2), r(2)],
+        lambda x, v, a, w, b: F.linear(F.gelu(F.linear(x, v, a), approximate="tanh"), w, b))
+    add("batch_norm_relu (evaluation)", [r(2, 3), r(2, 3), r(3), r(3), r(3), r(3)],
+        lambda x, y, m, v, w, b: F.relu(F.batch_norm(x, m, v, w, b) + y))
     add("batch_norm (evaluation)", [r(2, 3), r(3), r(3), r(3), r(3)], F.batch_norm)
     attention = F.scaled_dot_product_attention
     add("scaled_dot_product_attention (mask)", [r(1, 2, 2), r(1, 2, 2), r(1, 2, 2), ones(2, 2).bool()], attention)

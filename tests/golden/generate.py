@@ -19,6 +19,7 @@ import autocast_cases
 import cases
 import dtype_cases
 import elementwise_cases
+import float8_cases
 import operator_cases
 
 SEED = 20240607
@@ -151,6 +152,7 @@ PARTS = {
     "autocast": lambda: save("autocast", autocast_cases.autocasts()),
     "dtypes": lambda: save("dtypes", dtype_cases.dtypes()),
     "elementwise": lambda: save("elementwise", elementwise_cases.elementwise()),
+    "float8": lambda: save("float8", float8_cases.tables()),
     "layers": layers,
     "optimizers": optimizers,
     "schedules": schedules,

@@ -182,5 +182,22 @@ def losses():
     return c
 
 
+def several_in_one():
+    c = {}
+    c["add_layer_norm"] = (
+        lambda x, y, w, b: (x + y, F.layer_norm(x + y, (3, 4), w, b)), [r(2, 3, 4), r(2, 3, 4), r(3, 4), r(3, 4)])
+    c["add_rms_norm"] = (
+        lambda x, y, w: (x + y, F.rms_norm(x + y, (4,), w, 0.1)), [r(2, 3, 4), r(2, 3, 4), r(4)])
+    c["gelu_mlp"] = (
+        lambda x, v, a, w, b: F.linear(F.gelu(F.linear(x, v, a), approximate="tanh"), w, b),
+        [r(2, 3, 4), r(5, 4), r(5), r(2, 5), r(2)])
+    c["batch_norm_relu"] = (
+        lambda x, y, w, b: F.relu(F.batch_norm(x, None, None, w, b, True) + y), [r(3, 4, 5), r(3, 4, 5), r(4), r(4)])
+    c["batch_norm_relu/evaluation"] = (
+        lambda x, m, v, w, b: F.relu(F.batch_norm(x, m.detach(), v.detach(), w, b)),
+        [r(3, 2, 4), r(2), rand(2), r(2), r(2)])
+    return c
+
+
 def operators():
-    return linear_algebra() | convolutions() | normalisations() | losses()
+    return linear_algebra() | convolutions() | normalisations() | losses() | several_in_one()

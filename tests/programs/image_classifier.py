@@ -126,7 +126,7 @@ def names_are_checked(program, _):
     texts = {
         "--strategy": "unknown strategy 'zero9'; available: auto, single, ddp, ddp_find_unused_parameters_true",
         "--accelerator": "unknown accelerator 'zero9'; available: auto, cpu",
-        "--precision": "unknown precision 'zero9'; available: 64-true, 32-true, 16-true, bf16-true, 16-mixed, bf16-mixed",
+        "--precision": "unknown precision 'zero9'; available: 64-true, 32-true, 16-true, bf16-true, 16-mixed, bf16-mixed, fp8-mixed",
     }
     for flag, text in texts.items():
         fails(run([program, flag, "zero9"]), f"error: {text}")

@@ -133,6 +133,15 @@ const std::vector<Case> normalisations = {
     {"rms_norm", [](const Args& x) { return rms_norm(x[0], {4}, x[1], 1e-6); }},
     {"group_norm", [](const Args& x) { return group_norm(x[0], 2, x[1], x[2]); }},
     {"group_norm/plain", [](const Args& x) { return group_norm(x[0], 4, {}, {}, 0.01); }},
+    {"add_layer_norm",
+     [](const Args& x) {
+       return add_layer_norm(x[0], x[1], {3, 4}, x[2], x[3]);
+     }},
+    {"add_rms_norm", [](const Args& x) { return add_rms_norm(x[0], x[1], {4}, x[2], 0.1); }},
+    {"gelu_mlp", [](const Args& x) { return gelu_mlp(x[0], x[1], x[2], x[3], x[4]); }},
+    {"batch_norm_relu", [](const Args& x) { return batch_norm_relu(x[0], x[1], {}, {}, x[2], x[3], true); }},
+    {"batch_norm_relu/evaluation",
+     [](const Args& x) { return batch_norm_relu(x[0], {}, x[1].detach(), x[2].detach(), x[3], x[4]); }},
     {"batch_norm", [](const Args& x) { return batch_norm(x[0], {}, {}, x[1], x[2], true); }},
     {"batch_norm/evaluation", [](const Args& x) { return batch_norm(x[0], x[1].detach(), x[2].detach(), x[3], x[4]); }},
     {"dropout/all", [](const Args& x) { return dropout(x[0], 1); }},

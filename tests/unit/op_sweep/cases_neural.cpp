@@ -83,6 +83,73 @@ void add_batch_norms(Cases& c) {
   add("empty", {real({0, 3}), mean, var, real({3}), real({3})}, evaluating);
 }
 
+// Both results of what gives two, so that both gradients flow.
+void add_joined_norms(Cases& c) {
+  const auto both = [](const std::pair<Tensor, Tensor>& sum_and_norm) {
+    return sum_and_norm.first * 0.5 + sum_and_norm.second;
+  };
+  const auto layer = [=](const Dims& shape) {
+    return [=](In x) { return both(add_layer_norm(x[0], x[1], shape, optional(x, 2), optional(x, 3), 1e-3)); };
+  };
+  const auto rms = [=](const Dims& shape) {
+    return [=](In x) { return both(add_rms_norm(x[0], x[1], shape, optional(x, 2), 1e-3)); };
+  };
+  const auto add = [&](const char* op, const char* what, std::vector<Input> inputs,
+                       const std::function<Tensor(In)>& f) {
+    c.add(op, what, std::move(inputs), f).sum_of(16).roundings(8);
+  };
+  add("add_layer_norm", "", {real({3, 5}), real({3, 5}), real({5}), real({5})}, layer({5}));
+  add("add_layer_norm", "no parameters", {real({2, 3, 4}), real({2, 3, 4})}, layer({4}));
+  add("add_layer_norm", "two dimensions", {real({3, 2, 4}), real({3, 2, 4}), real({2, 4}), real({2, 4})},
+      layer({2, 4}));
+  add("add_layer_norm", "the norm alone", {real({3, 8}), real({3, 8}), real({8}), real({8})},
+      [](In x) { return add_layer_norm(x[0], x[1], {8}, x[2], x[3], 1e-3).second; });
+  add("add_layer_norm", "the sum alone", {real({3, 8}), real({3, 8}), real({8})},
+      [](In x) { return add_layer_norm(x[0], x[1], {8}, x[2], {}, 1e-3).first; });
+  add("add_layer_norm", "no rows", {real({0, 4}), real({0, 4}), real({4}), real({4})}, layer({4}));
+  add("add_rms_norm", "", {real({3, 5}), real({3, 5}), real({5})}, rms({5}));
+  add("add_rms_norm", "no weight", {real({3, 8}), real({3, 8})}, rms({8}));
+  add("add_rms_norm", "no rows", {real({0, 4}), real({0, 4}), real({4})}, rms({4}));
+}
+
+void add_gelu_mlps(Cases& c) {
+  const auto mlp = [](In x) { return gelu_mlp(x[0], x[1], x[2], x[3], x[4]); };
+  const auto add = [&](const char* what, std::vector<Input> inputs, const std::function<Tensor(In)>& f) {
+    c.add("gelu_mlp", what, std::move(inputs), f).sum_of(64).roundings(16);
+  };
+  add("", {real({2, 3, 4}), real({5, 4}), real({5}), real({2, 5}), real({2})}, mlp);
+  add("whole vectors", {real({5, 8}, -1, 1), real({16, 8}, -1, 1), real({16}), real({8, 16}, -1, 1), real({8})}, mlp);
+  add("no biases", {real({3, 4}), real({8, 4}), real({4, 8})}, [](In x) { return gelu_mlp(x[0], x[1], {}, x[2], {}); });
+  add("a vector", {real({4}), real({8, 4}), real({8}), real({3, 8}), real({3})}, mlp);
+  add("no rows", {real({0, 4}), real({8, 4}), real({8}), real({4, 8}), real({4})}, mlp);
+}
+
+// What is added keeps values away from 0, where the ReLU bends.
+void add_batch_norm_relus(Cases& c) {
+  const auto far = [](const Dims& shape) {
+    return exactly(
+        where(arange(shape.numel()).reshape(shape) % 3.0 == 0.0, full(shape, -5.0, f64), full(shape, 5.0, f64)));
+  };
+  const auto training = [](In x) {
+    return batch_norm_relu(x[0], x[1], {}, {}, optional(x, 2), optional(x, 3), true, 0.1, 1e-3);
+  };
+  const auto add = [&](const char* what, std::vector<Input> inputs, const std::function<Tensor(In)>& f) {
+    c.add("batch_norm_relu", what, std::move(inputs), f).sum_of(36).roundings(8);
+  };
+  const Input mean = constant(real({3}, -0.5, 0.5)), var = constant(real({3}, 0.5, 2));
+  add("training", {real({4, 3}), far({4, 3}), real({3}, -1, 1), real({3}, -1, 1)}, training);
+  add("training, planes", {real({2, 3, 2, 4}), far({2, 3, 2, 4}), real({3}, -1, 1), real({3}, -1, 1)}, training);
+  add("training, no parameters", {real({4, 3, 2}), far({4, 3, 2})}, training);
+  add("evaluation", {real({4, 3}), far({4, 3}), mean, var, real({3}, -1, 1), real({3}, -1, 1)},
+      [](In x) { return batch_norm_relu(x[0], x[1], x[2], x[3], x[4], x[5], false, 0.1, 1e-3); });
+  add("empty", {real({0, 3}), real({0, 3}), mean, var, real({3})},
+      [](In x) { return batch_norm_relu(x[0], x[1], x[2], x[3], x[4], {}, false, 0.1, 1e-3); });
+  c.add("batch_norm_relu", "nothing added", {real({2, 3, 2, 3}), real({3}), real({3})},
+        [](In x) { return batch_norm_relu(x[0], {}, {}, {}, x[1], x[2], true, 0.1, 1e-3); })
+      .sum_of(36)
+      .only_f64("rounding decides on which side of 0 a value lies");
+}
+
 void add_dropouts(Cases& c) {
   const auto drop = [](double p, bool training) {
     return [p, training](In x) {
@@ -153,6 +220,9 @@ void add_neural_cases(Cases& cases) {
   add_softmax(cases);
   add_row_norms(cases);
   add_batch_norms(cases);
+  add_joined_norms(cases);
+  add_gelu_mlps(cases);
+  add_batch_norm_relus(cases);
   add_dropouts(cases);
   add_attention(cases);
   add_recurrent(cases);
