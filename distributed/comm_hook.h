@@ -67,7 +67,9 @@ class CommHook {
   virtual bool keeps_state() const { return false; }
 
   // What the gradients of the backwards from now on are multiplied with (loss scaling): one number, the same on all
-  // ranks; undefined: 1. For hooks that keep something of them. In a join, ranks without data ask the others for it.
+  // ranks; undefined: 1. For hooks that keep something of them, which override both. In a join a rank without data is
+  // told the others' before their backward, and its own again after it. Fabric, where it scales losses, tells its scale
+  // before each backward, and 1 after it.
   virtual void set_gradient_scale([[maybe_unused]] const Tensor& scale) {}
   virtual double gradient_scale() const { return 1; }
 

@@ -212,12 +212,19 @@ Exchange PowerSgdHook::start(Communicator& ranks, const GradBucket& bucket) {
           [this, &ranks, matrices] { return reduce_q(ranks, matrices); }};
 }
 
+void PowerSgdHook::set_gradient_scale(const Tensor& scale) {
+  const double told = scale.defined() ? scale.item<double>() : 1;
+  check(told > 0 && std::isfinite(told), "powerSGD: the gradient scale is ", told, ", expected a positive number");
+  gradient_scale_ = told;
+}
+
 void PowerSgdHook::bring_errors_to_scale() {
   const double ratio = gradient_scale_ / std::exchange(error_scale_, gradient_scale_);
   if (ratio == 1) return;
   for (auto& [name, c] : state_) {
     if (!c.error.defined()) continue;
-    raw::binary_into(Binary::mul, c.error, ratio);
+    const Tensor wide = raw::cast(c.error, is_half(c.dtype) ? DType::f32 : c.dtype);  // 16 bits may not hold the ratio
+    raw::copy_into(c.error, raw::binary(Binary::mul, wide, ratio));
     if (!all_finite(c.error)) raw::fill_into(c.error, 0);  // in 16 bits
   }
 }

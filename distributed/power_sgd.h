@@ -42,9 +42,7 @@ class PowerSgdHook final : public CommHook {
   int64_t scratch_bytes(const GradBucket& bucket) const override;
   void prepare(Communicator& ranks, const std::vector<GradBucket>& buckets) override;
   Exchange start(Communicator& ranks, const GradBucket& bucket) override;
-  void set_gradient_scale(const Tensor& scale) override {
-    gradient_scale_ = scale.defined() ? scale.item<double>() : 1;
-  }
+  void set_gradient_scale(const Tensor& scale) override;
   double gradient_scale() const override { return gradient_scale_; }
 
   // Of all exchanges so far, in elements.

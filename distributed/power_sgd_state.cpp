@@ -1,5 +1,6 @@
 // PowerSGD's part of a checkpoint.
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <string_view>
 
@@ -57,6 +58,9 @@ void PowerSgdHook::check_state_dict(const std::map<std::string, Tensor>& state) 
   for (const auto& [key, tensor] : state) {
     if (key == "iter" || key == scale) {
       check(tensor.numel() == 1, "powerSGD: '", key, "' has shape ", tensor.shape(), ", expected one number");
+      const auto value = tensor.item<double>();
+      check(key != scale || (value > 0 && std::isfinite(value)), "powerSGD: the saved gradient scale is ", value,
+            ", expected a positive number");
       continue;
     }
     const auto prefix = std::ranges::find_if(prefixes, [&](std::string_view p) { return key.starts_with(p); });

@@ -73,6 +73,22 @@ int64_t steps_of(const std::vector<std::weak_ptr<OptimizerSync>>& optimizers) {
   return steps;
 }
 
+// The strategy knows the scale of the gradients, if they have one, while a backward pass makes them.
+class ToldScale {
+ public:
+  ToldScale(Strategy& strategy, const Tensor& scale) : strategy_(scale.defined() ? &strategy : nullptr) {
+    if (strategy_) strategy_->set_gradient_scale(scale);
+  }
+  ~ToldScale() {
+    if (strategy_) strategy_->set_gradient_scale({});
+  }
+  ToldScale(const ToldScale&) = delete;
+  ToldScale& operator=(const ToldScale&) = delete;
+
+ private:
+  Strategy* strategy_;
+};
+
 }  // namespace
 
 Fabric::Fabric(FabricOptions options) : options_(std::move(options)) {}
@@ -131,20 +147,15 @@ bool Fabric::step(OptimizerSync& optimizer) {
 void Fabric::backward(const Tensor& loss, const Tensor& gradient, bool retain_graph, bool create_graph) {
   require_launched("backward");
   const Tensor root = precision_->before_backward(loss);
-  const Tensor scale = precision_->gradient_scale();
-  if (scale.defined()) strategy_->set_gradient_scale(scale);
-  const auto after = [&] {
-    precision_->after_backward();
-    if (scale.defined()) strategy_->set_gradient_scale({});
-  };
+  const ToldScale told(*strategy_, precision_->gradient_scale());
   try {
     const Flagged inside(*inside_backward_);
     strategy_->backward([&] { root.backward(gradient, retain_graph, create_graph); });
   } catch (...) {
-    after();  // some gradients have been written
+    precision_->after_backward();  // some gradients have been written
     throw;
   }
-  after();
+  precision_->after_backward();
   steps_at_backward_ = steps_of(optimizers_);
 }
 

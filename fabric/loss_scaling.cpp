@@ -22,11 +22,18 @@ uint64_t state_of(std::span<const Tensor> gradients) {
 
 bool is_same(const Tensor& a, const Tensor& b) { return a.body_pointer() == b.body_pointer(); }
 
-// Powers of two are exact, but for what 16 bits cannot hold.
+// Powers of two are exact, but for what 16 bits cannot hold: of products, not of the factor.
+void multiply(const Tensor& gradient, const Tensor& factor) {
+  if (is_half(gradient.dtype()))
+    gradient.copy_(gradient.to(DType::f32) * factor);
+  else
+    gradient.mul_(factor);
+}
+
 void rescale(std::span<const Tensor> gradients, const Tensor& from, const Tensor& to) {
   const NoGrad off;
   const Tensor ratio = to.to(DType::f64) / from.to(DType::f64);
-  for (const Tensor& g : gradients) g.mul_(ratio);
+  for (const Tensor& g : gradients) multiply(g, ratio);
 }
 
 // Gradients that carry no scale get one. Those of 16 bits still have an older one, and what makes them true.
@@ -34,7 +41,7 @@ void lift(optim::Optimizer& optimizer, std::span<const Tensor> gradients, const 
   const NoGrad off;
   const Tensor all = to.to(DType::f64), factor = optimizer.half_factor();
   const Tensor of_half = factor.defined() ? all * factor.to(DType::f64) : all;
-  for (const Tensor& g : gradients) g.mul_(is_half(g.dtype()) ? of_half : all);
+  for (const Tensor& g : gradients) multiply(g, is_half(g.dtype()) ? of_half : all);
   optimizer.set_half_factor({});
 }
 
@@ -46,17 +53,12 @@ Tensor look(optim::Optimizer& optimizer, std::span<const Tensor> gradients, Devi
   return found;
 }
 
-bool are_zero(std::span<const Tensor> gradients) {
+}  // namespace
+
+bool LossScaling::are_zero(std::span<const Tensor> gradients) {
   const NoGrad off;
   return std::ranges::all_of(gradients, [](const Tensor& g) { return (g == 0.0).all().item<bool>(); });
 }
-
-std::vector<int64_t> per_optimizer(const optim::State& saved, const std::string& name) {
-  const auto list = saved.find(name);
-  return list == saved.end() ? std::vector<int64_t>() : list->second.to_vector<int64_t>();
-}
-
-}  // namespace
 
 void LossScaling::forget_expired() {
   std::erase_if(held_, [](const Held& h) { return h.optimizer.expired(); });
@@ -232,66 +234,6 @@ void LossScaling::after_adoption() {
     h.lifted = false;
     h.before = 0;
   }
-}
-
-// An overflow that was seen and not stepped with counts at the next look, though checkpoints hold no gradients.
-optim::State LossScaling::state_dict() const {
-  optim::State out = scale_.state_dict();
-  std::vector<int64_t> finished, overflowed;
-  for (const Held& h : held_) {
-    if (h.optimizer.expired()) continue;
-    finished.push_back(h.finished ? 1 : 0);
-    overflowed.push_back(h.found.defined() && h.found.item<float>() != 0 ? 1 : 0);
-  }
-  const auto listed = [](const std::vector<int64_t>& values) {
-    return from_vector(values, {static_cast<int64_t>(values.size())}, DType::i64);
-  };
-  if (std::ranges::count(overflowed, 1) != 0) out["overflowed"] = listed(overflowed);
-  if (!found_.defined()) return out;
-  out["found_inf"] = found_;
-  out["finished"] = listed(finished);
-  return out;
-}
-
-void LossScaling::check_state_dict(const optim::State& saved) const {
-  scale_.check_state_dict(saved);
-  check(saved.contains("found_inf") == saved.contains("finished"),
-        "loss scaling: the state has one of 'found_inf' and 'finished', expected both or none");
-  for (const auto& [name, value] : saved) {
-    check(name != "found_inf" || value.numel() == 1, "loss scaling: 'found_inf' has shape ", value.shape(),
-          ", expected one number");
-    check((name != "finished" && name != "overflowed") || value.dim() == 1, "loss scaling: '", name, "' has shape ",
-          value.shape(), ", expected one dimension");
-  }
-}
-
-void LossScaling::load_state_dict(const optim::State& saved) {
-  check_state_dict(saved);
-  scale_.load_state_dict(saved);
-  next_ = scale_;
-  forget_findings();
-  end_iteration();
-  forget_expired();
-  Tensor found = load_overflows(saved);
-  if (const auto noted = saved.find("found_inf"); noted != saved.end() && !found.defined())
-    found = raw::reshape(raw::cast(noted->second, DType::f32), {});
-  if (!found.defined()) return;
-  note(raw::to_device(found, in_use_.device()).clone());
-  const std::vector<int64_t> finished = per_optimizer(saved, "finished");
-  if (finished.size() != held_.size()) return end_iteration();  // of other optimizers
-  for (size_t i = 0; i < finished.size(); ++i) held_[i].finished = finished[i] != 0;
-}
-
-// What was found if it was by other optimizers than those that are here.
-Tensor LossScaling::load_overflows(const optim::State& saved) {
-  const std::vector<int64_t> overflowed = per_optimizer(saved, "overflowed");
-  if (!overflowed.empty() && overflowed.size() != held_.size()) return full({}, 1, f32);
-  for (size_t i = 0; i < overflowed.size(); ++i) {
-    if (overflowed[i] == 0) continue;
-    held_[i].found = full({}, 1, TensorOptions(f32, in_use_.device()));
-    held_[i].dropped = are_zero(held_[i].optimizer.lock()->gradients());
-  }
-  return {};
 }
 
 }  // namespace loom

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // PowerSGD's errors under a loss scale that the program tells the hook itself, or that Fabric has. Powers of two are
 // exact, so what a resumed or joined run gives is what the whole one does in 32-true, to the bit.
+#include <algorithm>
+
+#include <loom/distributed/default_hooks.h>
 #include <loom/distributed/join.h>
 #include <loom/distributed/power_sgd.h>
 #include <loom/fabric/strategies/ddp.h>
@@ -38,6 +41,10 @@ struct OwnLoop {
     scaler.step(sgd);
     scaler.update();
     if (tells == Tells::after_update) tell();
+  }
+  void backward(int i) {
+    sgd.zero_grad();
+    ddp.forward([&] { return batch_loss(ranks, net, i); }).backward();
   }
   void go_on_from(const OwnLoop& other) {
     const NoGrad off;
@@ -118,5 +125,65 @@ TEST_CASE("41: a PowerSGD hook that served 16-mixed serves 32-true") {
       else
         expected = values(net);
     }
+  });
+}
+
+TEST_CASE("41: errors of 16 bits follow a scale that 16 bits do not hold") {
+  for_each_world([](Communicator& ranks) {
+    std::vector<Tensor> expected;
+    for (const double scale : {1.0, 65536.0}) {
+      const auto hook = power_sgd();
+      Net net = seeded();
+      DistributedDataParallel ddp(ranks, nn::parameters(net), {}, {.comm_hook = fp16_compress_wrapper(hook)});
+      const auto backward = [&](int i, double by) {
+        nn::zero_grad(net);
+        hook->set_gradient_scale(full({}, by, f64));
+        (ddp.forward([&] { return batch_loss(ranks, net, i); }) * (1e-3 * by)).backward();
+      };
+      for (int i = 0; i < 3; ++i) backward(i, 1);
+      backward(3, scale);
+      std::vector<Tensor> gradients;
+      for (const auto& [name, p] : nn::parameters(net)) gradients.push_back(p.grad() / scale);
+      if (scale == 1) expected = gradients;
+      double largest = 0;
+      for (const Tensor& g : expected) largest = std::max(largest, abs(g).max().item<double>());
+      CHECK(difference(gradients, expected) < 1e-2 * largest);
+    }
+  });
+}
+
+TEST_CASE("41: whose scale PowerSGD knows, and when") {
+  for_each_world([](Communicator& ranks) {
+    OwnLoop loop(ranks, {.init_scale = 1024, .growth_interval = 1}, Tells::after_update);
+    for (int i = 0; i < 3; ++i) loop.step(i);
+    CHECK(loop.hook->gradient_scale() == 8192);
+    CHECK(loop.hook->state_dict().at("gradient_scale").item<double>() == 4096);  // that errors carry
+    loop.hook->set_gradient_scale(full({}, ranks.rank() == 0 ? 256.0 : 1024.0, f64));
+    join(loop.ddp, [&] {
+      if (ranks.rank() != 0) loop.backward(9);
+    });
+    CHECK(loop.hook->gradient_scale() == (ranks.rank() == 0 ? 256 : 1024));
+    CHECK(contains(error_of([&] { loop.hook->set_gradient_scale(full({}, 0, f64)); }), "expected a positive number"));
+    auto saved = loop.hook->state_dict();
+    saved["gradient_scale"] = full({}, -1, f64);
+    CHECK(contains(error_of([&] { loop.hook->load_state_dict(saved); }), "saved gradient scale is -1"));
+  });
+}
+
+TEST_CASE("41: a backward pass that throws leaves no scale with PowerSGD") {
+  for_each_world([](Communicator& ranks) {
+    const auto hook = power_sgd();
+    FabricOptions options = scaled(ranks, {.init_scale = 1024});
+    options.plugins.strategy = std::make_shared<DdpStrategy>(DdpOptions{.comm_hook = hook});
+    Fabric fabric(options);
+    fabric.launch([&] {
+      Net net = seeded();
+      optim::SGD sgd(nn::parameters(net), {.lr = 0.1});
+      auto [model, optimizer] = fabric.setup(net, sgd);
+      const Tensor loss = batch_loss(ranks, model, 0);
+      loss.register_hook([](const Tensor&) -> Tensor { fail("on purpose"); });
+      CHECK(contains(error_of([&] { fabric.backward(loss); }), "on purpose"));
+      CHECK(hook->gradient_scale() == 1);
+    });
   });
 }
