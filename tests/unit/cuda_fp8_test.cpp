@@ -41,7 +41,7 @@ struct Scaled {
 
 // A scaling of `length` uses that has not been used.
 Tensor fresh_state(int64_t length) {
-  const Tensor state = zeros({3 + length}, {f32, Device::cuda});
+  Tensor state = zeros({3 + length}, {f32, Device::cuda});
   raw::fill_into(state.slice(0, 0, 2, 1), 1);
   return state;
 }

@@ -42,6 +42,7 @@ struct Outcome {
 Outcome differentiate(const std::vector<Tensor>& given, DType t, Device device,
                       const std::function<Tensor(const std::vector<Tensor>&)>& f) {
   std::vector<Tensor> inputs;
+  inputs.reserve(given.size());
   for (const Tensor& x : given) inputs.push_back(x.to(t).to(device).clone().requires_grad_());
   Outcome out{f(inputs), {}};
   const Tensor weights = cos(arange(out.y.numel()).to(f64)).reshape(out.y.shape());
@@ -72,6 +73,7 @@ TEST_CASE("a GPU's MLP with GELU is two linear layers") {
       CAPTURE(hidden);
       CAPTURE(to_string(t));
       std::vector<Tensor> rounded;
+      rounded.reserve(given.size());
       for (const Tensor& x : given) rounded.push_back(x.to(t));
       const auto fused = [](const std::vector<Tensor>& x) { return gelu_mlp(x[0], x[1], x[2], x[3], x[4]); };
       const auto plain = [](const std::vector<Tensor>& x) {

@@ -56,6 +56,7 @@ struct Outcome {
 
 Outcome run(const std::vector<Tensor>& given, DType t, Device device) {
   std::vector<Tensor> inputs;
+  inputs.reserve(given.size());
   for (const Tensor& x : given) inputs.push_back(x.to(t).to(device).clone().requires_grad_());
   Outcome out{small_net(inputs), {}};
   sum(out.y * out.y).backward();
