@@ -9,8 +9,8 @@
 #include <loom/autograd/autocast.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
+#include <loom/autograd/linear_gradients.h>
 #include <loom/autograd/ops.h>
-#include <loom/autograd/ops/linear_gradients.h>
 #include <loom/tensor/create.h>
 #include <loom/tensor/raw.h>
 
