@@ -270,7 +270,7 @@ TEST_CASE("a GPU's clipping waits for nothing, and tells of a norm that is not f
     auto [model, optimizer] = fabric.setup(fc, sgd);
     const auto clip = [&, &net = model, &steps = optimizer](double scale) {
       steps.zero_grad();
-      fabric.backward(sum(net(full({2, 4}, scale))));
+      fabric.backward(sum(net(fabric.to_device(full({2, 4}, scale)))));
       return fabric.clip_gradients(net, steps, {.max_norm = 0.5});
     };
     const Tensor norm = clip(1);
