@@ -9,8 +9,8 @@
 #include <loom/autograd/autocast.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
+#include <loom/autograd/linear_gradients.h>
 #include <loom/autograd/ops.h>
-#include <loom/autograd/ops/linear_gradients.h>
 #include <loom/tensor/create.h>
 #include <loom/tensor/raw.h>
 
@@ -20,7 +20,7 @@ using namespace autograd;
 
 namespace {
 
-constexpr int64_t step = 16;        // of which extents are multiples
+constexpr int64_t step = 16;        // of which extents and addresses are multiples
 constexpr int64_t head_length = 3;  // numbers of a scaling before its history
 
 enum Role : size_t { input, weight, gradient };
@@ -106,7 +106,8 @@ Tensor first_rows(const Tensor& x, int64_t count, const Dims& shape) {
 Tensor weight_product(const Codes& g, const Codes& x) {
   const Codes a = g.turned(), b = x.turned();
   const auto [memory, adds, dtype] = destination(1);
-  const bool fits = memory.defined() && memory.dtype() == DType::f32 && memory.is_contiguous();
+  const bool fits = memory.defined() && memory.dtype() == DType::f32 && memory.is_contiguous() &&
+                    reinterpret_cast<uintptr_t>(View(memory).data) % step == 0;  // buckets begin anywhere
   if (!fits) return product(a, b, Fp8::e5m2, {}, DType::f32);
   kernels_on(memory.device())
       .fp8_gemm({.c = memory,

@@ -75,7 +75,7 @@ Tensor OptimizerSync::grad_norm(double p) const {
   const Tensor& of_half = optimizer_->half_factor();
   const std::vector<Tensor> all = gradients();
   if (FusedKernels* const kernels = p == 2 ? kernels_for(all) : nullptr) {
-    const Tensor total = empty({}, {DType::f64, all[0].device()});
+    Tensor total = empty({}, {DType::f64, all[0].device()});
     const Tensor factor = of_half.defined() ? of_half.to(DType::f32) : Tensor();
     kernels->grad_norm(total, pieces_of(all), factor.defined() ? View(factor) : View());
     return total;

@@ -101,6 +101,15 @@ __global__ void __launch_bounds__(threads_per_block) norm_short(Norm<S, W> p) {
   }
 }
 
+// The sums by themselves, for rows that take norm_long, `width` elements at a time.
+template <class S, class W, int width>
+__global__ void __launch_bounds__(threads_per_block) join_kernel(Norm<S, W> p) {
+  cuda::for_each_item(p.rows * p.n / width, [&](int64_t i) {
+    auto run = cuda::read_run<width>(p.x + i * width);
+    p.add_branch(run, i * width);
+  });
+}
+
 // Any row, read three times, of which the caches answer two.
 template <class S, class W, int team>
 __global__ void __launch_bounds__(threads_per_block) norm_long(Norm<S, W> p) {
@@ -110,15 +119,7 @@ __global__ void __launch_bounds__(threads_per_block) norm_long(Norm<S, W> p) {
   for (int64_t first = int64_t{blockIdx.x} * together; first < p.rows; first += int64_t{gridDim.x} * together) {
     const int64_t r = first + threadIdx.x / team;
     const int64_t n = r < p.rows ? p.n : 0;
-    const int64_t at = n > 0 ? r * p.n : 0;
-    const S* x = p.x + at;
-    if (p.branch != nullptr) {  // a thread comes back to the elements that it has written
-      cuda::for_row(p.sum + at, n, p.packs, thread, team, [&]<int count>(int64_t i) {
-        auto run = cuda::read_run<count>(x + i);
-        p.add_branch(run, at + i);
-      });
-      x = p.sum + at;
-    }
+    const S* const x = p.x + (n > 0 ? r * p.n : 0);
     T mean = 0, squares = 0;
     if (!p.rms) {
       cuda::for_row(x, n, p.packs, thread, team, [&]<int count>(int64_t i) {
@@ -160,12 +161,26 @@ struct Operands {
 };
 
 template <class S, class W>
-void start(cuda::Gpu& gpu, const char* name, const Norm<S, W>& p, bool aligned) {
+void join(cuda::Gpu& gpu, const char* name, Norm<S, W>& p, bool aligned) {
+  constexpr int width = Pack<S>::width;
+  const int64_t numel = p.rows * p.n;
+  if (aligned && numel % width == 0)
+    cuda::launch(gpu, name, &join_kernel<S, W, width>, cuda::grid_for(gpu, numel / width), threads_per_block, 0, p);
+  else
+    cuda::launch(gpu, name, &join_kernel<S, W, 1>, cuda::grid_for(gpu, numel), threads_per_block, 0, p);
+  p.x = p.sum;
+  p.branch = nullptr;
+  p.packs = cuda::lie_alike(p.x, p.y);
+}
+
+template <class S, class W>
+void start(cuda::Gpu& gpu, const char* name, Norm<S, W>& p, bool aligned) {
   const auto run_short = [&]<int team, int steps> {
     cuda::launch(gpu, name, &norm_short<S, W, team, steps>, cuda::blocks_for_rows(p.rows, threads_per_block / team),
                  threads_per_block, 0, p);
   };
   if (cuda::with_row_team<S>(p.n, aligned, run_short)) return;
+  if (p.branch != nullptr) join(gpu, name, p, aligned);
   if (p.n <= 1024)
     cuda::launch(gpu, name, &norm_long<S, W, cuda::warp_size>, cuda::blocks_for_rows(p.rows, 8), threads_per_block, 0,
                  p);
@@ -203,10 +218,7 @@ void normalise(cuda::Gpu& gpu, Accelerator& kernels, const char* name, const Ope
                o.branch.dtype};
   bool aligned =
       o.spread == 1 && cuda::is_aligned(p.x) && cuda::is_aligned(p.y) && cuda::is_aligned(p.w) && cuda::is_aligned(p.b);
-  if (p.branch != nullptr) {
-    aligned = aligned && cuda::is_aligned(p.sum) && cuda::is_aligned(p.branch);
-    p.packs = aligned && n % Pack<S>::width == 0;
-  }
+  if (p.branch != nullptr) aligned = aligned && cuda::is_aligned(p.sum) && cuda::is_aligned(p.branch);
   start(gpu, name, p, aligned);
   out.store();
   mean_out.store();

@@ -110,7 +110,13 @@ void differentiate(cuda::Gpu& gpu, Accelerator& kernels, const char* name, const
        static_cast<T>(1 / static_cast<double>(n)), o.rms, packs, weights, plus_in.as<S>()},
       o.dw.data != nullptr,
       o.db.data != nullptr};
-  if (!stages.run_short(o.dw, o.db)) stages.run_long(o.dw, o.db);
+  if (!stages.run_short(o.dw, o.db)) {
+    stages.run_long(o.dw, o.db);
+    if (o.plus.data != nullptr && o.dx.data != nullptr) {
+      const View dx = view_over(out.as<S>(), o.x.dtype, o.x.shape, o.x.device);
+      kernels.binary(Binary::add, dx, dx, o.plus);
+    }
+  }
   out.store();
 }
 

@@ -136,13 +136,13 @@ __global__ void __launch_bounds__(threads_per_block) grad_long(NormGrad<S, W> p)
     const T along = sums.sum[0] * p.over, middle = p.rms ? T(0) : sums.sum[1] * p.over;
     for_row(x, n, p.packs, thread, team, [&]<int count>(int64_t i) {
       const auto g = read_run<count>(dy + i), v = read_run<count>(x + i);
-      T out[count];
+      Run<S, count> out;
 #pragma unroll
       for (int j = 0; j < count; ++j) {
         const T x_hat = (static_cast<T>(v.items[j]) - mean) * rstd;
-        out[j] = rstd * (h_of(g.items[j], i + j) - middle - x_hat * along);
+        out.items[j] = static_cast<S>(rstd * (h_of(g.items[j], i + j) - middle - x_hat * along));
       }
-      p.put(at + i, out);
+      write_run(p.dx + at + i, out);
     });
   }
 }

@@ -10,16 +10,20 @@
 
 namespace loom::cuda {
 
-inline constexpr int64_t chunk = 4096;      // elements that a block works on
-inline constexpr int four = 4;              // elements that a thread works on at once
-inline constexpr size_t table_length = 64;  // 8 KB of parameters; there may be 32,764 bytes from sm_70 on
+inline constexpr int64_t chunk = 4096;  // elements that a block works on
+inline constexpr int four = 4;          // elements that a thread works on at once
+
+// Pieces of a launch: as many as its parameters hold, of which there may be 32,764 bytes from sm_70 and CUDA 12.1 on.
+// The parameters of most models are one launch.
+template <class Slot>
+inline constexpr size_t table_length = 31 * 1024 / (sizeof(Slot) + sizeof(uint32_t));
 
 // What a kernel knows of each piece is a Slot, which has a `numel`.
 template <class Slot>
 struct Table {
   int count = 0;
-  std::array<uint32_t, table_length> ends;  // chunks of the pieces up to this one
-  std::array<Slot, table_length> slots;
+  std::array<uint32_t, table_length<Slot>> ends;  // chunks of the pieces up to this one
+  std::array<Slot, table_length<Slot>> slots;
 
   uint32_t chunks() const { return count == 0 ? 0 : ends[count - 1]; }
   void add(const Slot& slot) {
@@ -41,7 +45,7 @@ void for_each_table(std::span<const UpdatePiece> pieces, const Belongs& belongs,
   for (const UpdatePiece& piece : pieces) {
     if (piece.numel == 0 || !belongs(piece)) continue;
     table.add(slot_of(piece));
-    if (table.count == static_cast<int>(table_length)) flush();
+    if (table.count == static_cast<int>(table_length<Slot>)) flush();
   }
   flush();
 }

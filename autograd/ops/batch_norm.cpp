@@ -156,7 +156,7 @@ Grads BatchNormRelu::fused(const Tensor& g, const Tensor& y, const Tensor& x, co
     return wanted ? raw::uninitialized_like("batch_norm_relu", {&x}, x.shape(), x.dtype()) : Tensor();
   };
   Grads grads{image(needs[0]), image(needs[1]), needs[2] ? empty_like(w) : Tensor(),
-                    needs[3] ? empty_like(b) : Tensor()};
+              needs[3] ? empty_like(b) : Tensor()};
   const Tensor dx = needs[0] ? planes(grads[0]) : Tensor(), d_added = needs[1] ? planes(grads[1]) : Tensor();
   kernels.batch_norm_relu_grad(view_or_null(dx), view_or_null(d_added), view_or_null(grads[2]), view_or_null(grads[3]),
                                planes(g), planes(y), planes(x), mean, var, view_or_null(w), norm.eps, norm.training);
@@ -187,13 +187,13 @@ Tensor batch_norm_relu(const Tensor& input, const Tensor& added_, const Tensor& 
       check(more.shape() == image.shape(), "batch_norm_relu: given x of shape ", image.shape(), " and added of shape ",
             more.shape(), ", expected equal shapes");
     }
+    const Checked given(image, mean_before, var_before, scale, offset, training);
     FusedKernels* const kernels = accelerator(image.device()).fused();
     if (kernels == nullptr || image.numel() == 0 || (more.defined() && more.dtype() != image.dtype())) {
       const NoAutocast as_given;
       const Tensor y = batch_norm(image, mean_before, var_before, scale, offset, training, momentum, eps);
       return relu(more.defined() ? y + more : y);
     }
-    const Checked given(image, mean_before, var_before, scale, offset, training);
     const Tensor y = raw::uninitialized_like("batch_norm_relu", {&image}, image.shape(), image.dtype());
     Tensor mean, var;
     {

@@ -4,8 +4,8 @@
 #include <loom/accelerators/fused.h>
 #include <loom/autograd/fp8.h>
 #include <loom/autograd/graph.h>
+#include <loom/autograd/linear_gradients.h>
 #include <loom/autograd/ops.h>
-#include <loom/autograd/ops/linear_gradients.h>
 #include <loom/autograd/ops/speaking_as.h>
 #include <loom/tensor/create.h>
 #include <loom/tensor/raw.h>

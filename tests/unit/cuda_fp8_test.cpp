@@ -26,9 +26,9 @@ using testing::error_of;
 namespace {
 
 bool has_gpu() {
-  if (device_count(Device::cuda) > 0) return true;
-  MESSAGE("skipped: " << cuda_description());
-  return false;
+  const std::string lacks = device_count(Device::cuda) == 0 ? cuda_description() : fp8_obstacle(Device::cuda);
+  if (!lacks.empty()) MESSAGE("skipped: " << lacks);
+  return lacks.empty();
 }
 
 double largest_off(const Tensor& a, const Tensor& b) {
@@ -41,7 +41,7 @@ struct Scaled {
 
 // A scaling of `length` uses that has not been used.
 Tensor fresh_state(int64_t length) {
-  const Tensor state = zeros({3 + length}, {f32, Device::cuda});
+  Tensor state = zeros({3 + length}, {f32, Device::cuda});
   raw::fill_into(state.slice(0, 0, 2, 1), 1);
   return state;
 }
@@ -135,7 +135,7 @@ TEST_CASE("a GPU's linear layer of 8 bits multiplies what it has rounded") {
     y.backward(g.to(Device::cuda));
     CHECK(largest_off(x.grad(), matmul(exact_g, exact_w)) < 0.02);
     CHECK(net.linear.weight.grad().dtype() == f32);
-    CHECK(largest_off(net.linear.weight.grad(), matmul(exact_g.t(), exact_x)) < 1e-4);
+    CHECK(largest_off(net.linear.weight.grad(), matmul(exact_g.t(), exact_x)) < 0.02);
     CHECK(largest_off(net.linear.bias.grad(), sum(g.to(f64), {0})) < 0.1);
   }
 }

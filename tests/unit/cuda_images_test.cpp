@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Images of 16 bits stay with their channels last on a GPU from convolution to convolution, and nobody copies them into
 // another order on the way. Without a GPU the device is one that the host plays.
+#include <cstdlib>
+#include <string_view>
+
 #include <loom/accelerators/cuda.h>
 #include <loom/accelerators/fused.h>
 #include <loom/autograd/engine.h>
@@ -56,6 +59,7 @@ struct Outcome {
 
 Outcome run(const std::vector<Tensor>& given, DType t, Device device) {
   std::vector<Tensor> inputs;
+  inputs.reserve(given.size());
   for (const Tensor& x : given) inputs.push_back(x.to(t).to(device).clone().requires_grad_());
   Outcome out{small_net(inputs), {}};
   sum(out.y * out.y).backward();
@@ -133,4 +137,24 @@ TEST_CASE("a GPU's images: no memory but that of results, and of sums over chann
   CHECK(blocks_of([&] {
           kernels.fused()->batch_norm_relu_grad(to_more, View(), dw, db, beside, to, in, mean, var, scale, 1e-5, true);
         }) == 2);
+}
+
+// By cuDNN, or what plays it: LOOM_CUDNN=0 takes columns.
+TEST_CASE("a GPU's images: convolutions copy those that lie in another order, and no others") {
+  if (!has_gpu()) return;
+  const char* const dnn = std::getenv("LOOM_CUDNN");
+  if (dnn != nullptr && std::string_view(dnn) == "0") return;
+  manual_seed(3);
+  const Tensor x = image({2, 16, 8, 8}, bf16), dy = image({2, 16, 8, 8}, bf16);
+  const Tensor w = randn({16, 16, 3, 3}).to(bf16).to(Device::cuda);
+  const ConvGeometry g{.padding = {1, 1}};
+  const Tensor rows_x = x.contiguous(), rows_dy = dy.contiguous();
+  const auto extra_of_rows = [](const auto& f, const Tensor& image, const Tensor& rows) {
+    f(image);  // the plans are made
+    f(rows);
+    return blocks_of([&] { f(rows); }) - blocks_of([&] { f(image); });
+  };
+  CHECK(extra_of_rows([&](const Tensor& t) { raw::conv2d(t, w, {}, g); }, x, rows_x) == 1);
+  CHECK(extra_of_rows([&](const Tensor& t) { raw::conv2d_grad_input(t, w, x.shape(), g); }, dy, rows_dy) == 1);
+  CHECK(extra_of_rows([&](const Tensor& t) { raw::conv2d_grad_weight(t, x, w.shape(), g); }, dy, rows_dy) == 1);
 }

@@ -22,10 +22,11 @@ struct Difference {
 const Difference on_purpose[] = {
     {"cpu",
      "the list is CUDA's, which has in f32 what 16 bits may not hold",
-     {"exp",       "expm1",       "log",        "log2",       "log10",   "log1p",    "rsqrt",      "reciprocal",
-      "tan",       "asin",        "acos",       "sinh",       "cosh",    "softplus", "pow_scalar", "pow",
-      "square",    "sum",         "sum_to",     "norm",       "cumsum",  "cumprod",  "softmax",    "softmin",
-      "logsumexp", "log_softmax", "layer_norm", "group_norm", "rms_norm"}},
+     {"exp",       "expm1",       "log",        "log2",       "log10",    "log1p",          "rsqrt",       "reciprocal",
+      "tan",       "asin",        "acos",       "sinh",       "cosh",     "softplus",       "pow_scalar",  "pow",
+      "square",    "sum",         "sum_to",     "norm",       "cumsum",   "cumprod",        "softmax",     "softmin",
+      "logsumexp", "log_softmax", "layer_norm", "group_norm", "rms_norm", "add_layer_norm", "add_rms_norm"}},
+    {"cuda", "a sum is in f32 as the norm that is made with it", {"add_layer_norm", "add_rms_norm"}},
     {"cpu", "unsafe, as in CUDA's list", {"binary_cross_entropy"}},
     {"cpu", "a product of one tensor is cast as CUDA's is", {"einsum"}},
     {"cpu",
@@ -34,7 +35,9 @@ const Difference on_purpose[] = {
     {"cuda",
      "its kernels refuse tensors of two dtypes, which the fake tensors that were asked do not know",
      {"index_add", "index_add_"}},
-    {"cuda", "an input in f32 beside weights and statistics in 16 bits is refused, as on the CPU", {"batch_norm"}},
+    {"cuda",
+     "an input in f32 beside weights and statistics in 16 bits is refused, as on the CPU",
+     {"batch_norm", "batch_norm_relu"}},
     {"cuda", "most cases are y[i] = v there, which promotes nothing, and a number is expanded first", {"index_put"}},
 };
 
