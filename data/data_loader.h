@@ -99,10 +99,10 @@ class DataLoader {
   }
   // The same loader with its batches on a device: collated into pinned memory, and copied one batch ahead beside the
   // computation, whose stream waits for the copy. What transformed() was given before sees them on the host, and then
-  // they are copied in their turn; what it is given afterwards, on the device.
-  DataLoader on_device(Device device) const {
+  // they are copied in their turn, as they are where `ahead` is false; what it is given afterwards, on the device.
+  DataLoader on_device(Device device, bool ahead = true) const {
     if (device.kind == Device::cpu) return *this;
-    if (transform_)
+    if (transform_ || !ahead)
       return transformed([device](Batch batch) {
         return map_tensors([device](const Tensor& x) { return x.to(device); }, std::move(batch));
       });

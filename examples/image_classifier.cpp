@@ -29,7 +29,8 @@ void train(Fabric& fabric, const Flags& flags) {
   const auto done = [&] { return whole_epochs() >= flags.epochs || enough(); };
   const auto report = [&] {
     const std::string when = enough() ? str("step ", fabric.global_step()) : str("epoch ", whole_epochs());
-    fabric.print(when, ": test accuracy ", accuracy(fabric.all_reduce(score(model, test_loader, fabric.device()), "sum")));
+    fabric.print(when, ": test accuracy ",
+                 accuracy(fabric.all_reduce(score(model, test_loader, fabric.device()), "sum")));
   };
   if (done()) report();  // nothing is left to do
 

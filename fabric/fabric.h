@@ -287,12 +287,7 @@ FabricDataLoader<L>::FabricDataLoader(Fabric& fabric, const L& loader, const Loa
     const uint64_t seed = fabric.broadcast(loader.state().seed);  // the ranks' shares are shares of one order
     if (share.replicas > 1) *loader_ = loader.distributed(share.replicas, share.index, seed, setup.exact);
   }
-  if (setup.move_to_device && fabric.device().kind != Device::cpu)
-    *loader_ = setup.prefetch
-                   ? loader_->on_device(fabric.device())
-                   : loader_->transformed([device = fabric.device()](typename L::Batch batch) {
-                       return map_tensors([device](const Tensor& x) { return x.to(device); }, std::move(batch));
-                     });
+  if (setup.move_to_device) *loader_ = loader_->on_device(fabric.device(), setup.prefetch);
   fabric.note_loader(loader_, StateEntry(*loader_));
 }
 

@@ -13,8 +13,7 @@ namespace loom::cuda {
 class Scratch {
  public:
   Scratch() = default;
-  Scratch(Gpu& gpu, size_t bytes)
-      : gpu_(&gpu), block_(bytes > 0 ? gpu.allocate(bytes) : nullptr) {}
+  Scratch(Gpu& gpu, size_t bytes) : gpu_(&gpu), block_(bytes > 0 ? gpu.allocate(bytes) : nullptr) {}
   ~Scratch() {
     if (block_ != nullptr) gpu_->release(block_);
   }

@@ -48,8 +48,9 @@ Outcome trained(Fabric& fabric) {
   Outcome out;
   seed_everything(5);
   Normed net = seeded<Normed>();
-  optim::AdamW adamw(nn::parameters(net), {.lr = 0.01});
-  auto [model, optimizer] = fabric.setup(net, adamw);
+  // Not Adam: batch norm leaves the first bias no gradient but rounding, which Adam makes a step of.
+  optim::SGD sgd(nn::parameters(net), {.lr = 0.05, .momentum = 0.9});
+  auto [model, optimizer] = fabric.setup(net, sgd);
   auto loader = fabric.setup_dataloaders(loader_of(20));
   for (auto [x, y] : loader) {
     CHECK(x.device() == fabric.device());
@@ -123,8 +124,8 @@ TEST_CASE("a checkpoint goes on where it was not written") {
   const auto steps = [&](Fabric& fabric, int count, const std::string& from, const std::string& to) {
     seed_everything(5);
     Normed net = seeded<Normed>();
-    optim::AdamW adamw(nn::parameters(net), {.lr = 0.01});
-    auto [model, optimizer] = fabric.setup(net, adamw);
+    optim::SGD sgd(nn::parameters(net), {.lr = 0.05, .momentum = 0.9});
+    auto [model, optimizer] = fabric.setup(net, sgd);
     auto loader = fabric.setup_dataloaders(loader_of(40));
     const State state = {{"model", model}, {"optimizer", optimizer}};
     if (!from.empty()) fabric.load(folder / from, state);

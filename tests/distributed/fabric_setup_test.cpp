@@ -59,7 +59,7 @@ TEST_CASE("launch joins the ranks and places this one") {
       CHECK(fabric.local_rank() == ranks.rank());  // one machine
       CHECK(fabric.node_rank() == 0);
       CHECK(fabric.is_global_zero() == (ranks.rank() == 0));
-      CHECK(fabric.device() == Device(Device::cpu));
+      CHECK(fabric.device() == default_device());
       CHECK(fabric.strategy().name() == (ranks.size() > 1 ? "ddp" : "single"));
       CHECK(fabric.precision().name() == "32-true");
       CHECK(&fabric.communicator() == &ranks);

@@ -22,9 +22,9 @@ namespace fabric_test {
 
 using namespace loom;
 
-// On ranks that somebody else owns; on the CPU, whatever the machine has, unless the tests are run on a GPU.
+// On ranks that somebody else owns; where new tensors are, whatever the machine has.
 inline FabricOptions over(Communicator& ranks, FabricOptions options = {}) {
-  if (options.accelerator == "auto") options.accelerator = on_gpu() ? "cuda" : "cpu";
+  if (options.accelerator == "auto") options.accelerator = default_device().kind == Device::cpu ? "cpu" : "cuda";
   options.plugins.communicator = std::shared_ptr<Communicator>(std::shared_ptr<void>(), &ranks);
   return options;
 }

@@ -34,13 +34,10 @@ inline void alone_on_gpu(const Ranks& f, const loom::MpiOptions& options) {
     MESSAGE("skipped: " << loom::cuda_description());
     return;
   }
-  const Ranks placed = [&](loom::Communicator& ranks) {
-    loom::Context here = loom::context();
-    here.default_device = loom::Device::cuda;
-    const loom::ContextGuard guard(here);
-    f(ranks);
-  };
-  loom::run_threads(1, placed, options.communicator);
+  loom::Context here = loom::context();
+  here.default_device = loom::Device::cuda;
+  const loom::ContextGuard guard(here);
+  f(*loom::self_communicator(options.communicator));
 }
 
 // Under mpirun: on the world of processes, in both modes. Else on 1, 2 and 4 ranks as threads.

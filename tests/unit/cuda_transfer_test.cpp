@@ -79,11 +79,11 @@ TEST_CASE("large tensors go in pieces; their pinned memory is handed out again")
   const Tensor y = x.to(Device::cuda);
   x.zero_();
   CHECK(equal(y.to(Device::cpu), arange((int64_t{9} << 20) + 5)));
-  synchronize(Device::cuda);
-  const MemoryStats before = pinned_memory_stats(Device::cuda);
-  CHECK(before.allocated == 0);
-  x.to(Device::cuda);
-  CHECK(pinned_memory_stats(Device::cuda).cached == before.cached);
+  for (int again = 0; again < 2; ++again) {
+    CHECK(pinned_memory_stats(Device::cuda).allocated == 0);
+    CHECK(pinned_memory_stats(Device::cuda).cached <= 64 << 20);  // not all of it
+    x.to(Device::cuda);
+  }
   synchronize(Device::cuda);
   empty_cache(Device::cuda);
   CHECK(pinned_memory_stats(Device::cuda).cached == 0);
