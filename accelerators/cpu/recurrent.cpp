@@ -19,7 +19,7 @@ inline double hyperbolic(double x) { return std::tanh(x); }
 // Row n of an array [N, C] of which there may be none.
 template <class T>
 T* row(const View& x, int64_t n) {
-  return x.data == nullptr ? nullptr : x.as<T>() + n * x.shape[1];
+  return x.data == nullptr ? nullptr : x.as<T>() + n * x.strides[0];
 }
 
 template <class T>

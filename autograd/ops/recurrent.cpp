@@ -34,6 +34,17 @@ View at(const Tensor& x, int64_t t) {
   return v;
 }
 
+// [.., size] for rows that products will read: on the CPU they lie two lines further apart where they would evict one
+// another from its first cache.
+Tensor rows_apart(Dims shape, const Tensor& like) {
+  const auto item = static_cast<int64_t>(item_size(like.dtype()));
+  const int64_t size = shape.back();
+  const TensorOptions options(like.dtype(), like.device());
+  if (like.device().kind != Device::cpu || size * item % 2048 != 0) return empty(shape, options);
+  shape.back() += 128 / item;
+  return raw::slice(empty(shape, options), shape.size() - 1, 0, size, 1);
+}
+
 struct Steps {
   RecurrentCell cell;
   bool reverse;
@@ -137,8 +148,8 @@ Grads backward(const Steps& s, const Tensor& dy, const Tensor& dc_n, const Pass&
   const TensorOptions like(p.y.dtype(), p.y.device());
   Accelerator& on = accelerator(p.y.device());
   const bool lstm = s.cell == RecurrentCell::lstm, gru = s.cell == RecurrentCell::gru;
-  const Tensor d_input = empty({s.steps, s.rows, s.gates}, like),
-               d_state = gru ? empty(d_input.shape(), like) : d_input;
+  const Tensor d_input = rows_apart({s.steps, s.rows, s.gates}, p.y),
+               d_state = gru ? rows_apart(d_input.shape(), p.y) : d_input;
   const Tensor dh = zeros({s.rows, s.hidden}, like), total = empty(dh.shape(), like);
   Tensor dc = !lstm ? Tensor() : dc_n.defined() ? raw::clone(dc_n) : zeros(dh.shape(), like);
   const StepProducts product(s, p.w_hh, dh, 128);
