@@ -67,10 +67,12 @@ class Product {
     int64_t j, columns, p, k, steps;
     bool first, last;
   };
-  // A tile's operand, packed or where it lies.
+  // A tile's operand, packed or where it lies; of a also what a later tile will read.
   struct Part {
     const E* data;
     int64_t step, row;
+    const E* ahead = nullptr;
+    int64_t ahead_steps = 0;
   };
 
   // Few rows of c do not pay for packing b; few columns do not for packing a.
@@ -119,9 +121,13 @@ class Product {
       constexpr int64_t scale = is_pair<E> ? 2 : 1;
       for (int64_t i = begin; i < end; i += height)
         for (int64_t q = 0; q < panels; ++q) {
-          const S* const at = a.data + i * a.row_stride + block.p * a.column_stride;
-          tile(block, i, std::min(height, end - i), q,
-               {reinterpret_cast<const E*>(at), a.column_stride, a.row_stride / scale}, part_of_b(q));
+          const E* const at = reinterpret_cast<const E*>(a.data + i * a.row_stride + block.p * a.column_stride);
+          Part part{at, a.column_stride, a.row_stride / scale};
+          if (a.row_stride == 1 && i + height < end) {  // steps far apart: no prefetcher of the processor follows
+            part.ahead_steps = ceil_div(block.steps, panels * height);
+            part.ahead = at + height + part.ahead_steps * height * q * a.column_stride;
+          }
+          tile(block, i, std::min(height, end - i), q, part, part_of_b(q));
         }
       return;
     }
@@ -153,7 +159,8 @@ class Product {
     const int64_t vectors = vectors_of(columns), width = vectors * lanes<T>;
     const bool whole = masks_tiles || columns == width;
     const auto run = [&]<class Out>(Out* c, int64_t c_row, int64_t wide, const TileEnd<T>& end) {
-      tile_kernel<E, Out>(rows, vectors)({block.steps, a.data, a.step, a.row, b.data, b.step, c, c_row, wide, end});
+      tile_kernel<E, Out>(rows, vectors)(
+          {block.steps, a.data, a.step, a.row, b.data, b.step, c, c_row, wide, end, a.ahead, a.ahead_steps});
     };
     const TileEnd<T> end = end_of(block, i, j);
     if (whole && (end.from == 0 || end.bias == nullptr)) {

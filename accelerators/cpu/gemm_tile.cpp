@@ -33,16 +33,20 @@ template <class T>
   return masks_tiles ? load_first(p, n) : load(p);
 }
 
-// The sums over k. Meanwhile c comes, a row at a time: all at once it would hold up what k reads.
+// The sums over k. Meanwhile c comes, a row at a time, and what lies ahead: all at once would hold up what k reads.
 template <int rows, int vectors, class E, class C>
 [[gnu::always_inline]] inline void multiply(const Tile<E, C>& t, Vec<SumOf<E>> (&sum)[rows][vectors]) {
   constexpr int line = 64 / static_cast<int>(sizeof(C)), width = vectors * lanes<SumOf<E>>;
   const int64_t some = t.k / (rows + 1);
-  const E *a = t.a, *b = t.b;
+  const E *a = t.a, *b = t.b, *ahead = t.ahead;
   const C* c = t.c;
   for (int i = 0; i < rows; ++i, c += t.c_row) {
 #pragma GCC unroll 8
     for (int j = 0; j < width; j += line) __builtin_prefetch(c + j, 1);
+    for (int64_t p = 0; p < t.ahead_steps; ++p, ahead += t.a_step) {
+      __builtin_prefetch(ahead);
+      __builtin_prefetch(ahead + rows - 1);
+    }
     const int64_t steps = i < rows - 1 ? some : t.k - (rows - 1) * some;
     multiply_tile<rows, vectors, E>(steps, a, t.a_step, t.a_row, b, t.b_step, sum);
     a += steps * t.a_step;

@@ -31,6 +31,9 @@ struct Tile {
   C* c;
   int64_t c_row, columns;
   TileEnd<SumOf<E>> end;
+  // What a later tile reads as a's rows, asked for meanwhile: for each row of c so many steps, a_step apart.
+  const E* ahead = nullptr;
+  int64_t ahead_steps = 0;
 };
 template <class E, class C>
 using TileKernel = void (*)(const Tile<E, C>&);

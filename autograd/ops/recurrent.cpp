@@ -271,7 +271,7 @@ std::pair<Tensor, Tensor> recurrent_steps(RecurrentCell cell, const Tensor& gate
   const Dims shape{s.steps, s.rows, s.hidden};
   pass.y = empty(shape, like);
   if (lstm) pass.c = empty(shape, like);
-  if (kept_parts(cell) > 0) pass.kept = empty({s.steps, s.rows, kept_parts(cell) * s.hidden}, like);
+  if (kept_parts(cell) > 0) pass.kept = rows_apart({s.steps, s.rows, kept_parts(cell) * s.hidden}, pass.w_hh);
   if (s.rows > 0) forward(s, raw::contiguous(widened(gates)), widened(b_hh), pass);
   const Tensor y = rounded(pass.y, dtype);
   const Tensor c_n = lstm ? rounded(raw::select(pass.c, 0, s.position(s.steps - 1)), dtype) : Tensor();
