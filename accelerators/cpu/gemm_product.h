@@ -163,7 +163,7 @@ class Product {
           {block.steps, a.data, a.step, a.row, b.data, b.step, c, c_row, wide, end, a.ahead, a.ahead_steps});
     };
     const TileEnd<T> end = end_of(block, i, j);
-    if (whole && (end.from == 0 || end.bias == nullptr)) {
+    if (whole && (end.bias == nullptr || (end.from == 0 && end.bias_column <= 1))) {
       const MatrixRef<T> sums = running_sums();
       if (!same_type && !block.last) return run(sums.data + i * sums.row_stride + j, sums.row_stride, columns, end);
       if constexpr (has_tile_kernel<E, C>)

@@ -40,9 +40,16 @@ template <int rows, int vectors, class E, class C>
   const int64_t some = t.k / (rows + 1);
   const E *a = t.a, *b = t.b, *ahead = t.ahead;
   const C* c = t.c;
+  const SumOf<E>* added = t.end.bias_row > 1 ? t.end.bias : nullptr;  // a bias of each row is near
   for (int i = 0; i < rows; ++i, c += t.c_row) {
 #pragma GCC unroll 8
     for (int j = 0; j < width; j += line) __builtin_prefetch(c + j, 1);
+    if (added != nullptr) {
+      constexpr int added_line = 64 / static_cast<int>(sizeof(SumOf<E>));
+#pragma GCC unroll 8
+      for (int j = 0; j < width; j += added_line) __builtin_prefetch(added + j);
+      added += t.end.bias_row;
+    }
     for (int64_t p = 0; p < t.ahead_steps; ++p, ahead += t.a_step) {
       __builtin_prefetch(ahead);
       __builtin_prefetch(ahead + rows - 1);
