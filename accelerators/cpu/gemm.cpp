@@ -58,7 +58,8 @@ template <class T>
 class Bias {
  public:
   explicit Bias(const View& x)
-      : given_(x), lies_well_(x.rank() > 1 && x.dtype == dtype_of<T>() && x.strides.back() == 1),
+      : given_(x),
+        lies_well_(x.rank() > 1 && x.dtype == dtype_of<T>() && x.strides.back() == 1),
         dense_(lies_well_ ? View() : x) {
     if (!lies_well_) given_.strides = row_major_strides(x.shape);
   }

@@ -7,6 +7,7 @@
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/ops/step_products.h>
 #include <loom/tensor/create.h>
 #include <loom/tensor/raw.h>
 
@@ -32,17 +33,6 @@ View at(const Tensor& x, int64_t t) {
   if (!x.defined()) return {};
   View v = raw::select(x, 0, t);
   return v;
-}
-
-// [.., size] for rows that products will read: on the CPU they lie two lines further apart where they would evict one
-// another from its first cache.
-Tensor rows_apart(Dims shape, const Tensor& like) {
-  const auto item = static_cast<int64_t>(item_size(like.dtype()));
-  const int64_t size = shape.back();
-  const TensorOptions options(like.dtype(), like.device());
-  if (like.device().kind != Device::cpu || size * item % 2048 != 0) return empty(shape, options);
-  shape.back() += 128 / item;
-  return raw::slice(empty(shape, options), shape.size() - 1, 0, size, 1);
 }
 
 struct Steps {
@@ -86,46 +76,13 @@ struct Pass {
   Tensor y, c, kept;  // [T, N, H], [T, N, H] (lstm), [T, N, parts * H]
 };
 
-// The products of every step's rows by the same weights [K, M]. On the CPU they would arrange the weights at every
-// step, or read them by short runs: they are cut into panels of columns once.
-class StepProducts {
- public:
-  StepProducts(const Steps& s, const Tensor& weights, int64_t width)
-      : on_(accelerator(weights.device())), weights_(weights), width_(width) {
-    cut_ = weights.device().kind == Device::cpu && s.steps > 1 && weights.size(1) % width == 0;
-    if (!cut_) return;
-    const Dims panels{weights.size(0), weights.size(1) / width, width};
-    weights_ = raw::contiguous(raw::transpose(raw::reshape(weights, panels), 0, 1));
-  }
-  // result = rows @ weights + added (or null data), or result += it.
-  void operator()(const View& result, const View& rows, const View& added, bool adds = false) const {
-    on_.gemm({.c = panels(result), .a = panels(rows, false), .b = weights_, .bias = panels(added),
-              .beta = adds ? 1.0 : 0.0});
-  }
-
- private:
-  Accelerator& on_;
-  Tensor weights_;
-  int64_t width_;
-  bool cut_;
-
-  // A panel's columns of x [N, M], or all of them for each panel.
-  View panels(View x, bool columns = true) const {
-    if (!cut_ || x.data == nullptr) return x;
-    x.shape.insert(0, weights_.size(0));
-    x.strides.insert(0, columns ? width_ : 0);
-    if (columns) x.shape.back() = width_;
-    return x;
-  }
-};
-
 void forward(const Steps& s, const Tensor& gates, const Tensor& b_hh, const Pass& p) {
   Accelerator& on = accelerator(gates.device());
   // What input and state give is summed where the gates are kept.
   const bool joined = s.cell == RecurrentCell::lstm && gates.device().kind == Device::cpu && !b_hh.defined();
   const Tensor from_state = joined ? Tensor() : empty({s.rows, s.gates}, {p.w_hh.dtype(), p.w_hh.device()});
   const Tensor bias = b_hh.defined() ? raw::expand(b_hh, {s.rows, s.gates}) : b_hh;
-  const StepProducts product(s, raw::transpose(p.w_hh, 0, 1), 256);
+  const StepProducts product(raw::transpose(p.w_hh, 0, 1), s.steps);
   for (int64_t step = 0; step < s.steps; ++step) {
     const int64_t t = s.position(step);
     const View before = s.before(p.y, p.h_0, step);
@@ -133,9 +90,9 @@ void forward(const Steps& s, const Tensor& gates, const Tensor& b_hh, const Pass
       product(at(p.kept, t), before, at(gates, t));
     else
       product(from_state, before, view_or_null(bias));
-    on.recurrent_cell(at(p.y, t), at(p.c, t), at(p.kept, t),
-                      {s.cell, joined ? View() : at(gates, t), view_or_null(from_state), before,
-                       s.before(p.c, p.c_0, step)});
+    on.recurrent_cell(
+        at(p.y, t), at(p.c, t), at(p.kept, t),
+        {s.cell, joined ? View() : at(gates, t), view_or_null(from_state), before, s.before(p.c, p.c_0, step)});
   }
 }
 
@@ -162,7 +119,7 @@ Grads backward(const Steps& s, const Tensor& dy, const Tensor& dc_n, const Pass&
                d_state = gru ? rows_apart(d_input.shape(), p.y) : d_input;
   const Tensor dh = zeros({s.rows, s.hidden}, like), total = empty(dh.shape(), like);
   Tensor dc = !lstm ? Tensor() : dc_n.defined() ? raw::clone(dc_n) : zeros(dh.shape(), like);
-  const StepProducts product(s, p.w_hh, 128);
+  const StepProducts product(p.w_hh, s.steps);
   const bool joins = p.y.device().kind == Device::cpu && dy.defined() && !gru;  // dy, in the product
   for (int64_t step = s.steps - 1; step >= 0; --step) {
     const int64_t t = s.position(step);
