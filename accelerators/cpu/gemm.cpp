@@ -60,19 +60,23 @@ class Bias {
   explicit Bias(const View& x)
       : given_(x),
         lies_well_(x.rank() > 1 && x.dtype == dtype_of<T>() && x.strides.back() == 1),
-        dense_(lies_well_ ? View() : x) {
-    if (!lies_well_) given_.strides = row_major_strides(x.shape);
-  }
+        dense_(lies_well_ ? nothing() : x) {}
   template <class S, class C>
   void join(ProductArgs<S, T, C>& p, int64_t batch) const {
     p.bias = lies_well_ ? given_.as<const T>() : dense_.data();
     if (given_.rank() < 2) return;
-    p.bias += batch_offset(batch, given_.shape, given_.strides);
-    p.bias_row = given_.strides[given_.rank() - 2];
+    const Dims strides = lies_well_ ? given_.strides : row_major_strides(given_.shape);
+    p.bias += batch_offset(batch, given_.shape, strides);
+    p.bias_row = strides[given_.rank() - 2];
   }
 
  private:
-  View given_;
+  static const View& nothing() {
+    static const View none;
+    return none;
+  }
+
+  const View& given_;
   bool lies_well_;
   DenseInput<T> dense_;
 };

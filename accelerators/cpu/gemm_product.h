@@ -29,6 +29,7 @@ class Product {
   static constexpr int64_t depth = 4096 / sizeof(E);
   static constexpr int64_t few_rows = 140, few_panels = 8;  // what is read so seldom is not packed
   static constexpr int64_t third_cache = 4 << 20;           // bytes of it that a block of b may take
+  static constexpr int64_t far_apart = 1024 / sizeof(S);    // lines that no prefetcher of the processor follows
 
  public:
   // Into how many blocks k is cut. Columns of a that lie far apart would be read by short runs of rows in deep
@@ -123,7 +124,7 @@ class Product {
         for (int64_t q = 0; q < panels; ++q) {
           const E* const at = reinterpret_cast<const E*>(a.data + i * a.row_stride + block.p * a.column_stride);
           Part part{at, a.column_stride, a.row_stride / scale};
-          if (a.row_stride == 1 && i + height < end) {  // steps far apart: no prefetcher of the processor follows
+          if (a.row_stride == 1 && i + height < end && a.column_stride >= far_apart) {
             part.ahead_steps = ceil_div(block.steps, panels * height);
             part.ahead = at + height + part.ahead_steps * height * q * a.column_stride;
           }

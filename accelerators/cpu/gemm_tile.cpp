@@ -34,7 +34,7 @@ template <class T>
 }
 
 // The sums over k. Meanwhile c comes, a row at a time, and what lies ahead: all at once would hold up what k reads.
-template <int rows, int vectors, class E, class C>
+template <bool more, int rows, int vectors, class E, class C>
 [[gnu::always_inline]] inline void multiply(const Tile<E, C>& t, Vec<SumOf<E>> (&sum)[rows][vectors]) {
   constexpr int line = 64 / static_cast<int>(sizeof(C)), width = vectors * lanes<SumOf<E>>;
   const int64_t some = t.k / (rows + 1);
@@ -44,15 +44,17 @@ template <int rows, int vectors, class E, class C>
   for (int i = 0; i < rows; ++i, c += t.c_row) {
 #pragma GCC unroll 8
     for (int j = 0; j < width; j += line) __builtin_prefetch(c + j, 1);
-    if (added != nullptr) {
+    if constexpr (more) {
       constexpr int added_line = 64 / static_cast<int>(sizeof(SumOf<E>));
+      if (added != nullptr) {
 #pragma GCC unroll 8
-      for (int j = 0; j < width; j += added_line) __builtin_prefetch(added + j);
-      added += t.end.bias_row;
-    }
-    for (int64_t p = 0; p < t.ahead_steps; ++p, ahead += t.a_step) {
-      __builtin_prefetch(ahead);
-      __builtin_prefetch(ahead + rows - 1);
+        for (int j = 0; j < width; j += added_line) __builtin_prefetch(added + j);
+        added += t.end.bias_row;
+      }
+      for (int64_t p = 0; p < t.ahead_steps; ++p, ahead += t.a_step) {
+        __builtin_prefetch(ahead);
+        __builtin_prefetch(ahead + rows - 1);
+      }
     }
     const int64_t steps = i < rows - 1 ? some : t.k - (rows - 1) * some;
     multiply_tile<rows, vectors, E>(steps, a, t.a_step, t.a_row, b, t.b_step, sum);
@@ -70,7 +72,10 @@ void tile(const Tile<E, C>& t) {
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) sum[i][j] = Vec<T>{};
   }
-  multiply<rows, vectors, E>(t, sum);
+  if (t.ahead_steps > 0 || t.end.bias_row > 1)  // two loops: a short one would feel to be asked for each row
+    multiply<true, rows, vectors, E>(t, sum);
+  else
+    multiply<false, rows, vectors, E>(t, sum);
 
   constexpr int n = lanes<T>;
   const int64_t rest = t.columns - (vectors - 1) * n;
