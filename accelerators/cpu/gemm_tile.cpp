@@ -72,8 +72,9 @@ void tile(const Tile<E, C>& t) {
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) sum[i][j] = Vec<T>{};
   }
-  if (t.ahead_steps > 0 || t.end.bias_row > 1)  // two loops: a short one would feel to be asked for each row
-    multiply<true, rows, vectors, E>(t, sum);
+  // Two loops: a short one would feel to be asked for each row. Without fused products arithmetic is what takes time.
+  if (has_fma && (t.ahead_steps > 0 || t.end.bias_row > 1))
+    multiply<has_fma, rows, vectors, E>(t, sum);
   else
     multiply<false, rows, vectors, E>(t, sum);
 

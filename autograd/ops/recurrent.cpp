@@ -7,7 +7,7 @@
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
-#include <loom/autograd/ops/step_products.h>
+#include <loom/autograd/step_products.h>
 #include <loom/tensor/create.h>
 #include <loom/tensor/raw.h>
 
