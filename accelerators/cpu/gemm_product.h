@@ -120,13 +120,16 @@ class Product {
     const MatrixRef<const S>& a = p_.a;
     if (a_lies_well()) {
       constexpr int64_t scale = is_pair<E> ? 2 : 1;
+      const bool far = a.row_stride == 1 && a.column_stride >= far_apart;
+      const int64_t asked =
+          far ? ceil_div(block.steps, panels * height) : 0;  // of the next rows, for each row and panel
       for (int64_t i = begin; i < end; i += height)
         for (int64_t q = 0; q < panels; ++q) {
           const E* const at = reinterpret_cast<const E*>(a.data + i * a.row_stride + block.p * a.column_stride);
           Part part{at, a.column_stride, a.row_stride / scale};
-          if (a.row_stride == 1 && i + height < end && a.column_stride >= far_apart) {
-            part.ahead_steps = ceil_div(block.steps, panels * height);
-            part.ahead = at + height + part.ahead_steps * height * q * a.column_stride;
+          if (asked > 0 && i + height < end) {
+            part.ahead_steps = asked;
+            part.ahead = at + height + asked * height * q * a.column_stride;
           }
           tile(block, i, std::min(height, end - i), q, part, part_of_b(q));
         }
