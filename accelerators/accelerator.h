@@ -35,7 +35,7 @@ enum class Random : uint8_t { uniform, normal, bernoulli, integers };
 
 // c = alpha * a @ b + beta * c + bias, over leading batch dimensions.
 //   a [..., M, K], b [..., K, N], c [..., M, N]: equal rank >= 2, batch dims broadcast by stride 0 in a and b;
-//   transposes are read off strides. bias: [N] or null data. beta 0 never reads c.
+//   transposes are read off strides. bias: [N], null data or, with beta 0, of c's shape. beta 0 never reads c.
 struct Gemm {
   View c, a, b, bias;
   double alpha = 1, beta = 0;
@@ -70,8 +70,8 @@ struct Attention {
 
 // Recurrent layers: Elman's with tanh or relu, GRU (gates: reset, update, candidate), LSTM (in, forget, cell, out).
 enum class RecurrentCell : uint8_t { tanh, relu, gru, lstm };
-// One step on N rows; all arrays dense, f32 or f64. from_input, from_state [N, G * H]: what the input and the state
-// give to the gates, biases included, G = 1, 1, 3, 4. h_before, c_before (lstm) [N, H].
+// One step on N rows; arrays dense, f32 or f64. from_input, from_state [N, G * H]: what input and state give to the
+// gates, biases included, G = 1, 1, 3, 4; null: kept holds their sum (CPU's lstm). h_before, c_before (lstm) [N, H].
 struct RecurrentStep {
   RecurrentCell cell;
   View from_input, from_state, h_before, c_before;
@@ -255,7 +255,7 @@ class Accelerator {
   virtual void attention_grad(const View& dq, const View& dk, const View& dv, const View& dy, const View& y,
                               const View& lse, const Attention& a) = 0;
 
-  // h, c (lstm) [N, H]; kept [N, 4 * H] of gru and lstm: what the gradient needs.
+  // h, c (lstm) [N, H]; kept [N, 4 * H] (gru, lstm) for the gradient; its rows and d_input's may lie apart (CPU).
   virtual void recurrent_cell(const View& h, const View& c, const View& kept, const RecurrentStep& s) = 0;
   // Gradients of from_input and (gru; of the others they are the same) from_state, of c_before (lstm), and of h_before
   // beside the gates (gru).

@@ -34,11 +34,13 @@ void merge(View& x, int d) {
 
 // A batch that shares one b is one tall product: [B, M, K] @ [K, N] = [B * M, K] @ [K, N].
 Gemm flattened(Gemm args) {
+  const bool each = args.bias.rank() > 1;
   for (int d = args.c.rank() - 3; d >= 0; --d) {
     if (args.b.strides[d] != 0 && args.b.shape[d] != 1) break;
-    if (!can_merge(args.a, d) || !can_merge(args.c, d)) break;
+    if (!can_merge(args.a, d) || !can_merge(args.c, d) || (each && !can_merge(args.bias, d))) break;
     merge(args.a, d);
     merge(args.c, d);
+    if (each) merge(args.bias, d);
     args.b.shape.erase(d);
     args.b.strides.erase(d);
   }
@@ -51,21 +53,50 @@ MatrixRef<T> matrix(const View& x, int64_t offset) {
   return {x.as<T>() + offset, x.shape[row], x.shape[column], x.strides[row], x.strides[column]};
 }
 
+// What is added, as tiles read it: a row, or as much as c.
+template <class T>
+class Bias {
+ public:
+  explicit Bias(const View& x)
+      : given_(x),
+        lies_well_(x.rank() > 1 && x.dtype == dtype_of<T>() && x.strides.back() == 1),
+        dense_(lies_well_ ? nothing() : x) {}
+  template <class S, class C>
+  void join(ProductArgs<S, T, C>& p, int64_t batch) const {
+    p.bias = lies_well_ ? given_.as<const T>() : dense_.data();
+    if (given_.rank() < 2) return;
+    const Dims strides = lies_well_ ? given_.strides : row_major_strides(given_.shape);
+    p.bias += batch_offset(batch, given_.shape, strides);
+    p.bias_row = strides[given_.rank() - 2];
+  }
+
+ private:
+  static const View& nothing() {
+    static const View none;
+    return none;
+  }
+
+  const View& given_;
+  bool lies_well_;
+  DenseInput<T> dense_;
+};
+
 // Tiles multiply E; a and b are of S, c of C.
 template <class E, class S, class C>
 void batched(const Gemm& args) {
   using T = SumOf<E>;
   const View& c = args.c;
-  const DenseInput<T> bias(args.bias);
+  const Bias<T> bias(args.bias);
   const int64_t m = c.shape[c.rank() - 2], n = c.shape.back(), k = args.a.shape.back(), batches = c.numel() / (m * n);
   const auto one = [&](int64_t batch) {
     const auto at = [&](const View& x) { return batch_offset(batch, c.shape, x.strides); };
-    multiply<E>(ProductArgs<S, T, C>{.a = matrix<const S>(args.a, at(args.a)),
-                                     .b = matrix<const S>(args.b, at(args.b)),
-                                     .c = matrix<C>(c, at(c)),
-                                     .alpha = static_cast<T>(args.alpha),
-                                     .beta = static_cast<T>(args.beta),
-                                     .bias = bias.data()});
+    ProductArgs<S, T, C> p{.a = matrix<const S>(args.a, at(args.a)),
+                           .b = matrix<const S>(args.b, at(args.b)),
+                           .c = matrix<C>(c, at(c)),
+                           .alpha = static_cast<T>(args.alpha),
+                           .beta = static_cast<T>(args.beta)};
+    bias.join(p, batch);
+    multiply<E>(p);
   };
   // Whole matrices are what threads share, unless these are too few to go round.
   if (batches < 4 * num_threads() && batches % num_threads() != 0) {

@@ -29,6 +29,7 @@ class Product {
   static constexpr int64_t depth = 4096 / sizeof(E);
   static constexpr int64_t few_rows = 140, few_panels = 8;  // what is read so seldom is not packed
   static constexpr int64_t third_cache = 4 << 20;           // bytes of it that a block of b may take
+  static constexpr int64_t far_apart = 1024 / sizeof(S);    // lines that no prefetcher of the processor follows
 
  public:
   // Into how many blocks k is cut. Columns of a that lie far apart would be read by short runs of rows in deep
@@ -67,10 +68,12 @@ class Product {
     int64_t j, columns, p, k, steps;
     bool first, last;
   };
-  // A tile's operand, packed or where it lies.
+  // A tile's operand, packed or where it lies; of a also what a later tile will read.
   struct Part {
     const E* data;
     int64_t step, row;
+    const E* ahead = nullptr;
+    int64_t ahead_steps = 0;
   };
 
   // Few rows of c do not pay for packing b; few columns do not for packing a.
@@ -117,11 +120,18 @@ class Product {
     const MatrixRef<const S>& a = p_.a;
     if (a_lies_well()) {
       constexpr int64_t scale = is_pair<E> ? 2 : 1;
+      const bool far = a.row_stride == 1 && a.column_stride >= far_apart;
+      const int64_t asked =
+          far ? ceil_div(block.steps, panels * height) : 0;  // of the next rows, for each row and panel
       for (int64_t i = begin; i < end; i += height)
         for (int64_t q = 0; q < panels; ++q) {
-          const S* const at = a.data + i * a.row_stride + block.p * a.column_stride;
-          tile(block, i, std::min(height, end - i), q,
-               {reinterpret_cast<const E*>(at), a.column_stride, a.row_stride / scale}, part_of_b(q));
+          const E* const at = reinterpret_cast<const E*>(a.data + i * a.row_stride + block.p * a.column_stride);
+          Part part{at, a.column_stride, a.row_stride / scale};
+          if (asked > 0 && i + height < end) {
+            part.ahead_steps = asked;
+            part.ahead = at + height + asked * height * q * a.column_stride;
+          }
+          tile(block, i, std::min(height, end - i), q, part, part_of_b(q));
         }
       return;
     }
@@ -153,10 +163,11 @@ class Product {
     const int64_t vectors = vectors_of(columns), width = vectors * lanes<T>;
     const bool whole = masks_tiles || columns == width;
     const auto run = [&]<class Out>(Out* c, int64_t c_row, int64_t wide, const TileEnd<T>& end) {
-      tile_kernel<E, Out>(rows, vectors)({block.steps, a.data, a.step, a.row, b.data, b.step, c, c_row, wide, end});
+      tile_kernel<E, Out>(rows, vectors)(
+          {block.steps, a.data, a.step, a.row, b.data, b.step, c, c_row, wide, end, a.ahead, a.ahead_steps});
     };
     const TileEnd<T> end = end_of(block, i, j);
-    if (whole && (end.from == 0 || end.bias == nullptr)) {
+    if (whole && (end.bias == nullptr || (end.from == 0 && end.bias_column <= 1))) {
       const MatrixRef<T> sums = running_sums();
       if (!same_type && !block.last) return run(sums.data + i * sums.row_stride + j, sums.row_stride, columns, end);
       if constexpr (has_tile_kernel<E, C>)

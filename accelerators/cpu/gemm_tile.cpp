@@ -33,16 +33,29 @@ template <class T>
   return masks_tiles ? load_first(p, n) : load(p);
 }
 
-// The sums over k. Meanwhile c comes, a row at a time: all at once it would hold up what k reads.
-template <int rows, int vectors, class E, class C>
+// The sums over k. Meanwhile c comes, a row at a time, and what lies ahead: all at once would hold up what k reads.
+template <bool more, int rows, int vectors, class E, class C>
 [[gnu::always_inline]] inline void multiply(const Tile<E, C>& t, Vec<SumOf<E>> (&sum)[rows][vectors]) {
   constexpr int line = 64 / static_cast<int>(sizeof(C)), width = vectors * lanes<SumOf<E>>;
   const int64_t some = t.k / (rows + 1);
-  const E *a = t.a, *b = t.b;
+  const E *a = t.a, *b = t.b, *ahead = t.ahead;
   const C* c = t.c;
+  const SumOf<E>* added = t.end.bias_row > 1 ? t.end.bias : nullptr;  // a bias of each row is near
   for (int i = 0; i < rows; ++i, c += t.c_row) {
 #pragma GCC unroll 8
     for (int j = 0; j < width; j += line) __builtin_prefetch(c + j, 1);
+    if constexpr (more) {
+      constexpr int added_line = 64 / static_cast<int>(sizeof(SumOf<E>));
+      if (added != nullptr) {
+#pragma GCC unroll 8
+        for (int j = 0; j < width; j += added_line) __builtin_prefetch(added + j);
+        added += t.end.bias_row;
+      }
+      for (int64_t p = 0; p < t.ahead_steps; ++p, ahead += t.a_step) {
+        __builtin_prefetch(ahead);
+        __builtin_prefetch(ahead + rows - 1);
+      }
+    }
     const int64_t steps = i < rows - 1 ? some : t.k - (rows - 1) * some;
     multiply_tile<rows, vectors, E>(steps, a, t.a_step, t.a_row, b, t.b_step, sum);
     a += steps * t.a_step;
@@ -59,7 +72,11 @@ void tile(const Tile<E, C>& t) {
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) sum[i][j] = Vec<T>{};
   }
-  multiply<rows, vectors, E>(t, sum);
+  // Two loops: a short one would feel to be asked for each row. Without fused products arithmetic is what takes time.
+  if (has_fma && (t.ahead_steps > 0 || t.end.bias_row > 1))
+    multiply<has_fma, rows, vectors, E>(t, sum);
+  else
+    multiply<false, rows, vectors, E>(t, sum);
 
   constexpr int n = lanes<T>;
   const int64_t rest = t.columns - (vectors - 1) * n;

@@ -16,7 +16,7 @@ struct TileEnd {
   T alpha = 1, from = 0;
   const T* base = nullptr;
   int64_t base_row = 0;
-  const T* bias = nullptr;  // bias[i * bias_row + j * bias_column], one of the strides 1, the other 0
+  const T* bias = nullptr;  // bias[i * bias_row + j * bias_column], bias_column 0 or 1
   int64_t bias_row = 0, bias_column = 0;
 };
 
@@ -31,6 +31,9 @@ struct Tile {
   C* c;
   int64_t c_row, columns;
   TileEnd<SumOf<E>> end;
+  // What a later tile reads as a's rows, asked for meanwhile: for each row of c so many steps, a_step apart.
+  const E* ahead = nullptr;
+  int64_t ahead_steps = 0;
 };
 template <class E, class C>
 using TileKernel = void (*)(const Tile<E, C>&);

@@ -19,19 +19,19 @@ inline double hyperbolic(double x) { return std::tanh(x); }
 // Row n of an array [N, C] of which there may be none.
 template <class T>
 T* row(const View& x, int64_t n) {
-  return x.data == nullptr ? nullptr : x.as<T>() + n * x.shape[1];
+  return x.data == nullptr ? nullptr : x.as<T>() + n * x.strides[0];
 }
 
+// kept: the gates before their functions, then after.
 template <class T>
-void lstm_row(T* __restrict h, T* __restrict c, T* __restrict kept, const T* __restrict a, const T* __restrict b,
-              const T* __restrict before, int64_t n) {
+void lstm_row(T* __restrict h, T* __restrict c, T* __restrict kept, const T* __restrict before, int64_t n) {
   for (int64_t j = 0; j < n; ++j) {
-    kept[j] = sigmoid(a[j] + b[j]);
-    kept[n + j] = sigmoid(a[n + j] + b[n + j]);
+    kept[j] = sigmoid(kept[j]);
+    kept[n + j] = sigmoid(kept[n + j]);
   }
   for (int64_t j = 0; j < n; ++j) {
-    kept[2 * n + j] = hyperbolic(a[2 * n + j] + b[2 * n + j]);
-    kept[3 * n + j] = sigmoid(a[3 * n + j] + b[3 * n + j]);
+    kept[2 * n + j] = hyperbolic(kept[2 * n + j]);
+    kept[3 * n + j] = sigmoid(kept[3 * n + j]);
   }
   for (int64_t j = 0; j < n; ++j) {
     c[j] = kept[n + j] * before[j] + kept[j] * kept[2 * n + j];
@@ -112,12 +112,15 @@ void Cpu::recurrent_cell(const View& h, const View& c, const View& kept, const R
   const int64_t size = h.shape[1];
   for_each_row(h, [&]<class T>(int64_t n) {
     const T *const a = row<const T>(s.from_input, n), *const b = row<const T>(s.from_state, n);
-    if (s.cell == RecurrentCell::lstm)
-      lstm_row(row<T>(h, n), row<T>(c, n), row<T>(kept, n), a, b, row<const T>(s.c_before, n), size);
-    else if (s.cell == RecurrentCell::gru)
+    if (s.cell == RecurrentCell::lstm) {
+      T* const gates = row<T>(kept, n);
+      for (int64_t j = 0; a != nullptr && j < 4 * size; ++j) gates[j] = a[j] + b[j];
+      lstm_row(row<T>(h, n), row<T>(c, n), gates, row<const T>(s.c_before, n), size);
+    } else if (s.cell == RecurrentCell::gru) {
       gru_row(row<T>(h, n), row<T>(kept, n), a, b, row<const T>(s.h_before, n), size);
-    else
+    } else {
       plain_row(s.cell == RecurrentCell::relu, row<T>(h, n), a, b, size);
+    }
   });
 }
 

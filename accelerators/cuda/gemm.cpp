@@ -76,6 +76,7 @@ class Product {
   Product(Cuda& accelerator, cuda::Gpu& gpu, const Gemm& args) : accelerator_(accelerator), gpu_(gpu), g_(args) {}
 
   void run() {
+    if (g_.bias.rank() > 1) start_from_bias();
     if (g_.a.shape.back() == 0) use_zeros();
     g_ = collapsed(g_);
     prepare(g_.a, a_copy_);
@@ -92,6 +93,12 @@ class Product {
   }
 
  private:
+  // As much as c: c is it before the product joins.
+  void start_from_bias() {
+    accelerator_.copy(g_.c, g_.bias);
+    g_.bias = {};
+    g_.beta = 1;
+  }
   // No terms: one term of zeros in their place.
   void use_zeros() {
     const int64_t m = g_.c.shape[g_.c.rank() - 2], n = g_.c.shape.back();

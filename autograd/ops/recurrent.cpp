@@ -7,6 +7,7 @@
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
+#include <loom/autograd/step_products.h>
 #include <loom/tensor/create.h>
 #include <loom/tensor/raw.h>
 
@@ -75,46 +76,23 @@ struct Pass {
   Tensor y, c, kept;  // [T, N, H], [T, N, H] (lstm), [T, N, parts * H]
 };
 
-// The products of every step's rows by the same weights [K, M], into `result` [N, M]. On the CPU they would arrange the
-// weights at every step, or read them by short runs: they are cut into panels of columns once.
-class StepProducts {
- public:
-  StepProducts(const Steps& s, const Tensor& weights, const Tensor& result, int64_t width)
-      : on_(accelerator(weights.device())), weights_(weights), panels_(result) {
-    const int64_t count = weights.size(1) / width;
-    if (weights.device().kind != Device::cpu || s.steps == 1 || weights.size(1) % width != 0) return;
-    weights_ = raw::contiguous(raw::transpose(raw::reshape(weights, {weights.size(0), count, width}), 0, 1));
-    panels_ = raw::transpose(raw::reshape(result, {result.size(0), count, width}), 0, 1);
-  }
-  void operator()(const View& rows, bool adds) const {
-    on_.gemm({.c = panels_, .a = repeated(rows), .b = weights_, .bias = {}, .beta = adds ? 1.0 : 0.0});
-  }
-
- private:
-  Accelerator& on_;
-  Tensor weights_, panels_;
-
-  // A view of the rows for each panel.
-  View repeated(View rows) const {
-    if (panels_.dim() == 2) return rows;
-    rows.shape.insert(0, panels_.size(0));
-    rows.strides.insert(0, 0);
-    return rows;
-  }
-};
-
 void forward(const Steps& s, const Tensor& gates, const Tensor& b_hh, const Pass& p) {
   Accelerator& on = accelerator(gates.device());
-  const Tensor from_state = empty({s.rows, s.gates}, {p.w_hh.dtype(), p.w_hh.device()});
-  const Tensor bias = b_hh.defined() ? raw::expand(b_hh, from_state.shape()) : b_hh;
-  const StepProducts product(s, raw::transpose(p.w_hh, 0, 1), from_state, 64);
+  // What input and state give is summed where the gates are kept.
+  const bool joined = s.cell == RecurrentCell::lstm && gates.device().kind == Device::cpu && !b_hh.defined();
+  const Tensor from_state = joined ? Tensor() : empty({s.rows, s.gates}, {p.w_hh.dtype(), p.w_hh.device()});
+  const Tensor bias = b_hh.defined() ? raw::expand(b_hh, {s.rows, s.gates}) : b_hh;
+  const StepProducts product(raw::transpose(p.w_hh, 0, 1), s.steps);
   for (int64_t step = 0; step < s.steps; ++step) {
     const int64_t t = s.position(step);
     const View before = s.before(p.y, p.h_0, step);
-    if (bias.defined()) on.copy(from_state, bias);
-    product(before, bias.defined());
-    on.recurrent_cell(at(p.y, t), at(p.c, t), at(p.kept, t),
-                      {s.cell, at(gates, t), from_state, before, s.before(p.c, p.c_0, step)});
+    if (joined)
+      product(at(p.kept, t), before, at(gates, t));
+    else
+      product(from_state, before, view_or_null(bias));
+    on.recurrent_cell(
+        at(p.y, t), at(p.c, t), at(p.kept, t),
+        {s.cell, joined ? View() : at(gates, t), view_or_null(from_state), before, s.before(p.c, p.c_0, step)});
   }
 }
 
@@ -137,22 +115,26 @@ Grads backward(const Steps& s, const Tensor& dy, const Tensor& dc_n, const Pass&
   const TensorOptions like(p.y.dtype(), p.y.device());
   Accelerator& on = accelerator(p.y.device());
   const bool lstm = s.cell == RecurrentCell::lstm, gru = s.cell == RecurrentCell::gru;
-  const Tensor d_input = empty({s.steps, s.rows, s.gates}, like),
-               d_state = gru ? empty(d_input.shape(), like) : d_input;
+  const Tensor d_input = rows_apart({s.steps, s.rows, s.gates}, p.y),
+               d_state = gru ? rows_apart(d_input.shape(), p.y) : d_input;
   const Tensor dh = zeros({s.rows, s.hidden}, like), total = empty(dh.shape(), like);
   Tensor dc = !lstm ? Tensor() : dc_n.defined() ? raw::clone(dc_n) : zeros(dh.shape(), like);
-  const StepProducts product(s, p.w_hh, dh, 128);
+  const StepProducts product(p.w_hh, s.steps);
+  const bool joins = p.y.device().kind == Device::cpu && dy.defined() && !gru;  // dy, in the product
   for (int64_t step = s.steps - 1; step >= 0; --step) {
     const int64_t t = s.position(step);
-    if (dy.defined())
+    if (dy.defined() && (!joins || step == s.steps - 1))
       on.binary(Binary::add, total, dh, at(dy, t));
-    else
+    else if (!joins)
       on.copy(total, dh);
     const Tensor dc_before = lstm ? empty(dh.shape(), like) : Tensor();
     on.recurrent_cell_grad(at(d_input, t), gru ? at(d_state, t) : View(), dh, view_or_null(dc_before),
                            {s.cell, total, view_or_null(dc), at(p.kept, t), at(p.y, t), at(p.c, t),
                             s.before(p.y, p.h_0, step), s.before(p.c, p.c_0, step)});
-    product(at(d_state, t), gru);
+    if (joins && step > 0)
+      product(total, at(d_state, t), at(dy, s.position(step - 1)));
+    else
+      product(dh, at(d_state, t), View(), gru);
     dc = dc_before;
   }
   Grads grads(5);
@@ -260,7 +242,7 @@ std::pair<Tensor, Tensor> recurrent_steps(RecurrentCell cell, const Tensor& gate
   const Dims shape{s.steps, s.rows, s.hidden};
   pass.y = empty(shape, like);
   if (lstm) pass.c = empty(shape, like);
-  if (kept_parts(cell) > 0) pass.kept = empty({s.steps, s.rows, kept_parts(cell) * s.hidden}, like);
+  if (kept_parts(cell) > 0) pass.kept = rows_apart({s.steps, s.rows, kept_parts(cell) * s.hidden}, pass.w_hh);
   if (s.rows > 0) forward(s, raw::contiguous(widened(gates)), widened(b_hh), pass);
   const Tensor y = rounded(pass.y, dtype);
   const Tensor c_n = lstm ? rounded(raw::select(pass.c, 0, s.position(s.steps - 1)), dtype) : Tensor();

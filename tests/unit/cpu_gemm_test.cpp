@@ -16,7 +16,7 @@ std::vector<double> reference(const Gemm& args) {
     for (int64_t p = 0; p < k; ++p)
       sum += get(args.a, (batch * m + row) * k + p) * get(args.b, (batch * k + p) * n + column);
     out[static_cast<size_t>(i)] = args.alpha * sum + (args.beta != 0 ? args.beta * get(args.c, i) : 0) +
-                                  (args.bias.data != nullptr ? get(args.bias, column) : 0);
+                                  (args.bias.data != nullptr ? get(args.bias, args.bias.rank() > 1 ? i : column) : 0);
   }
   return out;
 }
@@ -60,6 +60,42 @@ TEST_CASE("gemm: alpha, beta and bias") {
             check_gemm(
                 {.c = c, .a = a, .b = b, .bias = with_bias ? bias.view : without(), .alpha = alpha, .beta = beta});
           }
+}
+
+TEST_CASE("gemm: a bias for each element") {
+  for (const int threads : {1, 3}) {
+    const Threads scope(threads);
+    for (const DType t : floating)
+      for (const Dims& s : {Dims{1, 1, 1}, Dims{9, 11, 6}, Dims{1, 40, 33}, Dims{40, 2, 33}, Dims{32, 130, 70},
+                            Dims{150, 67, 90}, Dims{5, 18, 4099}})
+        for (const Layout layout : layouts)
+          for (const Layout bias_layout : layouts) {
+            CAPTURE(to_string(t));
+            CAPTURE(to_string(s));
+            const Array a = random(t, {s[0], s[2]}), b = random(t, {s[2], s[1]}, layout);
+            const Array bias = random(t, {s[0], s[1]}, bias_layout), c(t, {s[0], s[1]}, layout);
+            check_gemm({.c = c, .a = a, .b = b, .bias = bias, .alpha = 0.5});
+          }
+    // Panels of columns, and batches that are one tall product.
+    const Array a = random(DType::f32, {32, 40}), b = random(DType::f32, {2, 40, 64}), c(DType::f32, {32, 2, 64});
+    const Array bias = random(DType::f32, {32, 2, 64});
+    const auto panels = [](View x) {
+      std::swap(x.shape[0], x.shape[1]);
+      std::swap(x.strides[0], x.strides[1]);
+      return x;
+    };
+    const auto twice = [](View x) {
+      x.shape.insert(0, 2);
+      x.strides.insert(0, 0);
+      return x;
+    };
+    check_gemm({.c = panels(c), .a = twice(a), .b = b, .bias = panels(bias)});
+    check_gemm({.c = panels(c), .a = twice(a), .b = b, .bias = twice(random(DType::f32, {32, 64}))});
+    const Array tall = random(DType::f32, {2, 32, 40}), one = random(DType::f32, {40, 64}),
+                out(DType::f32, {2, 32, 64});
+    check_gemm({.c = out, .a = tall, .b = twice(one), .bias = random(DType::f32, {2, 32, 64})});
+    check_gemm({.c = out, .a = tall, .b = twice(one), .bias = twice(random(DType::f32, {32, 64}))});
+  }
 }
 
 TEST_CASE("gemm: products of 16-bit matrices in f32") {

@@ -82,15 +82,18 @@ struct Trial {
   Lies a_lies = Lies::rows, b_lies = Lies::rows, c_lies = Lies::rows, bias_lies = Lies::rows;
   bool bias = false;
   double alpha = 1, beta = 0;
+  bool each = false;  // a bias of c's shape
 };
 
 void check_product(const Trial& t, DType in, DType out) {
   const Operand a(t.a, t.a_lies, in), b(t.b, t.b_lies, in), c(t.c, t.c_lies, out);
-  const Operand bias({1, t.c.back()}, t.bias_lies, out);
+  const Operand bias(t.each ? t.c : Dims{1, t.c.back()}, t.bias_lies, out);
   const auto gemm = [&](const auto& storage) {
     View offset = bias.view(storage(bias));
-    offset.shape.erase(0);
-    offset.strides.erase(0);
+    if (!t.each) {
+      offset.shape.erase(0);
+      offset.strides.erase(0);
+    }
     accelerator(storage(a).device())
         .gemm({.c = c.view(storage(c)),
                .a = a.view(storage(a)),
@@ -145,6 +148,16 @@ TEST_CASE("a GPU's matrix products: dtypes, extents of 0") {
   manual_seed(2);
   check_product({.a = {9, 33}, .b = {33, 12}, .c = {9, 12}, .bias = true, .alpha = 0.5, .beta = 2});
   check_product({.a = {2, 9, 33}, .b = {2, 33, 7}, .c = {2, 9, 7}, .b_lies = Lies::columns});
+  for (const Lies lies : {Lies::rows, Lies::columns, Lies::stepped})
+    for (const int64_t k : {33, 0})
+      check_product({.a = {2, 9, k},
+                     .b = {2, k, 7},
+                     .c = {2, 9, 7},
+                     .c_lies = lies,
+                     .bias_lies = Lies::stepped,
+                     .bias = true,
+                     .alpha = 0.5,
+                     .each = true});
   for (const double beta : {0.0, 0.5})
     for (const bool bias : {false, true}) {
       check_product({.a = {4, 0}, .b = {0, 5}, .c = {4, 5}, .bias = bias, .beta = beta});

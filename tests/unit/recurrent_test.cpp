@@ -77,27 +77,33 @@ TEST_CASE("wide layers give what single steps in double give") {
 TEST_CASE("gradients of wide layers are those of single steps in double") {
   constexpr int64_t hidden = 128, rows = 3, steps = 3;
   for (const auto& [cell, gates] :
-       {std::pair{RecurrentCell::tanh, 1}, {RecurrentCell::gru, 3}, {RecurrentCell::lstm, 4}}) {
-    const bool lstm = cell == RecurrentCell::lstm;
-    const std::vector<Tensor> values{randn({steps, rows, gates * hidden}), randn({gates * hidden, hidden}) * 0.1,
-                                     randn({gates * hidden}), randn({rows, hidden}), randn({rows, hidden})};
-    const Tensor seed = randn({steps, rows, hidden});
-    const auto gradients = [&, cell = cell](DType dtype, int64_t at_once) {
-      std::vector<Tensor> x, outputs;
-      for (const Tensor& v : values) x.push_back(v.to(dtype).clone().requires_grad_());
-      if (!lstm) x.pop_back();
-      Tensor h = x[3], c = lstm ? x[4] : Tensor();
-      for (int64_t t = 0; t < steps; t += at_once) {
-        const auto [y, after] = recurrent_steps(cell, narrow(x[0], 0, t, at_once), x[1], x[2], h, c, false);
-        outputs.push_back(y);
-        h = select(y, 0, at_once - 1);
-        c = after;
+       {std::pair{RecurrentCell::tanh, 1}, {RecurrentCell::gru, 3}, {RecurrentCell::lstm, 4}})
+    for (const bool reverse : {false, true})
+      for (const bool bias : {false, true}) {
+        const bool lstm = cell == RecurrentCell::lstm;
+        std::vector<Tensor> values{randn({steps, rows, gates * hidden}), randn({gates * hidden, hidden}) * 0.1,
+                                   randn({rows, hidden})};
+        if (lstm) values.push_back(randn({rows, hidden}));
+        if (bias) values.push_back(randn({gates * hidden}));
+        const Tensor seed = randn({steps, rows, hidden});
+        const auto gradients = [&, cell = cell](DType dtype, int64_t at_once) {
+          std::vector<Tensor> x, outputs;
+          for (const Tensor& v : values) x.push_back(v.to(dtype).clone().requires_grad_());
+          Tensor h = x[2], c = lstm ? x[3] : Tensor(), total;
+          for (int64_t step = 0; step < steps; step += at_once) {
+            const int64_t t = reverse ? steps - at_once - step : step;
+            const auto [y, after] =
+                recurrent_steps(cell, narrow(x[0], 0, t, at_once), x[1], bias ? x.back() : Tensor(), h, c, reverse);
+            const Tensor loss = sum(y * narrow(seed, 0, t, at_once).to(dtype));
+            total = total.defined() ? total + loss : loss;
+            h = select(y, 0, reverse ? 0 : at_once - 1);
+            c = after;
+          }
+          return grad(std::vector{total}, x);
+        };
+        const std::vector<Tensor> exact = gradients(f64, 1), whole = gradients(f32, steps);
+        for (size_t i = 0; i < exact.size(); ++i) CHECK(allclose(whole[i].to(f64), exact[i], 1e-4, 2e-5));
       }
-      return grad(std::vector{sum(cat(outputs) * seed.to(dtype))}, x);
-    };
-    const std::vector<Tensor> exact = gradients(f64, 1), whole = gradients(f32, steps);
-    for (size_t i = 0; i < exact.size(); ++i) CHECK(allclose(whole[i].to(f64), exact[i], 1e-4, 2e-5));
-  }
 }
 
 TEST_CASE("second gradients in 16 bits are near those in f32") {
