@@ -178,11 +178,14 @@ Grads AddNorm::backward(const Tensor& g_sum, const Tensor& g, const Tensor& x, c
     return {d, d, own[1], own[2]};
   }
   const Tensor dx = room_for(x, of_norm[0]), dw = room_for(w, needs[2]), db = room_for(b_like, needs[3]);
-  const auto flat_view = [&](const Tensor& t) { return t.defined() ? View(norm.flat(t.to(x.dtype()))) : View(); };
+  const auto output = [](const Tensor& t, const Dims& shape) {
+    return t.defined() ? View(raw::reshape(t, shape)) : View();
+  };
   const Tensor dy = norm.flat(g.to(x.dtype())), plus = g_sum.defined() ? norm.flat(g_sum.to(x.dtype())) : Tensor();
-  const auto parameter = [&](const Tensor& t) { return view_or_null(norm.flat_parameter(t)); };
-  kernels.add_layer_norm_grad(flat_view(dx), parameter(dw), parameter(db), dy, view_or_null(plus), norm.flat(x),
-                              parameter(w), view_or_null(mean), rstd, norm.rms);
+  const Tensor weight = norm.flat_parameter(w);  // may be a copy
+  kernels.add_layer_norm_grad(output(dx, {norm.rows, norm.columns}), output(dw, {norm.channels}),
+                              output(db, {norm.channels}), dy, view_or_null(plus), norm.flat(x), view_or_null(weight),
+                              view_or_null(mean), rstd, norm.rms);
   return {dx, dx, dw, db};
 }
 
