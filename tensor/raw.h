@@ -50,7 +50,7 @@ Tensor cast(const Tensor& x, DType dtype);
 Tensor to_device(const Tensor& x, Device device, bool non_blocking = false);
 // Broadcasts, converts; bumps y's version.
 void copy_into(const Tensor& y, const Tensor& x, bool non_blocking = false);
-void fill_into(const Tensor& y, double value);     // bumps y's version
+void fill_into(const Tensor& y, double value);  // bumps y's version
 
 // Elementwise, with broadcasting and promotion.
 Tensor unary(Unary op, const Tensor& x, double p = 0, double q = 0);

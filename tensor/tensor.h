@@ -221,7 +221,7 @@ class Tensor {
   Tensor pow_(const Tensor& exponent) const;
   Tensor lerp_(const Tensor& end, const Tensor& weight) const;                // += weight * (end - this)
   Tensor addcmul_(const Tensor& a, const Tensor& b, double value = 1) const;  // += value * a * b
-  Tensor copy_(const Tensor& source, bool non_blocking = false) const;  // as in to()
+  Tensor copy_(const Tensor& source, bool non_blocking = false) const;        // as in to()
   Tensor fill_(double value) const;
   Tensor zero_() const;
   Tensor clamp_(double min, double max) const;

@@ -21,7 +21,7 @@ using namespace loom::sweep;
 namespace {
 
 // Before anything is allocated: fresh memory is full of NaN, so that a kernel that leaves an element unwritten shows.
-[[maybe_unused]] const int poisoned = setenv("LOOM_POISON", "1", 1);
+[[maybe_unused]] const int poisoned = setenv("LOOM_POISON", "1", 0);
 
 template <class Check>
 void for_each_case(const Check& check) {
