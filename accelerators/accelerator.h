@@ -17,6 +17,7 @@
 #include <optional>
 #include <span>
 
+#include <loom/accelerators/captured.h>
 #include <loom/accelerators/device.h>
 #include <loom/accelerators/device_properties.h>
 #include <loom/accelerators/elementwise.h>
@@ -91,8 +92,9 @@ struct Dense {
 struct UpdatePiece {
   int64_t numel = 0;
   Dense value, grad;
-  std::array<Dense, 3> states;  // f32 or f64
-  int64_t step = 1;             // 1 for the first step
+  std::array<Dense, 3> states;     // f32 or f64
+  int64_t step = 1;                // 1 for the first step
+  const int64_t* count = nullptr;  // or: in the device's memory
   // f32: what the step reads and writes in place of value, a 16-bit one, which becomes its rounding. Or none.
   Dense master;
   bool value_written = false;  // by others: elements of value that are not the master's rounding go to the master first
@@ -105,18 +107,22 @@ struct UpdatePiece {
 struct SgdStep {
   double lr, momentum, dampening, weight_decay;
   bool nesterov, maximize;
+  StepControl control = {};
 };
 struct AdamStep {
   double lr, beta1, beta2, eps, weight_decay;
   bool decoupled, amsgrad, maximize;  // decoupled: AdamW
+  StepControl control = {};
 };
 struct AdagradStep {
   double lr, lr_decay, weight_decay, eps;
   bool maximize;
+  StepControl control = {};
 };
 struct RmspropStep {
   double lr, alpha, eps, weight_decay, momentum;
   bool centered, maximize;
+  StepControl control = {};
 };
 
 class FusedKernels;  // fused.h
@@ -151,6 +157,16 @@ class Accelerator {
   virtual void release_pinned(void* block) noexcept { release(block); }
   virtual bool is_pinned([[maybe_unused]] const void* address) const { return false; }  // inside a block in use
   virtual MemoryStats pinned_memory_stats() const { return {}; }
+
+  // Waits for the device, then records what this thread puts into its stream, and into those that wait for that one's
+  // events, until end(). Null: the device has no streams, and does everything at once.
+  virtual std::unique_ptr<Captured> capture() { return nullptr; }
+  virtual bool is_capturing() { return false; }  // this thread's stream
+  // Written in the order of this thread's stream; `words` may change after the call.
+  virtual void write_words([[maybe_unused]] uint64_t* to, [[maybe_unused]] std::span<const uint64_t> words) {}
+  // Adds `by` to numbers in the device's memory, unless *skip, if given, is not 0.
+  virtual void advance([[maybe_unused]] std::span<int64_t* const> numbers, [[maybe_unused]] int64_t by,
+                       [[maybe_unused]] const float* skip) {}
 
   // y = x, converting dtypes; any strides; equal shapes. float to integer truncates, anything to boolean tests != 0.
   // Between devices: dense, of one dtype. x may be written again when the call returns, and y on the host be read; the

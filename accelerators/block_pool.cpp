@@ -36,8 +36,7 @@ void* BlockPool::allocate(size_t bytes, void* stream) {
   const std::lock_guard lock(mutex_);
   const size_t wanted = rounded(bytes, granule);
   const bool in_small = wanted <= small;
-  const auto capture = capturing_.find(stream);
-  const uint64_t pool = capture == capturing_.end() ? 0 : capture->second;
+  const uint64_t pool = capture_at(stream);
   collect(false);
   Block* block = find(wanted, stream, pool, in_small);
   if (block != nullptr) {
@@ -141,6 +140,7 @@ void BlockPool::release(void* memory) noexcept {
   Block* const block = at->second.get();
   stats_.allocated -= static_cast<int64_t>(block->bytes);
   block->asked = 0;
+  if (!capturing_.empty() && keep_for_capture(block)) return;
   if (block->users.empty()) {
     source_.spoil(block->begin, block->bytes, block->stream);
     return make_free(block);
@@ -157,6 +157,28 @@ void BlockPool::use_by(void* memory, void* stream) {
   Block& block = *at->second;
   if (stream != block.stream && std::ranges::find(block.users, stream) == block.users.end())
     block.users.push_back(stream);
+}
+
+uint64_t BlockPool::capture_at(void* stream) const {
+  if (capturing_.empty()) return 0;
+  if (const auto found = capturing_.find(stream); found != capturing_.end()) return found->second;
+  const uint64_t joined = source_.capture_of(stream);
+  if (joined == 0) return 0;
+  for (const auto& [origin, pool] : capturing_)
+    if (source_.capture_of(origin) == joined) return pool;
+  return 0;
+}
+
+// Whether the block stays: work that is being captured may use it. Events of such work are never seen to happen.
+bool BlockPool::keep_for_capture(Block* block) {
+  uint64_t capture = capture_at(block->stream);
+  for (void* const user : block->users)
+    if (capture == 0) capture = capture_at(user);
+  if (capture == 0) return false;
+  if (block->pool == capture && block->users.empty()) return false;
+  (block->pool == capture ? until_end_ : until_gone_)[capture].push_back(block);
+  block->users.clear();
+  return true;
 }
 
 void BlockPool::collect(bool wait) {
@@ -210,12 +232,28 @@ uint64_t BlockPool::begin_capture(void* stream, uint64_t pool) {
 
 void BlockPool::end_capture(void* stream) {
   const std::lock_guard lock(mutex_);
-  capturing_.erase(stream);
+  const auto found = capturing_.find(stream);
+  if (found == capturing_.end()) return;
+  const uint64_t pool = found->second;
+  capturing_.erase(found);
+  free_kept(until_end_, pool);
+}
+
+// Their streams have come together again by now.
+void BlockPool::free_kept(std::unordered_map<uint64_t, std::vector<Block*>>& kept, uint64_t pool) {
+  const auto found = kept.find(pool);
+  if (found == kept.end()) return;
+  for (Block* const block : found->second) {
+    source_.spoil(block->begin, block->bytes, block->stream);
+    make_free(block);
+  }
+  kept.erase(found);
 }
 
 void BlockPool::forget_capture(uint64_t pool) {
   const std::lock_guard lock(mutex_);
   captures_.erase(pool);
+  free_kept(until_gone_, pool);
 }
 
 MemoryStats BlockPool::stats() const {

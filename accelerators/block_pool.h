@@ -31,6 +31,8 @@ class BlockSource {
   virtual bool is_done(Event event) = 0;
   virtual void wait(Event event) = 0;
   virtual void drop(Event event) noexcept = 0;
+  // Of the capture that a stream takes part in; 0: none.
+  virtual uint64_t capture_of([[maybe_unused]] void* stream) { return 0; }
   // What nobody may read before it is written: new memory, and what has been given back, which `stream` has done with.
   virtual void spoil([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes, [[maybe_unused]] void* stream) {}
 };
@@ -54,8 +56,10 @@ class BlockPool {
   // Work in `stream`, not the block's own, reads or writes it.
   void use_by(void* block, void* stream);
 
-  // Until the end, allocations in `stream` come from memory that nothing else uses: addresses that a captured graph has
-  // stay its own. The number is that of an earlier capture, to go on in its memory, or 0 for a new one; returns it.
+  // Until the end, allocations in `stream` and in those that the source finds in the same capture come from memory that
+  // nothing else uses: addresses that a captured graph has stay its own. What they release meanwhile and was allocated
+  // before stays until the graph is gone, as it may use it. The number is that of an earlier capture, to go on in its
+  // memory, or 0 for a new one; returns it.
   uint64_t begin_capture(void* stream, uint64_t pool = 0);
   void end_capture(void* stream);
   void forget_capture(uint64_t pool);  // its graph is gone: free memory of it goes back at the next empty_cache
@@ -93,6 +97,9 @@ class BlockPool {
   void cut(Block* block, size_t bytes);
   void make_free(Block* block);
   Block* merge(Block* first);
+  uint64_t capture_at(void* stream) const;  // the pool that its allocations come from; 0: none's
+  bool keep_for_capture(Block* block);
+  void free_kept(std::unordered_map<uint64_t, std::vector<Block*>>& kept, uint64_t pool);
   void collect(bool wait);
   void give_back();
   [[noreturn]] void fail_out_of_memory(size_t bytes) const;
@@ -106,6 +113,8 @@ class BlockPool {
   std::vector<Waiting> waiting_;
   std::unordered_map<void*, uint64_t> capturing_;  // by stream
   std::set<uint64_t> captures_;                    // whose memory is kept
+  // By capture: blocks that are free when it has ended (its own), or when its graph is gone (others').
+  std::unordered_map<uint64_t, std::vector<Block*>> until_end_, until_gone_;
   uint64_t last_capture_ = 0;
   size_t reserved_ = 0;
   MemoryStats stats_;

@@ -14,6 +14,14 @@ struct Philox {
   uint64_t seed = 0;
   uint64_t stream = 0;  // 0: the same on every rank; r + 1: belongs to data rank r
   uint64_t offset = 0;
+  // Null, or three words in the device's memory: the seed that counts, and what stream and offset are added to. A
+  // captured graph draws other numbers at each replay by them (tensor/device_graph.h).
+  const uint64_t* base = nullptr;
+
+  // Where the words are: what they say.
+  LOOM_HOST_DEVICE Philox resolved() const {
+    return base == nullptr ? *this : Philox{base[0], base[1] + stream, base[2] + offset};
+  }
 
   // The 4 words of block `index` of this draw.
   LOOM_HOST_DEVICE std::array<uint32_t, 4> block(uint64_t index) const {

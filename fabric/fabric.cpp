@@ -67,8 +67,7 @@ int64_t steps_of(const std::vector<std::weak_ptr<OptimizerSync>>& optimizers) {
   int64_t steps = 0;
   for (const auto& weak : optimizers)
     if (const auto optimizer = weak.lock()) {
-      const optim::StepCounts counts = optimizer->optimizer().step_counts();
-      steps += counts.taken + counts.skipped;
+      steps += optimizer->optimizer().steps_asked();
     }
   return steps;
 }

@@ -17,9 +17,10 @@ namespace loom {
 struct Generator {
   uint64_t seed = 5489;
   uint64_t offset = 0;
+  const uint64_t* base = nullptr;  // Philox's, while a graph is captured: offset counts from the replay's
   // The state of a draw of `elements`, and moves on. `stream` 0 gives the same numbers on every rank.
   Philox draw(int64_t elements, uint64_t stream = 0) {
-    const Philox state{seed, stream, offset};
+    const Philox state{seed, stream, offset, base};
     offset += static_cast<uint64_t>((elements + 1) / 2);  // f64 and normal use a block for two elements
     return state;
   }
@@ -29,6 +30,7 @@ struct Generator {
 class ParameterValues;  // autograd/parameter.h
 class CastCache;        // autograd/autocast.cpp
 class Fp8Layers;        // autograd/fp8.h
+class GraphCapture;     // tensor/device_graph.h
 
 struct Context {
   bool grad_mode = true;
@@ -43,6 +45,7 @@ struct Context {
   DType autocast_dtype = DType::bf16;                       // ... the low precision
   std::shared_ptr<CastCache> cast_cache;                    // ... what has been cast in the outermost region
   std::shared_ptr<Fp8Layers> fp8;                           // ... whose linear layers multiply in 8 bits
+  GraphCapture* capture = nullptr;                          // what is recorded of this rank's work, if it is
 };
 
 namespace detail {

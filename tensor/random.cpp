@@ -2,8 +2,8 @@
 #include <algorithm>
 
 #include <loom/accelerators/threads.h>
-#include <loom/tensor/context.h>
 #include <loom/tensor/create.h>
+#include <loom/tensor/device_graph.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -47,6 +47,7 @@ std::vector<Key> drawn_keys(const Philox& state, int64_t n) {
 // bits, then each pile sorted, in cache.
 Tensor randperm(int64_t n, const TensorOptions& options) {
   check(n >= 0, "randperm: the number of values ", n, " is negative");
+  check_drawn_on_device("randperm", Device());
   const int bits = n < 4096 ? 0 : 11;
   const int64_t piles = int64_t{1} << bits;
   const auto pile_of = [=](const Key& key) { return bits == 0 ? 0 : key.first >> (64 - bits); };

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include <loom/accelerators/accelerator.h>
+#include <loom/tensor/device_graph.h>
 #include <loom/tensor/raw/operand.h>
 
 namespace loom {
@@ -24,6 +25,7 @@ Tensor number(T value) {
 template <class Number>
 Number only_element(const Tensor& x) {
   check(x.numel() == 1, "item: a tensor of shape ", x.shape(), " has ", x.numel(), " elements, expected one");
+  check_may_wait("item", x.device());
   const Tensor host = x.device().kind == Device::cpu ? x : raw::to_device(x, Device());
   const View view = host;
   return with_type(view.dtype, [&]<class T> {
@@ -81,6 +83,7 @@ Tensor Tensor::wrap_number(bool value) { return number(value); }
 
 template <class T>
 std::vector<T> Tensor::to_vector() const {
+  check_may_wait("to_vector", device());
   const Tensor host = device().kind == Device::cpu ? *this : raw::to_device(*this, Device());
   const auto count = static_cast<size_t>(numel());
   if constexpr (std::is_same_v<T, bool>) {  // its vector packs bits: no memory to copy into

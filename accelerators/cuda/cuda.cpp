@@ -1,6 +1,7 @@
 // Memory and streams of the accelerator.
 #include <loom/accelerators/cuda/cuda.h>
 
+#include <loom/accelerators/cuda/captured.h>
 #include <loom/accelerators/cuda/pinned.h>
 #include <loom/accelerators/cuda/runtime.h>
 
@@ -64,11 +65,15 @@ bool Cuda::is_done(void* event) {
 }
 
 void Cuda::wait(void* event) {
+  gpu_.check_may_wait();
   cuda::check_cuda(cudaEventSynchronize(event_of(event)), "synchronize");
   gpu_.check_faults();
 }
 
 void Cuda::synchronize() { gpu_.synchronize(); }
+
+std::unique_ptr<Captured> Cuda::capture() { return std::make_unique<cuda::CapturedGraph>(gpu_); }
+bool Cuda::is_capturing() { return cuda::is_capturing(gpu_.stream()); }
 
 void Cuda::use_by(void* block, void* stream) { gpu_.use_by(block, stream_of(stream)); }
 

@@ -30,6 +30,10 @@ class Cuda final : public Accelerator {
   void release_pinned(void* block) noexcept override;
   bool is_pinned(const void* address) const override;
   MemoryStats pinned_memory_stats() const override;
+  std::unique_ptr<Captured> capture() override;
+  bool is_capturing() override;
+  void write_words(uint64_t* to, std::span<const uint64_t> words) override;
+  void advance(std::span<int64_t* const> numbers, int64_t by, const float* skip) override;
 
   void copy(const View& y, const View& x) override;
   void copy_in_stream(const View& y, const View& x) override;

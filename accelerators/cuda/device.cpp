@@ -20,6 +20,7 @@ class DriverMemory final : public DriverEvents {
   DriverMemory(int device, bool poisons) : device_(device), poisons_(poisons) {}
   void* allocate(size_t bytes) override {
     const DeviceScope scope(device_);
+    const CaptureRelaxed relaxed;
     void* memory = nullptr;
     const cudaError_t status = cudaMalloc(&memory, bytes);
     if (status == cudaErrorMemoryAllocation) {
@@ -34,6 +35,7 @@ class DriverMemory final : public DriverEvents {
     const DeviceScope scope(device_);
     return record_event(static_cast<cudaStream_t>(stream));
   }
+  uint64_t capture_of(void* stream) override { return cuda::capture_of(static_cast<cudaStream_t>(stream)); }
   void spoil(void* memory, size_t bytes, void* stream) override {
     if (!poisons_) return;
     const DeviceScope scope(device_);
@@ -72,6 +74,7 @@ Gpu::Gpu(int index) : index_(index) {
     check_cuda(cudaStreamCreateWithPriority(&lanes_[static_cast<size_t>(lane)], cudaStreamNonBlocking,
                                             lane == Lane::communication ? greatest : least),
                "cudaStreamCreateWithPriority");
+  check_cuda(cudaStreamCreateWithPriority(&aside_, cudaStreamNonBlocking, least), "cudaStreamCreateWithPriority");
   source_ = std::make_unique<DriverMemory>(index, asked_to_poison());
   memory_ = std::make_unique<BlockPool>(*source_, str("cuda:", index), memory_limit());
   if (asked_to_poison()) watch_ = std::make_unique<Watch>(*this);
@@ -151,8 +154,14 @@ void Gpu::check_faults() {
        f.ignored, ")");
 }
 
+void Gpu::check_may_wait() const {
+  check(!is_capturing(stream()), "the host would wait for cuda:", index_,
+        ", where a graph is being captured: nothing of it has been done yet; wait after replay()");
+}
+
 void Gpu::synchronize() {
   const DeviceScope scope(index_);
+  check_may_wait();
   check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   check_faults();
 }

@@ -30,6 +30,7 @@ class Gpu {
   cudaStream_t lane(Lane lane) const { return lanes_[static_cast<size_t>(lane)]; }
   cudaStream_t stream() const;  // this thread's
   void set_stream(cudaStream_t stream);
+  cudaStream_t aside() const { return aside_; }  // for what is done once while a graph is captured
 
   // In this thread's stream; bytes > 0. Throws OutOfMemory.
   void* allocate(size_t bytes);
@@ -39,13 +40,15 @@ class Gpu {
   const Watch* watch() const { return watch_.get(); }  // null unless LOOM_POISON=1
 
   Fault* fault() const { return fault_device_; }
-  void check_faults();  // the device has been waited for: throws what it has left
+  void check_faults();          // the device has been waited for: throws what it has left
+  void check_may_wait() const;  // throws while this thread's stream is captured
   void synchronize();
 
  private:
   int index_;
   cudaDeviceProp properties_{};
   std::array<cudaStream_t, 3> lanes_{};
+  cudaStream_t aside_ = nullptr;
   std::unique_ptr<BlockSource> source_;
   std::unique_ptr<BlockPool> memory_;
   std::unique_ptr<Watch> watch_;

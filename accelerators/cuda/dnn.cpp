@@ -20,6 +20,7 @@ struct DnnContext {
 
   explicit DnnContext(const Gpu& gpu) {
     const DeviceScope scope(gpu.index());
+    const CaptureRelaxed relaxed;
     check_dnn(cudnnCreate(&handle), "cudnnCreate");
   }
 };
@@ -83,6 +84,7 @@ PlanUse::PlanUse(Gpu& gpu, const std::string& key, const DnnRules& rules, const 
   if (plans.size() >= DnnContext::most_plans) plans.clear();
   try {
     const DeviceScope scope(gpu.index());
+    const CaptureRelaxed relaxed;
     plan_ = (plans[key] = make_plan(make(), {.handle = context_->handle}, rules)).get();
   } catch (...) {
     plans.erase(key);

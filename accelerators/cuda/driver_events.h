@@ -19,6 +19,7 @@ inline BlockSource::Event record_event(cudaStream_t stream) {
 class DriverEvents : public BlockSource {
  public:
   bool is_done(Event event) override {
+    const CaptureRelaxed relaxed;
     const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(event));
     if (status == cudaErrorNotReady) {
       (void)cudaGetLastError();

@@ -35,13 +35,15 @@ __device__ S scaled(S x, uint8_t kept, compute_type<S> factor) {
 struct Keep {
   Philox state;
   uint32_t below;
+  __device__ Keep resolved() const { return {state.resolved(), below}; }
   __device__ std::array<uint32_t, 4> words(int64_t block) const { return state.block(static_cast<uint64_t>(block)); }
   __device__ uint8_t operator()(uint32_t word) const { return (word >> 8) < below ? 1 : 0; }
 };
 
 template <class S>
 __global__ void __launch_bounds__(threads_per_block)
-    dropout_kernel(S* y, uint8_t* mask, const S* x, int64_t n, compute_type<S> factor, Keep keep) {
+    dropout_kernel(S* y, uint8_t* mask, const S* x, int64_t n, compute_type<S> factor, Keep given) {
+  const Keep keep = given.resolved();
   constexpr int length = run_length<S>;
   cuda::for_each_item(n / length, [&](int64_t i) {
     const Run<S> in = reinterpret_cast<const Run<S>*>(x)[i];
@@ -87,7 +89,8 @@ __global__ void __launch_bounds__(threads_per_block)
 // Any layout of y and x, element by element; the walk's elements are those from `first` on.
 template <class S, bool draws>
 __global__ void __launch_bounds__(threads_per_block)
-    any_kernel(cuda::Walk<2> walk, int64_t first, uint8_t* mask, compute_type<S> factor, Keep keep) {
+    any_kernel(cuda::Walk<2> walk, int64_t first, uint8_t* mask, compute_type<S> factor, Keep given) {
+  const Keep keep = given.resolved();
   cuda::for_each_item(walk.numel, [&](uint32_t i) {
     const auto at = walk.offsets(i);
     const int64_t element = first + i;

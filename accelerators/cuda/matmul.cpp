@@ -160,6 +160,7 @@ class Library {
  public:
   explicit Library(Gpu& gpu) : gpu_(gpu) {
     const DeviceScope scope(gpu.index());
+    const CaptureRelaxed relaxed;
     check_lt(cublasLtCreate(&handle_), "cublasLtCreate");
   }
   cublasLtHandle_t handle() const { return handle_; }
@@ -170,6 +171,7 @@ class Library {
     void*& memory = workspaces_[stream];
     if (memory != nullptr) return memory;
     const DeviceScope scope(gpu_.index());
+    const CaptureRelaxed relaxed;
     if (cudaMalloc(&memory, workspace_bytes(gpu_)) == cudaSuccess) return memory;
     (void)cudaGetLastError();
     gpu_.memory().empty_cache();

@@ -1,6 +1,7 @@
 #include <loom/accelerators/cuda/pinned.h>
 
 #include <loom/accelerators/cuda/driver_events.h>
+#include <loom/accelerators/cuda/runtime.h>
 
 namespace loom::cuda {
 
@@ -9,6 +10,7 @@ namespace {
 class PinnedSource final : public DriverEvents {
  public:
   void* allocate(size_t bytes) override {
+    const CaptureRelaxed relaxed;
     void* memory = nullptr;
     const cudaError_t status = cudaHostAlloc(&memory, bytes, cudaHostAllocPortable);
     if (status == cudaErrorMemoryAllocation) {

@@ -19,6 +19,7 @@ inline constexpr int numbers = 16 / static_cast<int>(sizeof(T));
 
 struct Words {
   uint32_t at[4];
+  // state: resolved.
   __device__ Words(const Philox& state, int64_t block) {
     const auto drawn = state.block(static_cast<uint64_t>(block));
     for (int i = 0; i < 4; ++i) at[i] = drawn[i];
@@ -73,7 +74,8 @@ struct Integers {
 
 // What one block makes goes to y in one piece. The last elements, too few for a block, are the first thread's.
 template <class Y, class T, class Draw>
-__global__ void __launch_bounds__(threads_per_block) dense_kernel(Y* y, int64_t n, Philox state, Draw draw) {
+__global__ void __launch_bounds__(threads_per_block) dense_kernel(Y* y, int64_t n, Philox given, Draw draw) {
+  const Philox state = given.resolved();
   constexpr int width = numbers<T>;
   struct alignas(sizeof(Y) * width) Run {
     Y items[width];
@@ -96,7 +98,8 @@ __global__ void __launch_bounds__(threads_per_block) dense_kernel(Y* y, int64_t 
 // Any layout and dtype. The walk's elements are those from `first` on.
 template <class T, class Draw>
 __global__ void __launch_bounds__(threads_per_block)
-    any_kernel(cuda::Walk<1> walk, int64_t first, DType dtype, Philox state, Draw draw) {
+    any_kernel(cuda::Walk<1> walk, int64_t first, DType dtype, Philox given, Draw draw) {
+  const Philox state = given.resolved();
   constexpr int width = numbers<T>;
   const int64_t begin = first / width, end = (first + walk.numel + width - 1) / width;
   cuda::for_each_item(end - begin, [&](int64_t i) {

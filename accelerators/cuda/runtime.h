@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
 #include <memory>
 
 #include <loom/accelerators/error.h>
@@ -40,5 +41,21 @@ std::shared_ptr<void> new_event();
 
 // Whether the stream is being captured into a graph: the host must not wait then.
 bool is_capturing(cudaStream_t stream);
+
+// The number of the capture that a stream takes part in; 0: none.
+uint64_t capture_of(cudaStream_t stream);
+
+// For a scope, this thread may ask the driver for what has nothing to do with the graph that it captures: memory, the
+// state of other streams' events.
+class CaptureRelaxed {
+ public:
+  CaptureRelaxed() { check_cuda(cudaThreadExchangeStreamCaptureMode(&mode_), "cudaThreadExchangeStreamCaptureMode"); }
+  ~CaptureRelaxed() { (void)cudaThreadExchangeStreamCaptureMode(&mode_); }
+  CaptureRelaxed(const CaptureRelaxed&) = delete;
+  CaptureRelaxed& operator=(const CaptureRelaxed&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
 
 }  // namespace loom::cuda

@@ -92,8 +92,9 @@ void transfer(Gpu& gpu, const View& y, const View& x, bool in_stream) {
     if (!is_capturing(stream)) pinned_memory().use_until(host, stream, record_event(stream));
     return;
   }
+  const CaptureRelaxed relaxed;  // of another stream
   if (to_gpu) return stage(y.data, static_cast<const char*>(x.data), y.bytes(), stream);
-  check(!is_capturing(stream), "copy to the host: it would have to be waited for, which a captured graph cannot");
+  gpu.check_may_wait();
   copy_async(y.data, x.data, y.bytes(), stream);
   check_cuda(cudaStreamSynchronize(stream), "copy between devices");
   gpu.check_faults();

@@ -17,11 +17,25 @@ struct UpdateSlot {
   const float* factor;
   Philox rounding;
   std::array<double, 2> rates;  // of the formula, for this piece
+  const int64_t* count;         // the step's number, where the device has it; or null, and:
+  int64_t step;
   DType main_type, value_type, grad_type;
   std::array<DType, 3> state_types;
   bool has_master, value_written, rounds;
   bool fresh;    // states start at 0, whatever lies there
   bool aligned;  // all arrays, to four elements
+};
+
+// What a step's numbers make of the formula, where they are in the device's memory.
+struct Told {
+  std::array<double, 2> rates;
+  bool fresh;
+};
+template <class Formula>
+struct Prepared {
+  Formula formula;
+  bool skip;
+  std::array<Told, table_length> slots;
 };
 
 // Elements next to each other: `four` of them, where all arrays are aligned to that, or one.
@@ -129,13 +143,13 @@ __device__ __forceinline__ void take_written(Run<T, width>& x, const UpdateSlot&
 }
 
 template <class Widths, class T, int width, int N>
-__device__ __forceinline__ Elements<T, width, N> read(const UpdateSlot& s, int64_t i) {
+__device__ __forceinline__ Elements<T, width, N> read(const UpdateSlot& s, int64_t i, bool fresh) {
   const Raw x = fetch<width, Widths::main>(s.main, s.main_type, i);
   const Raw dx = fetch<width, Widths::grad>(s.grad, s.grad_type, i);
   std::array<Raw, N> states{};
 #pragma unroll
   for (int k = 0; k < N; ++k)
-    if (s.states[k] != nullptr && !s.fresh) states[k] = fetch<width, false>(s.states[k], s.state_types[k], i);
+    if (s.states[k] != nullptr && !fresh) states[k] = fetch<width, false>(s.states[k], s.state_types[k], i);
   Elements<T, width, N> out{
       widen<T, width, Widths::main>(x, s.main_type), widen<T, width, Widths::grad>(dx, s.grad_type), {}};
 #pragma unroll
@@ -147,7 +161,7 @@ __device__ __forceinline__ Elements<T, width, N> read(const UpdateSlot& s, int64
 // Element i takes word i % 4 of the draw's block i / 4.
 template <class T, int width>
 __device__ __forceinline__ void round(Run<T, width>& x, const UpdateSlot& s, int64_t i) {
-  auto words = s.rounding.block(static_cast<uint64_t>(i / four));
+  auto words = s.rounding.resolved().block(static_cast<uint64_t>(i / four));
   const auto own = i % four;
   if (width == 1) words[0] = own == 0 ? words[0] : own == 1 ? words[1] : own == 2 ? words[2] : words[3];
 #pragma unroll
@@ -161,8 +175,8 @@ __device__ __forceinline__ void round(Run<T, width>& x, const UpdateSlot& s, int
 // formula(x, dx, states, rates) changes one element's x and states.
 template <class Widths, int width, int N, class T, class Formula>
 __device__ __forceinline__ void update(const UpdateSlot& s, int64_t i, const std::array<T, 2>& rates, T factor,
-                                       const Formula& formula) {
-  auto e = read<Widths, T, width, N>(s, i);
+                                       bool fresh, const Formula& formula) {
+  auto e = read<Widths, T, width, N>(s, i, fresh);
 #pragma unroll
   for (int j = 0; j < width; ++j) {
     std::array<T*, N> states;
@@ -180,22 +194,43 @@ __device__ __forceinline__ void update(const UpdateSlot& s, int64_t i, const std
 
 template <class Widths, class T, int N, class Formula>
 __global__ void __launch_bounds__(threads_per_block, 3)
-    update_kernel(const __grid_constant__ Table<UpdateSlot> table, Formula formula) {
+    update_kernel(const __grid_constant__ Table<UpdateSlot> table, const __grid_constant__ Formula given,
+                  const Prepared<Formula>* prepared) {
+  if (prepared != nullptr && prepared->skip) return;
   const Part part = part_of_block(table);
   const UpdateSlot& s = table.slots[part.slot];
   const T factor = s.factor != nullptr ? static_cast<T>(*s.factor) : T(1);
-  const std::array<T, 2> rates{static_cast<T>(s.rates[0]), static_cast<T>(s.rates[1])};
+  const std::array<double, 2>& wide = prepared != nullptr ? prepared->slots[part.slot].rates : s.rates;
+  const std::array<T, 2> rates{static_cast<T>(wide[0]), static_cast<T>(wide[1])};
+  const bool fresh = prepared != nullptr ? prepared->slots[part.slot].fresh : s.fresh;
+  const Formula formula = prepared != nullptr ? prepared->formula : given;
   int64_t packed = part.begin;
   if constexpr (std::is_same_v<T, float>) {
     if (s.aligned) packed += (part.end - part.begin) / four * four;
     for (int64_t i = part.begin + int64_t{threadIdx.x} * four; i < packed; i += int64_t{blockDim.x} * four)
-      update<Widths, four, N>(s, i, rates, factor, formula);
+      update<Widths, four, N>(s, i, rates, factor, fresh, formula);
   }
   for (int64_t i = packed + threadIdx.x; i < part.end; i += blockDim.x)
-    update<Widths, 1, N>(s, i, rates, factor, formula);
+    update<Widths, 1, N>(s, i, rates, factor, fresh, formula);
 }
 
-inline UpdateSlot slot_of(const UpdatePiece& p, const std::array<double, 2>& rates, bool fresh) {
+// maker: the step's numbers, and what they make (optimizer.cu).
+template <class Maker>
+__global__ void __launch_bounds__(table_length)
+    prepare_kernel(const __grid_constant__ Table<UpdateSlot> table, Maker maker, const double* options,
+                   const float* skip, Prepared<typename Maker::Formula>* out) {
+  if (options != nullptr) maker.take(options);
+  const auto i = static_cast<int>(threadIdx.x);
+  if (i == 0) {
+    out->formula = maker.formula();
+    out->skip = skip != nullptr && *skip != 0;
+  }
+  if (i >= table.count) return;
+  const UpdateSlot& s = table.slots[i];
+  out->slots[i] = maker.told(s.count != nullptr ? *s.count : s.step);
+}
+
+inline UpdateSlot slot_of(const UpdatePiece& p, const Told& told) {
   const auto data = [](const Dense& d) { return static_cast<char*>(d.data); };
   const bool has_master = p.master.data != nullptr;
   const Dense& main = has_master ? p.master : p.value;
@@ -210,7 +245,9 @@ inline UpdateSlot slot_of(const UpdatePiece& p, const std::array<double, 2>& rat
           {data(p.states[0]), data(p.states[1]), data(p.states[2])},
           static_cast<const float*>(p.factor.data),
           p.rounding.value_or(Philox()),
-          rates,
+          told.rates,
+          p.count,
+          p.step,
           main.dtype,
           p.value.dtype,
           p.grad.dtype,
@@ -218,7 +255,7 @@ inline UpdateSlot slot_of(const UpdatePiece& p, const std::array<double, 2>& rat
           has_master,
           has_master && p.value_written && is_half(p.value.dtype),
           p.rounding.has_value() && is_half(p.value.dtype),
-          fresh,
+          told.fresh,
           aligned};
 }
 

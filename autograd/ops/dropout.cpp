@@ -2,6 +2,7 @@
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops/elementwise.h>
 #include <loom/autograd/ops/neural.h>
+#include <loom/tensor/device_graph.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -17,6 +18,7 @@ Tensor dropout(const Tensor& input, double p, bool training) {
   const Tensor y = empty(x.shape(), {x.dtype(), x.device()}), mask = empty(x.shape(), {DType::boolean, x.device()});
   // Stream 0 is common to all ranks; replicas draw from their own.
   const Philox state = context().generator.draw(x.numel(), static_cast<uint64_t>(context().data_rank) + 1);
+  check_drawn_on_device("dropout", x.device());
   if (x.numel() > 0) accelerator(x.device()).dropout(y, mask, x, 1 - p, scale, state);
   return record(ops::dropout, y, {x}, [mask = save(mask), scale](const Tensor& g) -> Grads {
     if (context().grad_mode) return {g * (mask().to(g.dtype()) * scale)};

@@ -24,16 +24,18 @@ void Adagrad::validate(const Group& group) const {
 }
 
 void Adagrad::update(const Group& group, std::span<const Item> items) {
+  constexpr const char* numbers[] = {"lr", "lr_decay", "weight_decay", "eps"};  // as the step has them
   const AdagradStep step{.lr = group.lr(),
                          .lr_decay = group.option("lr_decay"),
                          .weight_decay = group.option("weight_decay"),
                          .eps = group.option("eps"),
-                         .maximize = group.option("maximize") != 0};
+                         .maximize = group.option("maximize") != 0,
+                         .control = control(group, numbers)};
   const double initial = group.option("initial_accumulator_value");
   step_pieces(
       items,
       [&](UpdatePiece& update, const Piece& piece, ParameterState& state) {
-        update.step = ++state.step;
+        update.step = state.next_step();
         update.states[0] = dense(state.tensor("sum", piece.value, initial));
       },
       [&](Accelerator& on, std::span<const UpdatePiece> pieces) { on.adagrad(pieces, step); });

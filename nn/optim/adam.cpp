@@ -31,6 +31,7 @@ void Adam::validate(const Group& group) const {
 }
 
 void Adam::update(const Group& group, std::span<const Item> items) {
+  constexpr const char* numbers[] = {"lr", "beta1", "beta2", "eps", "weight_decay"};  // as the step has them
   const AdamStep step{.lr = group.lr(),
                       .beta1 = group.option("beta1"),
                       .beta2 = group.option("beta2"),
@@ -38,11 +39,12 @@ void Adam::update(const Group& group, std::span<const Item> items) {
                       .weight_decay = group.option("weight_decay"),
                       .decoupled = decoupled_,
                       .amsgrad = group.option("amsgrad") != 0,
-                      .maximize = group.option("maximize") != 0};
+                      .maximize = group.option("maximize") != 0,
+                      .control = control(group, numbers)};
   step_pieces(
       items,
       [&](UpdatePiece& update, const Piece& piece, ParameterState& state) {
-        update.step = ++state.step;
+        update.step = state.next_step();
         update.states[0] = dense(state.tensor("exp_avg", piece.value));
         update.states[1] = dense(state.tensor("exp_avg_sq", piece.value));
         if (step.amsgrad) update.states[2] = dense(state.tensor("max_exp_avg_sq", piece.value));

@@ -28,7 +28,7 @@ void GradScaler::unscale_(Optimizer& optimizer) {
   state.stage = Stage::unscaled;
 }
 
-bool GradScaler::step(Optimizer& optimizer) {
+StepOutcome GradScaler::step(Optimizer& optimizer) {
   if (!is_enabled()) {
     optimizer.step();
     return true;
@@ -46,7 +46,9 @@ void GradScaler::update(std::optional<double> new_scale) {
   if (!is_enabled()) return;
   require_scale("update");
   if (new_scale) {
-    scale_.set(*new_scale);
+    LossScale next = scale_;
+    next.set(*new_scale);
+    scale_.become(next);
   } else {
     const NoGrad off;
     Tensor found;
@@ -54,7 +56,7 @@ void GradScaler::update(std::optional<double> new_scale) {
       if (state.found.defined()) found = found.defined() ? maximum(found, state.found) : state.found;
     check(found.defined(), "No inf checks were recorded prior to update.");
     scale_.check_room(found);
-    scale_ = scale_.after(found);
+    scale_.become(scale_.after(found));
   }
   optimizers_.clear();
 }
@@ -66,14 +68,23 @@ Tensor GradScaler::found_inf(const Optimizer& optimizer) const {
 
 double GradScaler::get_scale() const { return is_enabled() ? scale_.value().item<double>() : 1; }
 
-State GradScaler::state_dict() const { return is_enabled() ? scale_.state_dict() : State(); }
+State GradScaler::state_dict() const {
+  if (!is_enabled()) return {};
+  State out = scale_.state_dict();
+  for (auto& [name, x] : out)
+    if (x.device().kind != Device::cpu) x = x.clone();  // ours are written to
+  return out;
+}
 
 void GradScaler::check_state_dict(const State& values) const {
   if (is_enabled()) scale_.check_state_dict(values);
 }
 
 void GradScaler::load_state_dict(const State& values) {
-  if (is_enabled()) scale_.load_state_dict(values);
+  if (!is_enabled()) return;
+  LossScale next = scale_;
+  next.load_state_dict(values);
+  scale_.become(next);
 }
 
 }  // namespace loom::optim

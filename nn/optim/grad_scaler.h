@@ -7,8 +7,10 @@
 //   scaler.step(adamw);                // not where a gradient is not finite
 //   scaler.update();                   // once an iteration, after all steps
 //
-// Scale, counters and findings are tensors on the losses' device and updated by ops there. The host reads one number a
-// step: whether the step is made (Optimizer::step_unless), as the optimizer's step count and schedules depend on it.
+// Scale, counters and findings are tensors on the losses' device and updated by ops there. Whether a step is made is
+// decided there too: on a GPU the host does not wait (Optimizer::step_unless), unless it asks (what step() returns, or
+// a scheduler, which waits with an optimizer that has skipped its steps). A whole step may be captured
+// (tensor/device_graph.h): scale and counters stay where they are on a GPU.
 // Under Fabric all this happens by itself (precision "16-mixed", "16-true").
 #pragma once
 
@@ -28,7 +30,7 @@ class GradScaler {
   Tensor scale(const Tensor& loss);
   void unscale_(Optimizer& optimizer);
   // Unscales unless that has been done; whether the optimizer stepped. Without any gradient it is an error.
-  bool step(Optimizer& optimizer);
+  StepOutcome step(Optimizer& optimizer);
   // After all optimizers' steps. new_scale: sets it.
   void update(std::optional<double> new_scale = {});
 

@@ -6,6 +6,7 @@
 #include <loom/accelerators/accelerator.h>
 #include <loom/autograd/ops.h>
 #include <loom/nn/optim/step_pieces.h>
+#include <loom/tensor/device_graph.h>
 #include <loom/tensor/raw.h>
 
 namespace loom::optim {
@@ -48,7 +49,18 @@ void LossScale::set(double scale) {
 }
 
 void LossScale::to(Device device) {
+  const OutsideCapture once;
   for (Tensor* const x : {&scale_, &tracker_, &hysteresis_}) *x = raw::to_device(*x, device);
+}
+
+void LossScale::become(const LossScale& other) {
+  if (scale_.device().kind == Device::cpu || scale_.device() != other.scale_.device()) {
+    *this = other;
+    return;
+  }
+  raw::copy_into(scale_, other.scale_);
+  raw::copy_into(tracker_, other.tracker_);
+  raw::copy_into(hysteresis_, other.hysteresis_);
 }
 
 Tensor LossScale::shrinks(const Tensor& found) const { return logical_and(found != 0.0, hysteresis_ <= 1); }

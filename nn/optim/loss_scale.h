@@ -27,7 +27,7 @@ struct GradScalerOptions {
   bool enabled = true;              // false: every call passes through
 };
 
-// A value: tensors in it are replaced, never written to. They lie on the device of the losses.
+// A value: tensors in it are replaced, never written to, but by become(). They lie on the device of the losses.
 class LossScale {
  public:
   // Throws Error for growth_factor <= 1, backoff_factor outside (0, 1), growth_interval or hysteresis < 1, scales <= 0.
@@ -39,6 +39,8 @@ class LossScale {
   void to(Device device);
   // As it is after an iteration in which a gradient was not finite (found: one f32 that is not 0), or all were.
   LossScale after(const Tensor& found) const;
+  // Takes over what another one is; on a GPU into the memory that this one has, where a captured step looks for it.
+  void become(const LossScale& other);
   // Throws Error if raise_at_min_scale is set and this finding asks for a smaller scale than the smallest.
   void check_room(const Tensor& found) const;
 

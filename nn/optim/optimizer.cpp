@@ -3,6 +3,7 @@
 #include <unordered_set>
 
 #include <loom/autograd/ops.h>
+#include <loom/tensor/device_graph.h>
 #include <loom/tensor/raw.h>
 
 namespace loom::optim {
@@ -14,6 +15,7 @@ double Group::option(const std::string& name) const {
 }
 
 const Tensor& ParameterState::tensor(const std::string& name, const Tensor& value, double initial) {
+  const OutsideCapture once;
   const DType dtype = dtype_of_state(value.dtype());
   Tensor& x = tensors[name];
   if (!x.defined()) x = full(value.shape(), initial, {dtype, value.device()});
@@ -95,7 +97,6 @@ void Optimizer::set_half_update(HalfUpdate how, uint64_t seed) {
 }
 
 Optimizer::Item Optimizer::item(const NamedTensor& parameter, const Piece& piece, uint64_t place) {
-  constexpr uint64_t apart = 0x726f756e64696e67;  // the generator of the same seed draws other numbers
   ParameterState& own = state(parameter.tensor);
   const bool half = is_half(piece.value.dtype());
   if (!half) own.restore_from_master(piece.value);
@@ -103,21 +104,15 @@ Optimizer::Item Optimizer::item(const NamedTensor& parameter, const Piece& piece
   if (!half) return out;
   out.factor = half_factor_;
   if (half_update_ == HalfUpdate::master) {
-    out.master = own.master(piece.value);
-    out.value_written = !own.is_rounding_of_master(piece.value);
+    {
+      const OutsideCapture once;
+      out.master = own.master(piece.value);
+    }
+    // Whoever writes to it between a graph's replays is not seen by the host.
+    out.value_written = context().capture != nullptr || !own.is_rounding_of_master(piece.value);
   }
-  if (half_update_ == HalfUpdate::stochastic)
-    out.rounding = Philox{rounding_seed_ ^ apart, static_cast<uint64_t>(rounding_step_) << 24 | place, 0};
+  if (half_update_ == HalfUpdate::stochastic) out.rounding = rounding(place, piece.value.device());
   return out;
-}
-
-bool Optimizer::step_unless(const Tensor& found) {
-  if (found.item<float>() == 0) {
-    step();
-    return true;
-  }
-  skip_step();
-  return false;
 }
 
 void Optimizer::skip_step() {
@@ -127,6 +122,11 @@ void Optimizer::skip_step() {
 
 void Optimizer::step() {
   const NoGrad no_grad;
+  make_step();
+  note_made();
+}
+
+void Optimizer::make_step() {
   uint64_t place = 0;
   for (const Group& group : groups_) {
     std::vector<Item> items;
@@ -143,6 +143,7 @@ void Optimizer::step() {
       items.push_back(item(parameter, {value, grad}, place));
       targets.push_back(std::move(value));
     }
+    count_on_device(items);
     update(group, items);
     for (size_t i = 0; i < items.size(); ++i) {
       if (items[i].piece.value.storage() == targets[i].storage())
@@ -153,8 +154,6 @@ void Optimizer::step() {
     }
   }
   half_factor_ = Tensor();
-  if (half_update_ == HalfUpdate::stochastic) ++rounding_step_;
-  ++counts_.taken;
 }
 
 void Optimizer::zero_grad(bool set_to_none) {

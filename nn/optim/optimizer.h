@@ -9,13 +9,14 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
-#include <loom/accelerators/philox.h>
+#include <loom/accelerators/accelerator.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/parameter.h>
 
@@ -62,10 +63,27 @@ struct StepCounts {
   int64_t taken = 0, skipped = 0;
 };
 
+// Whether a step was made. Where the device decides, the answer waits for it.
+class StepOutcome {
+ public:
+  StepOutcome(bool made) : made_(made) {}                           // NOLINT: a decision of the host
+  explicit StepOutcome(Tensor found) : found_(std::move(found)) {}  // made, if it is 0
+  operator bool() const { return found_.defined() ? found_.item<float>() == 0 : made_; }  // NOLINT
+
+ private:
+  bool made_ = false;
+  Tensor found_;
+};
+
 // What an optimizer remembers of one parameter; tensors have the piece's shape, in f32 (f64 for f64).
 class ParameterState {
  public:
   int64_t step = 0;
+  Tensor count;  // i64, 0-dimensional: the number on the device, which counts in place of `step`; or undefined
+  int64_t steps() const { return count.defined() ? count.item<int64_t>() : step; }
+  void set_steps(int64_t number);
+  // For an update's piece, whose state this is: the number of the step that is being made.
+  int64_t next_step() { return count.defined() ? 0 : ++step; }
   std::map<std::string, Tensor> tensors;  // "exp_avg", ...
 
   static DType dtype_of_state(DType of_parameter) { return of_parameter == f64 ? f64 : f32; }
@@ -93,10 +111,13 @@ class Optimizer {
   Optimizer& operator=(const Optimizer&) = delete;
 
   void step();
-  // Unless `found` (one element) is not 0: then nothing changes but the count of skipped steps. Whether it stepped.
-  bool step_unless(const Tensor& found);
+  // Unless `found` (one f32) is not 0: then nothing changes but the count of skipped steps. What is found on a device
+  // is not waited for: its kernels look at it, and step numbers are counted there from then on. A captured step
+  // (tensor/device_graph.h) does likewise, and takes the options that the groups have when it is repeated.
+  StepOutcome step_unless(const Tensor& found);
   void skip_step();
-  StepCounts step_counts() const { return counts_; }
+  StepCounts step_counts() const;  // waits for a device that decided on steps
+  int64_t steps_asked() const { return counts_.taken + counts_.skipped + device_.asked; }  // made or skipped
   // Runs closure, which computes the gradients and returns the loss, and steps.
   template <class Closure>
   auto step(Closure&& closure) {
@@ -157,12 +178,25 @@ class Optimizer {
   virtual void validate(const Group& group) const = 0;
   // One step of a group's parameters. Gradients are off; versions are bumped by the caller.
   virtual void update(const Group& group, std::span<const Item> items) = 0;
+  // The number of a parameter's last step where it is not counted: what its state tells.
+  virtual int64_t steps_of(const ParameterState& state) const { return state.step; }
+  // What the step's kernels are told on the device. options: names, in the order of the step's numbers.
+  StepControl control(const Group& group, std::span<const char* const> options) const;
   // Throws "SGD: invalid learning rate: -1" unless ok.
   void require(bool ok, const char* what, double value) const;
 
  private:
   Piece piece(const NamedTensor& parameter) const;
   Item item(const NamedTensor& parameter, const Piece& piece, uint64_t place);
+  void make_step();
+  void count_on_device(std::span<const Item> items);
+  Philox rounding(uint64_t place, Device device);
+  void advance_rounding();
+  int64_t rounding_steps() const;
+  void set_rounding_steps(int64_t steps);
+  ParameterState uncounted(const Tensor& parameter) const;
+  const float* control_skip() const;
+  void note_made();
   static void take_options(Group& group, const State& values, const std::string& prefix);
   std::string mismatches(const State& values) const;
 
@@ -176,6 +210,15 @@ class Optimizer {
   int64_t rounding_step_ = 0;  // steps that rounded stochastically
   Tensor half_factor_;
   StepCounts counts_;
+  // Where the device decides or a graph repeats steps; undefined before.
+  struct OnDevice {
+    Tensor skip;        // in a step: what is found in its gradients
+    Tensor taken;       // i64: steps made
+    Tensor rounding;    // i64 [3]: Philox::base of stochastic rounding
+    int64_t asked = 0;  // steps that were made or skipped
+  };
+  OnDevice device_;
+  std::shared_ptr<const bool> alive_ = std::make_shared<bool>(true);  // for graphs that repeat its steps
 };
 
 }  // namespace loom::optim

@@ -45,18 +45,32 @@ void expect_count(Mismatches& found, const State& values, const std::string& key
   if (const auto count = values.at(key).item<int64_t>(); count < 0) found.refuse(str(key, " is ", count));
 }
 
+// A copy: steps write to it.
+void load_into(ParameterState& state, const std::string& slot, const Tensor& given, const Tensor& value) {
+  const Tensor fitting =
+      raw::cast(raw::to_device(given, value.device()), ParameterState::dtype_of_state(value.dtype()));
+  Tensor& own = state.tensors[slot];
+  if (own.defined() && own.shape() == fitting.shape() && own.dtype() == fitting.dtype())
+    raw::copy_into(own, fitting);
+  else
+    own = raw::clone(fitting);
+}
+
 }  // namespace
 
 State Optimizer::state_dict() const {
   State out;
-  if (rounding_step_ > 0) out["rounding_step"] = full({}, static_cast<double>(rounding_step_), i64);
+  if (const int64_t steps = rounding_steps(); steps > 0)
+    out["rounding_step"] = full({}, static_cast<double>(steps), i64);
   for (size_t i = 0; i < groups_.size(); ++i) {
     for (const auto& [name, value] : groups_[i].options) out[str("groups.", i, ".", name)] = full({}, value, f64);
     for (const auto& [name, tensor] : groups_[i].parameters) {
       const auto found = states_.find(tensor.body_pointer().get());
       if (found == states_.end()) continue;
       const ParameterState& state = found->second;
-      if (counts_steps() && state.step > 0) out["step." + name] = full({}, static_cast<double>(state.step), i64);
+      const int64_t steps = state.steps();
+      if (state.count.defined() && steps == 0) continue;  // all were skipped
+      if (counts_steps() && steps > 0) out["step." + name] = full({}, static_cast<double>(steps), i64);
       for (const auto& [slot, x] : state.tensors) out[str(slot, ".", name)] = x;
     }
   }
@@ -105,28 +119,38 @@ void Optimizer::check_state_dict(const State& values) const {
   check(text.empty(), name_, "::load_state_dict: ", text);
 }
 
+// What is loaded goes to where a captured graph looks for it, if one may: into the same memory.
+ParameterState Optimizer::uncounted(const Tensor& parameter) const {
+  const auto found = states_.find(parameter.body_pointer().get());
+  if (found == states_.end() || !found->second.count.defined()) return {};
+  ParameterState out;
+  out.count = found->second.count;
+  out.set_steps(0);
+  out.tensors = found->second.tensors;
+  return out;
+}
+
 void Optimizer::load_state_dict(State values) {
   check_state_dict(values);
   const auto rounded = values.find("rounding_step");
-  rounding_step_ = rounded == values.end() ? 0 : rounded->second.item<int64_t>();
+  set_rounding_steps(rounded == values.end() ? 0 : rounded->second.item<int64_t>());
   std::unordered_map<const Tensor::Body*, ParameterState> states;
   for (size_t i = 0; i < groups_.size(); ++i) {
     take_options(groups_[i], values, str("groups.", i, "."));
     for (const NamedTensor& parameter : groups_[i].parameters) {
-      ParameterState state;
+      ParameterState state = uncounted(parameter.tensor);
       if (const auto step = values.find("step." + parameter.name); step != values.end())
-        state.step = step->second.item<int64_t>();
+        state.set_steps(step->second.item<int64_t>());
       const Tensor value = piece(parameter).value;
       std::vector<std::string> names = slots(groups_[i]);
       if (!is_half(value.dtype()) || half_update_ == HalfUpdate::master) names.emplace_back("master");
-      for (const std::string& slot : names)
-        if (const auto x = values.find(slot + "." + parameter.name); x != values.end()) {
-          const Tensor given = std::exchange(x->second, {});
-          // Ours: steps write to it.
-          state.tensors[slot] = raw::clone(
-              raw::cast(raw::to_device(given, value.device()), ParameterState::dtype_of_state(value.dtype())));
-        }
-      if (state.step > 0 || !state.tensors.empty()) states[parameter.tensor.body_pointer().get()] = std::move(state);
+      for (const std::string& slot : names) {
+        const auto x = values.find(slot + "." + parameter.name);
+        if (x != values.end()) load_into(state, slot, std::exchange(x->second, {}), value);
+        if (x == values.end() && state.tensors.contains(slot)) raw::fill_into(state.tensors[slot], 0);
+      }
+      if (state.step > 0 || state.count.defined() || !state.tensors.empty())
+        states[parameter.tensor.body_pointer().get()] = std::move(state);
     }
   }
   states_ = std::move(states);

@@ -30,17 +30,19 @@ void RMSprop::validate(const Group& group) const {
 }
 
 void RMSprop::update(const Group& group, std::span<const Item> items) {
+  constexpr const char* numbers[] = {"lr", "alpha", "eps", "weight_decay", "momentum"};  // as the step has them
   const RmspropStep step{.lr = group.lr(),
                          .alpha = group.option("alpha"),
                          .eps = group.option("eps"),
                          .weight_decay = group.option("weight_decay"),
                          .momentum = group.option("momentum"),
                          .centered = group.option("centered") != 0,
-                         .maximize = group.option("maximize") != 0};
+                         .maximize = group.option("maximize") != 0,
+                         .control = control(group, numbers)};
   step_pieces(
       items,
       [&](UpdatePiece& update, const Piece& piece, ParameterState& state) {
-        update.step = ++state.step;
+        update.step = state.next_step();
         update.states[0] = dense(state.tensor("square_avg", piece.value));
         if (step.centered) update.states[1] = dense(state.tensor("grad_avg", piece.value));
         if (step.momentum > 0) update.states[2] = dense(state.tensor("momentum_buffer", piece.value));

@@ -26,14 +26,14 @@ void Scheduler::initial_step() {
   is_initial_ = false;
 }
 
-bool Scheduler::waits() const {
-  const StepCounts counts = optimizer_->step_counts();
+bool Scheduler::waits(const StepCounts& counts) const {
   return counts.taken == seen_.taken && counts.skipped > seen_.skipped;
 }
 
 void Scheduler::step() {
-  if (waits()) return;
-  seen_ = optimizer_->step_counts();
+  const StepCounts counts = optimizer_->step_counts();
+  if (waits(counts)) return;
+  seen_ = counts;
   advance();
 }
 
@@ -78,7 +78,7 @@ State Scheduler::state_dict() const {
   const_cast<Scheduler*>(this)->visit_all([&](const char* name, std::vector<double>& numbers) {
     out[name] = from_vector(numbers, {static_cast<int64_t>(numbers.size())});
   });
-  if (waits()) out[waiting] = full({}, 1, DType::boolean);
+  if (waits(optimizer_->step_counts())) out[waiting] = full({}, 1, DType::boolean);
   return out;
 }
 

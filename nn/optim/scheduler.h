@@ -69,7 +69,7 @@ class Scheduler {
   bool is_initial_ = false;
 
  private:
-  bool waits() const;
+  bool waits(const StepCounts& counts) const;
 
   StepCounts seen_;  // of the optimizer's, at the last advance
   void visit_all(const Visit& visit);

@@ -27,18 +27,22 @@ void SGD::validate(const Group& group) const {
         ": Nesterov momentum requires a momentum and zero dampening");
 }
 
+int64_t SGD::steps_of(const ParameterState& state) const { return state.tensors.contains("momentum_buffer") ? 1 : 0; }
+
 void SGD::update(const Group& group, std::span<const Item> items) {
+  constexpr const char* numbers[] = {"lr", "momentum", "dampening", "weight_decay"};  // as the step has them
   const SgdStep step{.lr = group.lr(),
                      .momentum = group.option("momentum"),
                      .dampening = group.option("dampening"),
                      .weight_decay = group.option("weight_decay"),
                      .nesterov = group.option("nesterov") != 0,
-                     .maximize = group.option("maximize") != 0};
+                     .maximize = group.option("maximize") != 0,
+                     .control = control(group, numbers)};
   step_pieces(
       items,
       [&](UpdatePiece& update, const Piece& piece, ParameterState& state) {
         if (step.momentum == 0) return;
-        update.step = state.tensors.contains("momentum_buffer") ? 2 : 1;  // the first one initialises the buffer
+        update.step = steps_of(state) + 1;  // the first one initialises the buffer
         update.states[0] = dense(state.tensor("momentum_buffer", piece.value));
       },
       [&](Accelerator& on, std::span<const UpdatePiece> pieces) { on.sgd(pieces, step); });

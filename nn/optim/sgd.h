@@ -20,6 +20,7 @@ class SGD : public Optimizer {
 
  protected:
   void validate(const Group& group) const override;
+  int64_t steps_of(const ParameterState& state) const override;
   void update(const Group& group, std::span<const Item> items) override;
 };
 

@@ -33,6 +33,7 @@ void step_pieces(const Items& items, const Fill& fill, const Run& run) {
       update.value_written = item.value_written;
       if (item.factor.defined()) update.factor = dense(item.factor);
       update.rounding = item.rounding;
+      if (item.state->count.defined()) update.count = static_cast<const int64_t*>(dense(item.state->count).data);
       fill(update, item.piece, *item.state);
     }
     run(accelerator(device), pieces);

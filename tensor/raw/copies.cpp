@@ -1,6 +1,7 @@
 // Copies: to dense memory, another dtype, another device, into memory that exists.
 #include <limits>
 
+#include <loom/tensor/device_graph.h>
 #include <loom/tensor/pinned.h>
 #include <loom/tensor/raw/operand.h>
 
@@ -24,12 +25,13 @@ Tensor cast(const Tensor& x, DType dtype) {
 namespace {
 
 // Between devices memory moves as it is, dense to dense; the device that is not the host does it.
-void transfer(const View& y, const View& x, bool non_blocking) {
-  Accelerator& device = accelerator(y.device.kind == Device::cpu ? x.device : y.device);
-  if (non_blocking)
-    device.copy_in_stream(y, x);
-  else
-    device.copy(y, x);
+void transfer(std::string_view op, const View& y, const View& x, bool non_blocking) {
+  const bool to_host = y.device.kind == Device::cpu;
+  Accelerator& device = accelerator(to_host ? x.device : y.device);
+  if (non_blocking && device.is_pinned(to_host ? y.data : x.data)) return device.copy_in_stream(y, x);
+  if (to_host) check_may_wait(op, x.device);
+  if (x.device.kind == Device::cpu) check_may_read_host(op, y.device);
+  device.copy(y, x);
 }
 
 }  // namespace
@@ -39,7 +41,7 @@ Tensor to_device(const Tensor& x, Device device, bool non_blocking) {
   const bool to_pinned = non_blocking && device.kind == Device::cpu;  // where alone the host need not wait
   Tensor y =
       to_pinned ? empty_pinned(x.shape(), x.dtype(), x.device()) : uninitialized("to", x.shape(), x.dtype(), device);
-  if (y.numel() > 0) transfer(y, contiguous(x), non_blocking);
+  if (y.numel() > 0) transfer("to", y, contiguous(x), non_blocking);
   return y;
 }
 
@@ -74,7 +76,7 @@ void copy_into(const Tensor& y, const Tensor& x, bool non_blocking) {
   if (y.numel() == 0) return;
   if (y.device() != x.device()) {  // convert where x is, move, then spread
     const Tensor source = contiguous(cast(x, y.dtype()));
-    if (y.is_contiguous() && y.shape() == x.shape()) return transfer(y, source, non_blocking);
+    if (y.is_contiguous() && y.shape() == x.shape()) return transfer("copy_", y, source, non_blocking);
     return accelerator(y.device()).copy(y, broadcast(to_device(source, y.device()), y.shape()));
   }
   const View target = y, source = broadcast(x, y.shape());

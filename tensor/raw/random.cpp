@@ -1,5 +1,5 @@
 // Random numbers: the rank's generator says which, the device's kernel makes them.
-#include <loom/tensor/context.h>
+#include <loom/tensor/device_graph.h>
 #include <loom/tensor/raw/operand.h>
 
 namespace loom::raw {
@@ -37,6 +37,7 @@ DType drawn_dtype(Random kind, DType wanted) {
 
 void draw(Random kind, const View& y, double a, double b, uint64_t stream) {
   const Philox state = context().generator.draw(y.numel(), stream);
+  check_drawn_on_device(name_of(kind), y.device);
   if (y.numel() > 0) accelerator(y.device).random(kind, y, a, b, state);
 }
 

@@ -5,6 +5,8 @@
 
 #include <map>
 #include <random>
+#include <set>
+#include <vector>
 
 using namespace loom;
 
@@ -36,7 +38,12 @@ class Pretended final : public BlockSource {
 
   std::map<void*, size_t> segments;
   size_t taken = 0, asked = 0;
+  uint64_t capture_of(void* stream) override { return captured.contains(stream) ? 1 : 0; }
+  void spoil(void* memory, size_t bytes, void*) override { spoiled.emplace_back(memory, bytes); }
+
   uintptr_t recorded = 0, done = 0, dropped = 0;
+  std::set<void*> captured;  // streams
+  std::vector<std::pair<void*, size_t>> spoiled;
 
  private:
   size_t total_, next_ = mib;
@@ -222,4 +229,56 @@ TEST_CASE("many blocks of all sizes in several streams: none overlap, nothing is
   CHECK(source.taken == 0);
   CHECK(source.dropped == source.recorded);
   CHECK(pool.stats().allocated == 0);
+}
+
+TEST_CASE("a stream that joined a capture takes from its memory too") {
+  Pretended source;
+  BlockPool pool(source, "test");
+  void* const cached = pool.allocate(1000, stream(2));
+  pool.release(cached);
+  const uint64_t number = pool.begin_capture(stream(1));
+  source.captured = {stream(1), stream(2)};
+  CHECK(pool.allocate(1000, stream(2)) != cached);
+  CHECK(pool.allocate(1000, stream(3)) != cached);
+  source.captured.clear();
+  pool.end_capture(stream(1));
+  CHECK(pool.allocate(1000, stream(2)) == cached);
+  pool.forget_capture(number);
+}
+
+TEST_CASE(
+    "what is released in a capture: its own goes back, what two streams used at the end, others' with the graph") {
+  Pretended source;
+  BlockPool pool(source, "test");
+  void* const older = pool.allocate(1000, stream(1));
+  const uint64_t number = pool.begin_capture(stream(1));
+  source.captured = {stream(1), stream(2)};
+  void* const own = pool.allocate(1000, stream(1));
+  pool.release(own);
+  CHECK(pool.allocate(1000, stream(1)) == own);
+  pool.use_by(own, stream(2));
+  pool.release(own);
+  pool.release(older);
+  CHECK(source.recorded == 0);  // nobody will see such an event happen
+  CHECK(pool.allocate(1000, stream(1)) != own);
+  source.captured.clear();
+  pool.end_capture(stream(1));
+  CHECK(pool.allocate(1000, stream(1)) != older);
+  pool.forget_capture(number);
+  CHECK(pool.allocate(1000, stream(1)) == older);
+}
+
+TEST_CASE("what nobody may read is spoiled: new memory, and what was given back") {
+  Pretended source;
+  BlockPool pool(source, "test");
+  void* const block = pool.allocate(1000, stream(1));
+  REQUIRE(source.spoiled.size() == 1);
+  CHECK(source.spoiled[0] == std::pair(block, size_t{2} << 20));
+  pool.use_by(block, stream(2));
+  pool.release(block);
+  CHECK(source.spoiled.size() == 1);  // another stream may still read it
+  source.done = source.recorded;
+  (void)pool.allocate(1, stream(3));
+  REQUIRE(source.spoiled.size() == 3);
+  CHECK(source.spoiled[1] == std::pair(block, size_t{1024}));
 }

@@ -17,9 +17,9 @@ namespace {
 constexpr int rounds = 40;
 const Device gpu(Device::cuda);
 
-bool has_device(int count = 1) {
-  if (device_count(Device::cuda) >= count) return true;
-  MESSAGE("skipped: " << (count == 1 ? cuda_description() : "one CUDA device"));
+bool has_device() {
+  if (device_count(Device::cuda) > 0) return true;
+  MESSAGE("skipped: " << cuda_description());
   return false;
 }
 
@@ -80,7 +80,11 @@ TEST_CASE("the host's memory may change after a copy from it") {
 }
 
 TEST_CASE("a copy between devices comes after what was written, before what is written next") {
-  if (!has_device(2)) return;
+  if (!has_device()) return;
+  if (device_count(Device::cuda) == 1) {  // not "skipped: ", which stands for the whole file
+    MESSAGE("there is one device only");
+    return;
+  }
   const Tensor x = zeros({100}, {f32, gpu});
   std::vector<Tensor> copies;
   copies.reserve(rounds);

@@ -48,6 +48,7 @@ Kind kind_of(const void* memory) {
 thread_local int current_device = 0;
 
 cudaError_t take(void** memory, size_t bytes, Kind kind) {
+  if (!emulated::may_wait_or_allocate()) return emulated::refused(nullptr);
   *memory = std::aligned_alloc(512, (bytes + 511) / 512 * 512);
   if (*memory == nullptr) return cudaErrorMemoryAllocation;
   const std::lock_guard lock(ranges().mutex);
@@ -58,7 +59,22 @@ cudaError_t take(void** memory, size_t bytes, Kind kind) {
 }  // namespace
 
 const char* cudaGetErrorName(cudaError_t e) {
-  return e == cudaSuccess ? "cudaSuccess" : e == cudaErrorLaunchFailure ? "cudaErrorLaunchFailure" : "cudaError";
+  switch (e) {
+    case cudaSuccess:
+      return "cudaSuccess";
+    case cudaErrorLaunchFailure:
+      return "cudaErrorLaunchFailure";
+    case cudaErrorStreamCaptureUnsupported:
+      return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+      return "cudaErrorStreamCaptureInvalidated";
+    case cudaErrorStreamCaptureUnjoined:
+      return "cudaErrorStreamCaptureUnjoined";
+    case cudaErrorStreamCaptureIsolation:
+      return "cudaErrorStreamCaptureIsolation";
+    default:
+      return "cudaError";
+  }
 }
 const char* cudaGetErrorString(cudaError_t e) {
   return e == cudaSuccess ? "no error" : e == cudaErrorLaunchFailure ? emulated::failure() : "an error";
@@ -102,10 +118,7 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return emulated::finish(stream); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-  return emulated::enqueue_wait(stream, event->state), cudaSuccess;
-}
-cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
-  return *status = cudaStreamCaptureStatusNone, cudaSuccess;
+  return emulated::enqueue_wait(stream, event->state);
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return *event = new emulated_event(), cudaSuccess;
@@ -118,13 +131,15 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return emulated::enqueue_record(stream, event->state), cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  return emulated::has_happened(event->state) ? cudaSuccess : cudaErrorNotReady;
+  return emulated::may_wait_or_allocate() ? emulated::query(event->state) : emulated::refused(nullptr);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) { return emulated::finish(event->state); }
 
 // As CUDA says ("API synchronization behavior"): pageable memory has been read when the call returns, and has been
 // written; pinned memory is read and written when the stream comes to it.
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  const bool pageable = kind_of(from) == Kind::pageable || kind_of(to) == Kind::pageable;
+  if (pageable && emulated::place_of(stream)) return emulated::refused(stream);
   if (kind_of(from) == Kind::pageable) {
     const auto* const begin = static_cast<const char*>(from);
     emulated::enqueue(stream, [to, staged = std::vector<char>(begin, begin + bytes)] {
@@ -138,3 +153,43 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
   return emulated::enqueue(stream, [=] { std::memset(to, value, bytes); }), cudaSuccess;
 }
+
+struct emulated_graph {
+  std::shared_ptr<const emulated::Nodes> nodes;
+};
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  return emulated::begin_capture(stream);
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  auto nodes = std::make_shared<emulated::Nodes>();
+  const cudaError_t status = emulated::end_capture(stream, *nodes);
+  *graph = status == cudaSuccess ? new emulated_graph{std::move(nodes)} : nullptr;
+  return status;
+}
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus* status, unsigned long long* id) {
+  const emulated::InCapture place = emulated::place_of(stream);
+  *status = !place                 ? cudaStreamCaptureStatusNone
+            : place.capture->valid ? cudaStreamCaptureStatusActive
+                                   : cudaStreamCaptureStatusInvalidated;
+  *id = place ? place.capture->id : 0;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  unsigned long long id = 0;
+  return cudaStreamGetCaptureInfo(stream, status, &id);
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  return *mode = emulated::exchange_mode(*mode), cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  return *exec = new emulated_graph{graph->nodes}, cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  return emulated::enqueue_graph(stream, exec->nodes), cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return cudaGraphDestroy(exec); }

@@ -28,6 +28,7 @@ struct emulated_stream {
   int device;
   std::deque<Task> tasks;
   uint64_t given = 0, done = 0;  // tasks
+  loom::cuda::emulated::InCapture place = {};
 };
 
 namespace loom::cuda::emulated {
@@ -45,6 +46,7 @@ struct Machine {
   const bool at_once = seed() == 0;
   std::mt19937_64 draw{seed()};
   std::string failure;  // of work, not told of yet
+  uint64_t captures = 0;
 };
 
 // Never destroyed: what streams still hold when the process ends is never done.
@@ -109,6 +111,7 @@ void put(cudaStream_t stream, Task task) {
     std::fputs("emulated CUDA: work in the default stream, which waits for all others\n", stderr);
     std::abort();
   }
+  if (stream->place) return add_node(stream->place, std::move(task.work));
   stream->tasks.push_back(std::move(task));
   ++stream->given;
   work_a_little();
@@ -123,12 +126,55 @@ void enqueue(cudaStream_t stream, Work work) {
 
 void enqueue_record(cudaStream_t stream, const std::shared_ptr<EventState>& event) {
   const std::lock_guard lock(machine().mutex);
-  put(stream, {.happens = event, .time = ++event->recorded});
+  event->place = stream->place;
+  if (!stream->place) put(stream, {.happens = event, .time = ++event->recorded});
 }
 
-void enqueue_wait(cudaStream_t stream, const std::shared_ptr<EventState>& event) {
+cudaError_t enqueue_wait(cudaStream_t stream, const std::shared_ptr<EventState>& event) {
   const std::lock_guard lock(machine().mutex);
+  if (stream->place || event->place) return join(stream->place, event->place);
   put(stream, {.awaited = event, .time = event->recorded});
+  return cudaSuccess;
+}
+
+cudaError_t begin_capture(cudaStream_t stream) {
+  const std::lock_guard lock(machine().mutex);
+  if (stream->place) return cudaErrorStreamCaptureUnmatched;
+  stream->place = {std::make_shared<Capture>(Capture{++machine().captures})};
+  note_begun();
+  return cudaSuccess;
+}
+
+cudaError_t end_capture(cudaStream_t stream, Nodes& nodes) {
+  const std::lock_guard lock(machine().mutex);
+  const InCapture origin = std::exchange(stream->place, {});
+  if (!origin) return cudaErrorStreamCaptureUnmatched;
+  note_ended();
+  bool joined = true;
+  for (emulated_stream* const other : machine().streams)
+    if (other->place.capture == origin.capture)
+      joined = comes_before(std::exchange(other->place, {}), origin) && joined;
+  if (!origin.capture->valid) return cudaErrorStreamCaptureInvalidated;
+  if (!joined) return cudaErrorStreamCaptureUnjoined;
+  nodes = std::move(origin.capture->nodes);
+  return cudaSuccess;
+}
+
+InCapture place_of(cudaStream_t stream) {
+  const std::lock_guard lock(machine().mutex);
+  return stream->place;
+}
+
+// As one task a node, so that other streams' work comes in between.
+void enqueue_graph(cudaStream_t stream, const std::shared_ptr<const Nodes>& nodes) {
+  const std::lock_guard lock(machine().mutex);
+  for (const size_t i : any_order(*nodes, machine().draw)) put(stream, {.work = [nodes, i] { (*nodes)[i].work(); }});
+}
+
+cudaError_t refused(cudaStream_t stream) {
+  const std::lock_guard lock(machine().mutex);
+  if (stream != nullptr && stream->place) stream->place.capture->valid = false;
+  return cudaErrorStreamCaptureUnsupported;
 }
 
 cudaStream_t make_stream(int device) {
@@ -139,18 +185,22 @@ cudaStream_t make_stream(int device) {
 int device_of(cudaStream_t stream) { return stream->device; }
 
 cudaError_t finish(cudaStream_t stream) {
+  if (!may_wait_or_allocate() || place_of(stream)) return refused(stream);
   const std::lock_guard lock(machine().mutex);
   const uint64_t given = stream->given;
   return finish_until([&] { return stream->done >= given; });
 }
 
 cudaError_t finish(const std::shared_ptr<EventState>& event) {
+  if (!may_wait_or_allocate()) return refused(nullptr);
   const std::lock_guard lock(machine().mutex);
+  if (event->place) return cudaErrorCapturedEvent;
   const uint64_t time = event->recorded;
   return finish_until([&] { return event->happened >= time; });
 }
 
 cudaError_t finish_device(int device) {
+  if (!may_wait_or_allocate()) return refused(nullptr);
   const std::lock_guard lock(machine().mutex);
   return finish_until([&] {
     for (const emulated_stream* const s : machine().streams)
@@ -159,10 +209,11 @@ cudaError_t finish_device(int device) {
   });
 }
 
-bool has_happened(const std::shared_ptr<EventState>& event) {
+cudaError_t query(const std::shared_ptr<EventState>& event) {
   const std::lock_guard lock(machine().mutex);
+  if (event->place) return cudaErrorCapturedEvent;
   if (draw_below(2) == 0) run_any();
-  return event->happened >= event->recorded;
+  return event->happened >= event->recorded ? cudaSuccess : cudaErrorNotReady;
 }
 
 const char* failure() { return told.c_str(); }

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 
+#include <captures.h>
 #include <cuda_runtime_api.h>
 
 namespace loom::cuda::emulated {
@@ -16,12 +17,20 @@ using Work = std::function<void()>;
 // `work` comes after all that is in the stream. What it throws is a failed launch, which the next wait tells of.
 void enqueue(cudaStream_t stream, Work work);
 
-// How often an event has been recorded, and up to which of these times it has happened.
+// How often an event has been recorded, and up to which of these times it has happened; or where in a capture.
 struct EventState {
   uint64_t recorded = 0, happened = 0;
+  InCapture place = {};
 };
 void enqueue_record(cudaStream_t stream, const std::shared_ptr<EventState>& event);
-void enqueue_wait(cudaStream_t stream, const std::shared_ptr<EventState>& event);
+cudaError_t enqueue_wait(cudaStream_t stream, const std::shared_ptr<EventState>& event);
+
+cudaError_t begin_capture(cudaStream_t stream);
+cudaError_t end_capture(cudaStream_t stream, Nodes& nodes);
+InCapture place_of(cudaStream_t stream);
+void enqueue_graph(cudaStream_t stream, const std::shared_ptr<const Nodes>& nodes);
+// What a call may not do while this thread captures; makes the stream's capture invalid, if it takes part in one.
+cudaError_t refused(cudaStream_t stream);
 
 cudaStream_t make_stream(int device);
 int device_of(cudaStream_t stream);
@@ -31,6 +40,6 @@ cudaError_t finish(cudaStream_t stream);
 cudaError_t finish(const std::shared_ptr<EventState>& event);
 cudaError_t finish_device(int device);
 const char* failure();                                        // of which this thread was told last
-bool has_happened(const std::shared_ptr<EventState>& event);  // some work may be done before it looks
+cudaError_t query(const std::shared_ptr<EventState>& event);  // some work may be done before it looks
 
 }  // namespace loom::cuda::emulated

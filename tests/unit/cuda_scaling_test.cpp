@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loss scaling where the device decides on steps: the same scales, steps and parameters as where the host does. Without
+// a GPU the device is one that the host plays (tests/cuda/emulated).
+#include <limits>
+
+#include <doctest/doctest.h>
+
+#include <loom/accelerators/cuda.h>
+#include <loom/autograd/ops.h>
+#include <loom/nn/optim/grad_scaler.h>
+#include <loom/nn/optim/optim.h>
+#include <loom/tensor/create.h>
+#include <loom/tensor/device_graph.h>
+
+using namespace loom;
+
+namespace {
+
+const Device gpu(Device::cuda);
+
+bool has_device() {
+  if (device_count(Device::cuda) > 0) return true;
+  MESSAGE("skipped: " << cuda_description());
+  return false;
+}
+
+enum class Way : uint8_t { host, device, graph };
+
+// Two parameters, of which one joins later; the gradients of some steps are not finite.
+template <class Optimizer, class Options>
+optim::State train(Way way, const Options& options, DType dtype = f32,
+                   optim::HalfUpdate half = optim::HalfUpdate::master) {
+  constexpr int steps = 14, warm_up = 4;
+  const Device device = way == Way::host ? Device() : gpu;
+  const Tensor x = (arange(0, 10, 1, f32) * 0.1).to(dtype).to(device).requires_grad_();
+  const Tensor y = ones({6}, f32).to(dtype).to(device).requires_grad_();
+  Optimizer optimizer(std::vector<NamedTensor>{{"x", x}, {"y", y}}, options);
+  optimizer.set_half_update(half, 5);
+  optim::GradScaler scaler({.init_scale = 1024, .growth_interval = 3});
+  const Tensor factor = empty({}, {f32, device});
+  DeviceGraph graph(way == Way::graph ? gpu : Device(), {.warm_up = warm_up});
+  for (int i = 0; i < steps; ++i) {
+    const bool overflow = i == 0 || i == 5 || i == 6 || i == 11;
+    factor.fill_(overflow ? std::numeric_limits<double>::infinity() : 1 + 0.25 * i);
+    graph.run([&] {
+      optimizer.zero_grad();
+      Tensor loss = (x * factor).sum();
+      if (i > 1) loss = loss + (y * y * factor).sum();
+      scaler.scale(loss).backward();
+      scaler.step(optimizer);
+      scaler.update();
+    });
+  }
+  CHECK(optimizer.step_counts().taken == steps - 4);
+  CHECK(optimizer.step_counts().skipped == 4);
+  CHECK(optimizer.steps_asked() == steps);
+  optim::State out = optimizer.state_dict();
+  for (const auto& [name, value] : scaler.state_dict()) out["scaler." + name] = value;
+  out["x"] = x.detach();
+  out["y"] = y.detach();
+  for (auto& [name, value] : out) value = value.to(Device());
+  return out;
+}
+
+void check_same(const optim::State& a, const optim::State& b) {
+  REQUIRE(a.size() == b.size());
+  for (const auto& [name, value] : a) {
+    CAPTURE(name);
+    REQUIRE(b.contains(name));
+    CHECK(equal(value, b.at(name)));
+  }
+}
+
+template <class Optimizer, class Options, class... Half>
+void check_ways(const Options& options, const Half&... half) {
+  const optim::State host = train<Optimizer>(Way::host, options, half...);
+  check_same(host, train<Optimizer>(Way::device, options, half...));
+  check_same(host, train<Optimizer>(Way::graph, options, half...));
+}
+
+}  // namespace
+
+TEST_CASE("the device skips steps whose gradients are not finite, and changes the scale, as the host does") {
+  if (!has_device()) return;
+  check_ways<optim::AdamW>(optim::AdamWOptions{.lr = 0.1});
+  check_ways<optim::SGD>(optim::SgdOptions{.lr = 0.1, .momentum = 0.9, .dampening = 0.5});
+  check_ways<optim::Adagrad>(optim::AdagradOptions{.lr = 0.1, .lr_decay = 0.1});
+  check_ways<optim::RMSprop>(optim::RmspropOptions{.lr = 0.1});
+}
+
+TEST_CASE("parameters of 16 bits: masters and random roundings stay where they are in a step that is skipped") {
+  if (!has_device()) return;
+  const optim::AdamWOptions options{.lr = 0.1};
+  check_ways<optim::AdamW>(options, bf16);
+  check_ways<optim::AdamW>(options, bf16, optim::HalfUpdate::stochastic);
+}
+
+TEST_CASE("what step() returns is the device's answer") {
+  if (!has_device()) return;
+  const Tensor x = ones({3}, {f32, gpu}).requires_grad_();
+  optim::SGD sgd(std::vector<NamedTensor>{{"x", x}}, {.lr = 0.5});
+  optim::GradScaler scaler({.init_scale = 4});
+  for (const bool overflow : {false, true}) {
+    sgd.zero_grad();
+    scaler.scale((x * (overflow ? std::numeric_limits<double>::infinity() : 1.0)).sum()).backward();
+    CHECK(scaler.step(sgd) == !overflow);
+    scaler.update();
+  }
+  CHECK(scaler.get_scale() == 2);
+  CHECK(equal(x.detach().to(Device()), full({3}, 0.5)));
+}
+
+TEST_CASE("a loaded state goes to where the captured step finds it") {
+  if (!has_device()) return;
+  const Tensor x = ones({3}, {f32, gpu}).requires_grad_();
+  optim::AdamW adam(std::vector<NamedTensor>{{"x", x}}, {.lr = 0.5});
+  DeviceGraph graph(gpu, {.warm_up = 0});
+  const auto step = [&] {
+    graph.run([&] {
+      (x * x).sum().backward();
+      adam.step();
+      adam.zero_grad();
+    });
+    return x.detach().to(Device());
+  };
+  (void)step();
+  optim::State saved;
+  for (const auto& [name, value] : adam.state_dict()) saved[name] = value.clone();
+  const Tensor values = x.detach().clone();
+  const Tensor second = step();
+  (void)step();
+  adam.load_state_dict(saved);
+  {
+    const NoGrad off;
+    x.copy_(values);
+  }
+  CHECK(equal(step(), second));
+  adam.load_state_dict(adam.state_dict());  // of itself: nothing changes
+  CHECK(adam.state_dict().at("step.x").item<int64_t>() == 2);
+}
