@@ -140,6 +140,23 @@ TEST_CASE("a GPU's linear layer of 8 bits multiplies what it has rounded") {
   }
 }
 
+TEST_CASE("a GPU's linear layer of 8 bits adds to gradients, wherever they lie") {
+  if (!has_gpu()) return;
+  manual_seed(6);
+  for (const int64_t from : {0, 1}) {  // on a 16-byte boundary, and not
+    const auto layers = std::make_shared<Fp8Layers>();
+    Parameter weight(randn({16, 32}).to(Device::cuda));
+    const Tensor bucket = zeros({16 * 32 + 1}, {f32, Device::cuda}), x = randn({16, 32}).to(Device::cuda);
+    set_grad_buffer(weight, raw::reshape(raw::slice(bucket, 0, from, from + 16 * 32, 1), {16, 32}));
+    const auto run = [&] { in_eighths(layers, [&] { return sum(linear(x, weight)); }).backward(); };
+    run();
+    const Tensor first = weight.grad().to(Device()).clone();
+    CHECK(largest_off(bucket[from], first[0][0]) == 0);
+    run();
+    CHECK(largest_off(weight.grad(), first * 2.0) < 1e-4);
+  }
+}
+
 TEST_CASE("a GPU's linear layers of 8 bits: which they are") {
   if (!has_gpu()) return;
   manual_seed(3);
