@@ -44,6 +44,16 @@ def cmake_cache(build):
     return dict(re.findall(r"^(\w+):\w+=(.*)$", text, re.MULTILINE))
 
 
+def describe_gpu(python):
+    name, _, rest = output("nvidia-smi", "--query-gpu=name,memory.total,driver_version,clocks.sm,clocks.mem",
+                           "--format=csv,noheader").partition(", ")
+    about = {"gpu": name or "no GPU", "gpu_memory_driver_clocks": rest}
+    if python:
+        about["torch_cuda"] = output(python, "-c", "import torch; print('CUDA', torch.version.cuda, 'cuDNN', "
+                                     "torch.backends.cudnn.version(), 'NCCL', torch.cuda.nccl.version())")
+    return about
+
+
 def describe(root, build, python):
     cache = cmake_cache(build)
     revision = output("git", "-C", str(root), "rev-parse", "--short=12", "HEAD")

@@ -11,11 +11,13 @@
 namespace {
 
 constexpr std::array rows{
-    bench::Row{"machine", "what the machine can do at most", bench::run_machine},
+    bench::Row{"machine", "what the machine can do at most   device=cpu", bench::run_machine},
     bench::Row{"fixture", "weights and samples for both sides   model=NAME out=DIR samples=256 [the model's keys]",
                bench::run_fixture},
-    bench::Row{"train", "a training step   model=NAME [its keys] fixture=DIR batch=64 steps=10 warmup=3",
-               bench::run_train},
+    bench::Row{
+        "train",
+        "a training step   model=NAME [its keys] fixture=DIR batch=64 steps=10 warmup=3 device=cpu precision=32-true",
+        bench::run_train},
     bench::Row{"growth", "a training step over a key   model=NAME over=KEY values=16-32-64 [as train]",
                bench::run_growth},
     bench::Row{"collective",
@@ -24,7 +26,8 @@ constexpr std::array rows{
     bench::Row{"exposed", "what a step waits for communication while a device works   mode=.. buckets=16 bytes=2097152",
                bench::run_exposed},
     bench::Row{"startup", "the time of the first op's end, and the memory then   mpi=1", bench::run_startup},
-    bench::Row{"micro", "single operations beside the limits   cases=FILE group=NAME milliseconds=40",
+    bench::Row{"micro",
+               "single operations beside the limits   cases=FILE group=NAME milliseconds=40 device=cpu dtype=f32",
                bench::run_micro},
 };
 

@@ -26,15 +26,31 @@ class Failed(Exception):
 
 
 class Programs:
-    def __init__(self, root, build, python, scratch, smoke):
+    def __init__(self, root, build, python, scratch, smoke, libraries="", rehearse=False):
+        """libraries: where our program finds its own (LD_LIBRARY_PATH). rehearse: a GPU's rows, tiny, both sides, on the
+        devices that are there."""
         self.root, self.peers, self.build, self.scratch = root, root / "bench/peers", build, scratch
-        self.python, self.smoke = python, smoke
+        self.python, self.smoke, self.rehearse, self.libraries = python, smoke, rehearse, libraries
         self.program = build / "bench/loom_bench"
         self.cores = machine.cores()
 
     def ours(self, row):
-        command = [self.program, *row.ours, *self.inputs(row), *(["smoke=1"] if self.smoke else [])]
-        return self.start(row, command, self.environment(LOOM_NUM_THREADS=row.threads))
+        command = [self.program, *self.sized(row, row.ours), *self.inputs(row), *self.how(row, "cuda")]
+        return self.start(row, command, self.environment(**self.ours_alone(row)))
+
+    def ours_alone(self, row):
+        more = {"LD_LIBRARY_PATH": self.libraries} if self.libraries else {}
+        return more if row.gpu else more | {"LOOM_NUM_THREADS": row.threads}
+
+    def sized(self, row, arguments):
+        if not self.rehearse:
+            return arguments
+        tiny = {key: f"{key}={value}" for key, value in row.tiny.items()}
+        return [tiny.get(argument.partition("=")[0], argument) for argument in arguments]
+
+    def how(self, row, device):
+        """The arguments that every row gets; device: where a GPU's rows run."""
+        return [*(["smoke=1"] if self.smoke or self.rehearse else []), *([f"device={device}"] if row.gpu else [])]
 
     def peer(self, row, command):
         """None: the peer is not there."""
@@ -45,7 +61,11 @@ class Programs:
             return self.start(row, [self.compiled(name), *arguments], self.environment())
         if not self.python:
             return None
-        command = [self.python, self.peers / name, *arguments, *self.inputs(row)]
+        device = "cpu" if self.rehearse else "cuda"
+        command = [self.python, self.peers / name, *self.sized(row, arguments), *self.inputs(row),
+                   *self.how(row, device)]
+        if row.gpu:
+            return self.start(row, command, self.environment(TORCHINDUCTOR_CACHE_DIR=self.kernels()))
         environment = self.environment(OMP_NUM_THREADS=row.threads, OPENBLAS_NUM_THREADS=row.threads,
                                        GLOO_SOCKET_IFNAME="lo", TORCHINDUCTOR_CACHE_DIR=self.kernels(), **KEEP_MEMORY)
         if row.ranks == 1:
@@ -64,7 +84,8 @@ class Programs:
         if row.model:
             folder = self.scratch / "fixture" / "_".join(row.model)
             if not folder.exists():
-                self.run([self.program, "fixture", *row.model, f"out={folder}"])
+                self.run([self.program, "fixture", *self.sized(row, row.model), f"out={folder}"],
+                         self.environment(**self.ours_alone(row)))
             return [f"fixture={folder}"]
         return [f"cases={self.root / 'bench/cases.txt'}"] if row.ours[0] == "micro" else []
 
@@ -84,7 +105,7 @@ class Programs:
     def pinned(self, row, rank):
         """The command prefix that keeps a rank on its cores."""
         each = row.cores or row.threads
-        if self.smoke:  # every core may be taken: only the function counts
+        if self.smoke or row.gpu:  # every core may be taken: only the function counts, or the GPU
             return []
         if row.ranks * each > len(self.cores):
             each = row.threads

@@ -12,6 +12,7 @@ import time
 
 import builds
 import machine
+import predictions
 import stats
 import table
 from programs import Failed, Programs, Skipped
@@ -29,6 +30,10 @@ def arguments():
     parser.add_argument("--python", default="", help="a Python that has PyTorch; without: no peers but MPI")
     parser.add_argument("--runs", type=int, default=7, help="alternating runs of each side")
     parser.add_argument("--write", action="store_true", help="with a filter: replace these rows in today's report")
+    parser.add_argument("--gpu", action="store_true", help="the rows of a GPU instead of the CPU's")
+    parser.add_argument("--rehearse", action="store_true", help="with --gpu: tiny, without one, all peers on the CPU")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="rows that would begin later are left out")
+    parser.add_argument("--libraries", default="", help="LD_LIBRARY_PATH of Loom's program")
     parser.add_argument("--smoke", action="store_true", help="every row once, tiny, without peers: does it work?")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "benchmarks")
     parser.add_argument("--command", default="scripts/bench", help="what to write down as the command")
@@ -37,6 +42,8 @@ def arguments():
 
 def chosen(given):
     def wanted(row):
+        if row.gpu != given.gpu:
+            return False
         if row.slow and row.name not in given.filter or given.smoke and not row.smoke:
             return False
         return not given.filter or any(text in row.name for text in given.filter)
@@ -46,12 +53,12 @@ def chosen(given):
     return rows
 
 
-def check_losses(results):
+def check_losses(row, results):
     """All sides must have trained the same thing: their first losses agree."""
     losses = {who: record["losses"] for who, records in results.items() for record in records if "losses" in record}
     for values in losses.values():
         for ours, theirs in zip(losses["ours"], values):
-            if not abs(ours - theirs) <= 1e-4 * max(1, abs(theirs)):
+            if not abs(ours - theirs) <= row.losses * max(1, abs(theirs)):
                 raise Failed(f"the losses differ, so the sides do not do the same: {losses}")
 
 
@@ -70,7 +77,7 @@ def run_once(row, programs, variants, dropped):
             continue
         if records is not None:
             results[variant] = records
-    check_losses(results)
+    check_losses(row, results)
     return results
 
 
@@ -102,9 +109,12 @@ def measure(row, programs, runs):
     """{case: {"unit", "limits", "ours": [..], "theirs": {variant: [..]}}} and why variants are missing."""
     cases, dropped = {}, {}
     for run in range(runs):
-        collect(cases, run_once(row, programs, row.peers, dropped))
+        collect(cases, run_once(row, programs, row.peers | ({} if run else row.once), dropped))
         if run + 1 == TRIALS < runs:
             dropped |= {name: f"clearly slower in {TRIALS} runs" for name in slower(cases) if name not in dropped}
+    for case in cases.values():  # what ran once is compared with each of ours
+        case["theirs"] |= {name: values * runs for name, values in case["theirs"].items()
+                           if name in row.once and len(values) == 1}
     return cases, dropped
 
 
@@ -119,6 +129,9 @@ def growth(cases):
 
 def outcome_of(row, programs, given):
     """The row's entry in the report: its cases, or why there are none."""
+    if time.monotonic() - given.started + row.seconds * given.runs > given.seconds:
+        return {"what": row.what, "command": given.command, "date": given.date, "runs": given.runs,
+                "loom": given.revision, "skipped": "no time was left"}
     entry = {"what": row.what, "command": given.command, "date": given.date, "runs": given.runs,
              "loom": given.revision, "busy_cores": machine.busy_cores()}
     started = time.monotonic()
@@ -129,11 +142,15 @@ def outcome_of(row, programs, given):
         print(f"bench: {row.name}: {outcome}: {reason}", file=sys.stderr, flush=True)
         return entry | {outcome: str(reason)}
     entry |= {"seconds": round(time.monotonic() - started, 1), "dropped": dropped, "exponents": growth(cases)}
-    return entry | {"cases": {name: stats.summary(case, row.target(name)) for name, case in cases.items()}}
+    entry["cases"] = {name: stats.summary(case, row.target(name)) for name, case in cases.items()}
+    for name, case in entry["cases"].items():
+        if told := given.predictions.of(row.name, name):
+            case["predicted"] = told
+    return entry
 
 
 def stem_of(about, folder):
-    slug = re.sub(r"[^a-z0-9]+", "-", about["cpu"].lower()).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", about.get("gpu", about["cpu"]).lower()).strip("-")
     return folder / f"{about['date']}-{slug}"
 
 
@@ -151,10 +168,14 @@ def write(report, stem):
 
 def main():
     given = arguments()
+    given.started = time.monotonic()
     if given.smoke:
         given.runs, given.python = 1, ""
     rows = chosen(given)
     about = machine.describe(ROOT, given.build, given.python)
+    if given.gpu:
+        about |= machine.describe_gpu(given.python)
+    given.predictions = predictions.Predictions(ROOT / "docs/benchmarks/gpu_predictions.md")
     given.date, given.revision = about["date"], about["loom"]
     keep = not given.smoke and (given.write or not given.filter)
     stem = stem_of(about, given.out)
@@ -167,7 +188,8 @@ def main():
         print(f"bench: {len(rows)} rows, about {minutes:.0f} minutes with peers", file=sys.stderr, flush=True)
     measured = {}
     with tempfile.TemporaryDirectory() as scratch:
-        programs = Programs(ROOT, given.build, given.python, pathlib.Path(scratch), given.smoke)
+        programs = Programs(ROOT, given.build, given.python, pathlib.Path(scratch), given.smoke, given.libraries,
+                            given.rehearse)
         for row in rows:
             print(f"bench: {row.name}: {row.what}", file=sys.stderr, flush=True)
             measured[row.name] = outcome_of(row, programs, given)

@@ -26,7 +26,17 @@ def measured(case, side):
     return text
 
 
-def case_line(name, case):
+def line_of(cells):
+    return "| " + " | ".join(cells) + " |"
+
+
+def header(predicted):
+    """The last column is there where something was predicted."""
+    more = (" predicted |", " --- |") if predicted else ("", "")
+    return [line + end for line, end in zip(HEADER, more)]
+
+
+def case_line(name, case, predicted=False):
     theirs = f"{measured(case, 'theirs')} ({case['variant']})" if "theirs" in case else ""
     ratio = interval(case["ratio"], lambda x: f"{x:.2f}" if x < 100 else f"{x:.0f}") if "ratio" in case else ""
     limit = number(case["limit"]) if "limit" in case else ""
@@ -34,7 +44,7 @@ def case_line(name, case):
     verdict = case.get("verdict", "")
     verdict = f"**{verdict}**" if verdict == stats.BEHIND else verdict
     cells = [name, case["unit"], measured(case, "ours"), theirs, ratio, limit, share, case.get("target", ""), verdict]
-    return "| " + " | ".join(cells) + " |"
+    return line_of([*cells, case.get("predicted", "")] if predicted else cells)
 
 
 def row_lines(name, row, report):
@@ -46,7 +56,8 @@ def row_lines(name, row, report):
         lines += [f"The machine was not idle: other programs kept {row['busy_cores']:g} cores busy.", ""]
     if "cases" not in row:
         return lines + [f"{key}: {row[key].splitlines()[0]}" for key in ("skipped", "failed") if key in row]
-    lines += [*HEADER, *(case_line(case, values) for case, values in row["cases"].items())]
+    predicted = any("predicted" in case for case in row["cases"].values())
+    lines += [*header(predicted), *(case_line(case, values, predicted) for case, values in row["cases"].items())]
     if row.get("exponents"):
         fitted = ", ".join(f"{who} {value:.2f}" for who, value in row["exponents"].items())
         lines += ["", f"exponent: {fitted}"]

@@ -11,6 +11,7 @@
 #include "models/lstm.h"
 #include "models/mlp.h"
 #include "models/resnet.h"
+#include "models/resnet50.h"
 
 namespace bench {
 
@@ -41,14 +42,21 @@ template <class Net>
 constexpr Model model(std::string_view name) {
   return {name, write_fixture<Net>, train<Net>};
 }
-constexpr std::array models{model<Mlp>("mlp"), model<Cnn>("cnn"), model<ResNet>("resnet"), model<Lstm>("lstm"),
-                            model<Gpt>("gpt")};
+constexpr std::array models{model<Mlp>("mlp"),           model<Cnn>("cnn"),   model<ResNet>("resnet"),
+                            model<ResNet50>("resnet50"), model<Lstm>("lstm"), model<Gpt>("gpt")};
 
 const Model& chosen(const Options& options) {
   const std::string name = options.text("model");
   for (const Model& model : models)
     if (model.name == name) return model;
   throw Error(str("no model '", name, "'"));
+}
+
+// Operations a second that the device can do at most, in the precision of the products.
+double peak_flops(Device device, const Options& options) {
+  if (device.kind == Device::cpu) return fma_peak();
+  const DeviceLimits limits = device_limits(device, options.smoke());
+  return options.text("precision", "32-true").starts_with("32") ? limits.flops : limits.bf16;
 }
 
 // Seconds of a step when `key` has this value.
@@ -65,18 +73,22 @@ double step_seconds(Options options, const std::string& key, const std::string& 
 void run_fixture(const Options& options) { chosen(options).fixture(options); }
 
 void run_train(const Options& options) {
-  Fabric fabric({.accelerator = "cpu"});
+  Fabric fabric({.accelerator = options.text("device", "cpu"), .precision = options.text("precision", "32-true")});
   fabric.launch([&] {
     const Training result = chosen(options).train(fabric, options);
-    const double floor = result.flops / fma_peak();  // all ranks at once, as they computed
+    const double peak = peak_flops(fabric.device(), options);  // all ranks at once, as they computed
     if (!fabric.is_global_zero()) return;
     Record("step", result.times.median * 1e3, "ms")
-        .add("limit", floor * 1e3)
+        .add("limit", result.flops / peak * 1e3)
         .add("mean", result.times.mean * 1e3)
         .add("samples_per_s", static_cast<double>(result.samples) / result.times.median)
         .add("losses", result.losses)
         .print();
     Record("peak memory", result.memory, "MiB").print();
+    if (fabric.device().kind == Device::cpu) return;
+    Record("throughput", result.units / result.times.median, "units/s").print();
+    if (result.nominal > 0)
+      Record("nominal", result.nominal / result.times.median * 1e-9, "GFLOP/s").add("limit", peak * 1e-9).print();
   });
 }
 

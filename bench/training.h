@@ -10,6 +10,7 @@
 #include <loom/loom.h>
 #include <loom/tensor/safetensors.h>
 
+#include "device.h"
 #include "machine_limits.h"
 #include "memory.h"
 #include "models/work.h"
@@ -24,8 +25,10 @@ constexpr int64_t compared_losses = 3;  // of the first steps
 struct Training {
   Times times;                 // of a step
   std::vector<double> losses;  // of the first steps, on this rank
-  double memory = 0;           // MiB above the weights and the data, at most
+  double memory = 0;           // MiB at most: above the weights and the data, on a GPU in all
   double flops = 0;            // of a step on this rank
+  double nominal = 0;          // the same by the formula that is customary for the model
+  double units = 0;            // tokens, samples of a step on all ranks
   int64_t samples = 0;         // of a step on all ranks
 };
 
@@ -50,13 +53,20 @@ Training train(loom::Fabric& fabric, const Options& options) {
   const int64_t batch = options.smoke() ? 2 : options.number("batch", 64), world = fabric.world_size();
   Training result{.samples = batch * world};
   Net net(options);
-  const auto [inputs, targets] = training_data(net, options, result.samples);
+  auto [inputs, targets] = training_data(net, options, result.samples);
+  inputs = fabric.to_device(inputs);
+  targets = fabric.to_device(targets);
   const int64_t batches = inputs.size(0) / result.samples;
-  result.flops = net.work().step_flops() * static_cast<double>(batch);
+  const Work work = net.work();
+  result.flops = work.step_flops() * static_cast<double>(batch);
+  result.nominal = work.nominal * static_cast<double>(batch);
+  result.units = work.units * static_cast<double>(result.samples);
 
   typename Net::Optimizer inner(loom::nn::parameters(net), Net::settings);
   auto [model, optimizer] = fabric.setup(net, inner);
+  const loom::Device device = fabric.device();
   settle_memory();
+  loom::reset_peak_memory_stats(device);
   const double before = resident_mib();
   int64_t taken = 0;
   const auto step = [&] {
@@ -69,8 +79,14 @@ Training train(loom::Fabric& fabric, const Options& options) {
     if (taken <= compared_losses) result.losses.push_back(loss.template item<double>());
   };
   const int64_t warmup = options.smoke() ? 1 : std::max(options.number("warmup", 3), compared_losses);
-  result.times = time_steps(warmup, options.smoke() ? 1 : options.number("steps", 10), step);
-  result.memory = peak_resident_mib() - before;
+  const int64_t steps = options.smoke() ? 1 : options.number("steps", 10);
+  if (device.kind == loom::Device::cuda) {
+    result.times = time_steps_on(device, warmup, steps, step);
+    result.memory = static_cast<double>(loom::memory_stats(device).peak_allocated) / (1 << 20);
+  } else {
+    result.times = time_steps(warmup, steps, step);
+    result.memory = peak_resident_mib() - before;
+  }
   return result;
 }
 

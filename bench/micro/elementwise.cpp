@@ -37,6 +37,14 @@ Operation add(const Case& given) {
           .cost = {.bytes = (same ? 12 : 8) * count(rows * columns)}};
 }
 
+// copy COUNT: into memory that is there
+Operation copied(const Case& given) {
+  const int64_t n = given.number(1);
+  return {.unit = "ms",
+          .call = [from = randn({n}), to = empty({n})] { keep(to.copy_(from)); },
+          .cost = {.bytes = 8 * count(n)}};
+}
+
 // pow COUNT: both operands are tensors
 Operation power_of(const Case& given) {
   const int64_t n = given.number(1);

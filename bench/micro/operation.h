@@ -13,7 +13,7 @@
 
 namespace bench {
 
-// What a call costs at least: bytes read and written (each once), floating-point operations.
+// What a call costs at least: bytes read and written (each once, of f32), floating-point operations.
 struct Cost {
   double bytes = 0, flops = 0;
   bool bf16 = false;  // the operations are products of bf16
@@ -67,6 +67,8 @@ Operation attention(const Case& given);
 // rows.cpp
 Operation softmax_rows(const Case& given);
 Operation layer_norm_rows(const Case& given);
+Operation rms_norm_rows(const Case& given);
+Operation batch_norm_images(const Case& given);
 Operation cross_entropy_rows(const Case& given);
 Operation reduction(const Case& given);
 Operation embedding_rows(const Case& given);
@@ -76,6 +78,7 @@ Operation sorted_rows(const Case& given);
 // elementwise.cpp
 Operation map(const Case& given);
 Operation add(const Case& given);
+Operation copied(const Case& given);
 Operation power_of(const Case& given);
 Operation dropout_of(const Case& given);
 Operation optimizer(const Case& given);

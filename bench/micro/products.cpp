@@ -51,16 +51,16 @@ Operation conv(const Case& given) {
 // attention forward|backward N HEADS T D: causal; forward as in training, with what backward needs.
 Operation attention(const Case& given) {
   const int64_t n = given.number(2), heads = given.number(3), length = given.number(4), width = given.number(5);
-  const bool forward = given.is(1, "forward", "backward");
+  const bool forward = given.is(1, "forward", "backward"), low = default_dtype() == DType::bf16;
   std::vector<Tensor> qkv;
   for (int i = 0; i < 3; ++i) qkv.push_back(randn({n, heads, length, width}).requires_grad_());
   const auto run = [qkv] { return scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], {.is_causal = true}); };
   const double products = count(n * heads * length * (length + 1) * width) * 2;  // two, each on half of T x T
-  if (forward) return {.unit = "ms", .call = [run] { keep(run()); }, .cost = {.flops = products}};
+  if (forward) return {.unit = "ms", .call = [run] { keep(run()); }, .cost = {.flops = products, .bf16 = low}};
   const Tensor y = run(), seed = randn(y.shape());
   return {.unit = "ms",
           .call = [qkv, y, seed] { keep(grad(std::span(&y, 1), qkv, std::span(&seed, 1), {.retain_graph = true})); },
-          .cost = {.flops = 2 * products}};
+          .cost = {.flops = 2 * products, .bf16 = low}};
 }
 
 }  // namespace bench

@@ -36,6 +36,26 @@ Operation layer_norm_rows(const Case& given) {
   });
 }
 
+Operation rms_norm_rows(const Case& given) {
+  const int64_t columns = given.number(3);
+  return over_rows(given, 8, 12,
+                   [columns, weight = ones({columns})](const Tensor& x) { return rms_norm(x, {columns}, weight); });
+}
+
+// batch_norm forward|backward N C H: of images, in training. Forward reads them twice, backward them and the gradient.
+Operation batch_norm_images(const Case& given) {
+  const int64_t n = given.number(2), channels = given.number(3), height = given.number(4);
+  const Tensor x = randn({n, channels, height, height}), weight = ones({channels}), bias = zeros({channels});
+  const auto f = [=](const Tensor& images) { return batch_norm(images, {}, {}, weight, bias, true); };
+  if (given.is(1, "forward", "backward"))
+    return {.unit = "ms", .call = [=] { keep(f(x)); }, .cost = {.bytes = 12 * count(x.numel())}};
+  Tensor(x).requires_grad_();
+  const Tensor y = f(x), seed = randn(y.shape());
+  return {.unit = "ms",
+          .call = [=] { keep(grad(y, x, seed, {.retain_graph = true})); },
+          .cost = {.bytes = 20 * count(x.numel())}};
+}
+
 Operation cross_entropy_rows(const Case& given) {
   const Tensor target = randint(0, given.number(3), {given.number(2)});
   return over_rows(given, 4, 8, [target](const Tensor& x) { return cross_entropy(x, target); });

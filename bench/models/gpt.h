@@ -1,6 +1,6 @@
 // A decoder-only transformer in GPT-2's form (Radford et al. 2019): learned positions, norms before each part, GELU,
 // the token table also as the output layer. peers/models/gpt.py is the twin.
-// width=128 depth=4 heads=4 context=128 vocabulary=65
+// width=128 depth=4 heads=4 context=128 vocabulary=65; gelu_tanh=1: its approximation by tanh, as GPT-2 has it
 #pragma once
 
 #include <vector>
@@ -18,11 +18,13 @@ namespace bench {
 
 struct GptBlock {
   int64_t heads;
+  bool gelu_tanh;
   loom::nn::LayerNorm ln1, ln2;
   loom::nn::Linear qkv, out, up, down;
 
-  GptBlock(int64_t width, int64_t heads_)
+  GptBlock(int64_t width, int64_t heads_, bool gelu_tanh_)
       : heads(heads_),
+        gelu_tanh(gelu_tanh_),
         ln1(width),
         ln2(width),
         qkv(width, 3 * width),
@@ -42,7 +44,8 @@ struct GptBlock {
   }
   loom::Tensor operator()(loom::Tensor x) const {
     x = x + attend(ln1(x));
-    return x + down(loom::gelu(up(ln2(x))));
+    const loom::Tensor inner = up(ln2(x));
+    return x + down(gelu_tanh ? loom::gelu_tanh(inner) : loom::gelu(inner));
   }
   LOOM_MEMBERS(ln1, ln2, qkv, out, up, down)
 };
@@ -65,7 +68,8 @@ struct Gpt {
         norm(width) {
     const loom::NoGrad no_grad;
     for (const auto* table : {&tokens, &positions}) loom::Tensor(table->weight).mul_(0.02);
-    for (int64_t i = 0; i < options.number("depth", 4); ++i) blocks.emplace_back(width, heads);
+    for (int64_t i = 0; i < options.number("depth", 4); ++i)
+      blocks.emplace_back(width, heads, options.flag("gelu_tanh"));
   }
   loom::Tensor operator()(const loom::Tensor& index) const {
     loom::Tensor x = tokens(index) + positions.weight.narrow(0, 0, index.size(1));
@@ -83,7 +87,10 @@ struct Gpt {
     const double attention = w * (length + 1);  // scores and sums of a causal row: half of the context on average
     const double token =
         static_cast<double>(blocks.size()) * (12 * w * w + attention) + w * static_cast<double>(vocabulary);
-    return {.multiply_adds = length * token, .first = 0};
+    // 6 N + 12 L C T a token (Chowdhery et al. 2022, appendix B): N parameters, L layers of width C, context T
+    const double nominal = 6 * static_cast<double>(loom::nn::parameter_count(*this)) +
+                           12 * static_cast<double>(blocks.size()) * w * length;
+    return {.multiply_adds = length * token, .first = 0, .nominal = length * nominal, .units = length};
   }
 };
 

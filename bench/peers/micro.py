@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The twin of bench/micro in PyTorch: the same cases, each operation under its name.
 
-micro.py cases=FILE group=NAME [milliseconds=40] [numpy=1] [onednn=1]
+micro.py cases=FILE group=NAME [milliseconds=40] [device=cpu] [dtype=f32] [smoke=1] [numpy=1] [onednn=1]
 """
 import os
 import pathlib
@@ -80,6 +80,20 @@ def layer_norm(which, rows, columns):
     return over_rows(lambda x: F.layer_norm(x, (columns,), weight, bias))(which, rows, columns)
 
 
+def rms_norm(which, rows, columns):
+    weight = torch.ones(columns)
+    return over_rows(lambda x: F.rms_norm(x, (columns,), weight))(which, rows, columns)
+
+
+def batch_norm(which, count, channels, height, layout=torch.contiguous_format):
+    x = torch.randn(count, channels, height, height).to(memory_format=layout)
+    weight, bias = torch.ones(channels), torch.zeros(channels)
+    function = lambda images: F.batch_norm(images, None, None, weight, bias, training=True)
+    if which == "forward":
+        return lambda: function(x)
+    return backward(function(x.requires_grad_()), x)
+
+
 def cross_entropy(which, rows, columns):
     target = torch.randint(columns, (rows,))
     return over_rows(lambda x: F.cross_entropy(x, target))(which, rows, columns)
@@ -111,6 +125,11 @@ def add(which, rows, columns):
     a = torch.randn(rows, columns)
     b = torch.randn({"same": (rows, columns), "row": (columns,), "column": (rows, 1)}[which])
     return lambda: a + b
+
+
+def copy(count):
+    start, end = torch.randn(count), torch.empty(count)
+    return lambda: end.copy_(start)
 
 
 def power(count):
@@ -198,7 +217,8 @@ def graph(nodes):
 
 
 OPERATIONS = {"gemm": gemm, "conv": conv, "attention": attention, "softmax": over_rows(lambda x: torch.softmax(x, 1)),
-              "layer_norm": layer_norm, "cross_entropy": cross_entropy, "sum": reduction("sum"),
+              "layer_norm": layer_norm, "rms_norm": rms_norm, "batch_norm": batch_norm,
+              "copy": copy, "cross_entropy": cross_entropy, "sum": reduction("sum"),
               "max": reduction("amax"), "embedding": embedding, "index_select": index_select, "nonzero": nonzero,
               "sort": sort, "map": map_of, "add": add, "pow": power, "dropout": dropout, "optimizer": optimizer,
               "transpose": transpose, "strided": strided, "cat": cat, "flip": flip, "tiny_add": tiny_add,
@@ -236,8 +256,21 @@ def cases(file, group):
             yield line
 
 
+TURNS = 4  # of operations of a GPU: together larger than its caches
+
+
+def seconds_of(make, words, given):
+    milliseconds = 0 if "smoke" in given else float(given.get("milliseconds", 40))
+    if given.get("device", "cpu") != "cuda":
+        return timing.seconds_of_a_call(make(*words), milliseconds * 1e-3)
+    return timing.seconds_on_device(torch.cuda.synchronize, [make(*words) for _ in range(TURNS)], milliseconds * 1e-3)
+
+
 def run(given):
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_default_device(given.get("device", "cpu"))
+    torch.set_default_dtype(DTYPES[given.get("dtype", "f32")])
+    most = 8 if "smoke" in given else float("inf")
     operations = dict(OPERATIONS)
     if "numpy" in given:
         operations["gemm"] = gemm_numpy
@@ -245,11 +278,10 @@ def run(given):
         operations["gemm"] = gemm_onednn
     if "channels_last" in given:
         operations["conv"] = conv_channels_last
+        operations["batch_norm"] = lambda *words: batch_norm(*words, layout=torch.channels_last)
     for line in cases(given["cases"], given["group"]):
-        name, *words = [int(word) if word.isdigit() else word for word in line.split()]
-        call = operations[name](*words)
-        seconds = timing.seconds_of_a_call(call, float(given.get("milliseconds", 40)) * 1e-3)
-        timing.record(line, *in_unit(name, words, seconds))
+        name, *words = [min(int(word), most) if word.isdigit() else word for word in line.split()]
+        timing.record(line, *in_unit(name, words, seconds_of(operations[name], words, given)))
 
 
 timing.main(run)

@@ -5,8 +5,10 @@ training.py model=NAME [the model's keys] fixture=DIR batch=64 steps=10 warmup=3
   channels_last=1 fused=1 compile=1              ways to make PyTorch faster
   rank=R world=W store=FILE                      DistributedDataParallel over gloo
   fabric=1                                       Lightning Fabric's loop instead of a plain one
+  device=cpu precision=32-true                   a GPU; bf16-mixed: autocast
 training.py ... over=KEY values=16-32-64         the step time over a key, without a fixture
 """
+import contextlib
 import inspect
 import os
 import pathlib
@@ -70,8 +72,12 @@ def train(name, given):
     """Times of a step, the first losses, MiB above the weights and the data at most."""
     rank, world, batch = given.get("rank", 0), given.get("world", 1), given.get("batch", 64)
     net = MODELS[name](**{key: given[key] for key in inspect.signature(MODELS[name]).parameters if key in given})
+    given["parameters"] = sum(p.numel() for p in net.parameters())
     inputs, targets = samples_of(name, given, net, given.get("fixture"))
     batches = len(inputs) // (batch * world)
+    device = given.get("device", "cpu")
+    net, inputs, targets = net.to(device), inputs.to(device), targets.to(device)
+    mixed = given.get("precision") == "bf16-mixed"
     if given.get("channels_last"):
         net, inputs = (thing.to(memory_format=torch.channels_last) for thing in (net, inputs))
     optimizer = net.optimizer(net.parameters(), bool(given.get("fused")))
@@ -84,6 +90,8 @@ def train(name, given):
         model = torch.compile(model)
     memory.settle_memory()
     before = memory.resident_mib()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     taken, losses = 0, []
 
     def step():
@@ -91,14 +99,29 @@ def train(name, given):
         start = (taken % batches * world + rank) * batch
         taken += 1
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(inputs[start:start + batch]), targets[start:start + batch].flatten())
+        with torch.autocast(device, torch.bfloat16) if mixed else contextlib.nullcontext():
+            loss = F.cross_entropy(model(inputs[start:start + batch]), targets[start:start + batch].flatten())
         backward(loss)
         optimizer.step()
         if taken <= COMPARED_LOSSES:
             losses.append(loss.item())
 
-    times = timing.time_steps(max(given.get("warmup", 3), COMPARED_LOSSES), given.get("steps", 10), step)
+    warmup, steps = max(given.get("warmup", 3), COMPARED_LOSSES), given.get("steps", 10)
+    if device == "cuda":
+        times = timing.time_steps_on_device(torch.cuda.synchronize, warmup, steps, step)
+        return times, losses, torch.cuda.max_memory_allocated() / 2**20
+    times = timing.time_steps(warmup, steps, step)
     return times, losses, memory.peak_resident_mib() - before
+
+
+def report_speed(name, given, seconds):
+    """What bench/training.cpp says of a GPU besides."""
+    batch, units = given.get("batch", 64), 1
+    if name == "gpt":
+        units = given.get("context", 128)
+        nominal = 6 * given["parameters"] + 12 * given.get("depth", 4) * given.get("width", 128) * units
+        timing.record("nominal", nominal * units * batch / seconds * 1e-9, "GFLOP/s")
+    timing.record("throughput", units * batch / seconds, "units/s")
 
 
 def main():
@@ -115,8 +138,11 @@ def main():
     (median, mean), losses, peak = train(name, given)
     if rank == 0:
         timing.record("step", median * 1e3, "ms", mean=mean * 1e3, losses=losses)
-        if not given.get("compile"):  # the compiler itself runs in the process
+        on_gpu = given.get("device") == "cuda"
+        if on_gpu or not given.get("compile"):  # the compiler itself runs in the process
             timing.record("peak memory", peak, "MiB")
+        if on_gpu:
+            report_speed(name, given, median)
     if world > 1:
         dist.barrier()
         sys.stdout.flush()

@@ -6,5 +6,6 @@ from models.gpt import Gpt
 from models.lstm import Lstm
 from models.mlp import Mlp
 from models.resnet import ResNet
+from models.resnet50 import ResNet50
 
-MODELS = {"mlp": Mlp, "cnn": Cnn, "resnet": ResNet, "lstm": Lstm, "gpt": Gpt}
+MODELS = {"mlp": Mlp, "cnn": Cnn, "resnet": ResNet, "resnet50": ResNet50, "lstm": Lstm, "gpt": Gpt}

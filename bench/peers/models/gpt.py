@@ -6,9 +6,9 @@ from torch import nn
 
 
 class Block(nn.Module):
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, approximate):
         super().__init__()
-        self.heads = heads
+        self.heads, self.approximate = heads, approximate
         self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -22,14 +22,14 @@ class Block(nn.Module):
 
     def forward(self, x):
         x = x + self.attend(self.ln1(x))
-        return x + self.down(F.gelu(self.up(self.ln2(x))))
+        return x + self.down(F.gelu(self.up(self.ln2(x)), approximate=self.approximate))
 
 
 class Gpt(nn.Module):
-    def __init__(self, width=128, depth=4, heads=4, context=128, vocabulary=65):
+    def __init__(self, width=128, depth=4, heads=4, context=128, vocabulary=65, gelu_tanh=0):
         super().__init__()
         self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, "tanh" if gelu_tanh else "none") for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, index):

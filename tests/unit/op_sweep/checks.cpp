@@ -5,78 +5,15 @@
 #include <limits>
 
 #include <loom/autograd/autocast.h>
-#include <loom/autograd/engine.h>
 #include <loom/autograd/grad_mode.h>
 
-#include "../kernel_test.h"
+#include "outcome.h"
 
 namespace loom::sweep {
 
 namespace {
 
 constexpr double infinite = std::numeric_limits<double>::infinity();
-
-// Fresh leaves on the same values; those to be differentiated require grad.
-std::vector<Tensor> leaves(const Case& c, In values) {
-  std::vector<Tensor> out;
-  for (size_t i = 0; i < values.size(); ++i) {
-    out.push_back(values[i].detach());
-    if (c.inputs[i].differentiate && is_floating(values[i].dtype())) out.back().requires_grad_();
-  }
-  return out;
-}
-
-std::vector<Tensor> differentiated(In inputs) {
-  std::vector<Tensor> out;
-  for (const Tensor& x : inputs)
-    if (x.requires_grad()) out.push_back(x);
-  return out;
-}
-
-// A fixed direction, unlike ones or anything symmetric.
-Tensor random_like(const Tensor& x, uint64_t seed) {
-  Random random(seed + 99);
-  return real(x.shape(), -1, 1).make(random).to(x.dtype()).to(x.device());
-}
-
-// d <outputs, seeds> / d inputs; zeros where an input does not matter.
-std::vector<Tensor> gradients(const std::vector<Tensor>& outputs, const std::vector<Tensor>& seeds, In inputs,
-                              bool create_graph = false) {
-  std::vector<Tensor> from, with;
-  for (size_t i = 0; i < outputs.size(); ++i)
-    if (outputs[i].requires_grad()) {
-      from.push_back(outputs[i]);
-      with.push_back(seeds[i]);
-    }
-  std::vector<Tensor> result(inputs.size());
-  if (!from.empty() && !inputs.empty())
-    result = grad(from, inputs, with, {.create_graph = create_graph, .allow_unused = true});
-  for (size_t i = 0; i < inputs.size(); ++i)
-    if (!result[i].defined()) result[i] = zeros_like(inputs[i]);
-  return result;
-}
-
-double inner(const Tensor& a, const Tensor& b) {
-  const NoGrad off;
-  return sum(a.to(DType::f64) * b.to(DType::f64)).item<double>();
-}
-
-// Central differences of a scalar function of x's elements, which are changed in place and put back.
-template <class F>
-Tensor differences(const Tensor& x, double step, const F& f) {
-  Tensor slope = zeros(x.shape(), DType::f64);
-  double *const at = x.data<double>(), *const out = slope.data<double>();
-  for (int64_t i = 0; i < x.numel(); ++i) {
-    const double kept = at[i];
-    at[i] = kept + step;
-    const double high = f();
-    at[i] = kept - step;
-    const double low = f();
-    at[i] = kept;
-    out[i] = (high - low) / (2 * step);
-  }
-  return slope;
-}
 
 std::string compare(const std::string& what, const Tensor& given, const Tensor& expected, double tolerance) {
   const double d = distance(given, expected);
@@ -143,35 +80,7 @@ std::string check_second_order(const Case& c) {
 
 namespace {
 
-// Row-major of the transposed shape.
-Tensor transposed(const Tensor& x) {
-  return x.dim() < 2 ? x.clone() : x.transpose(0, -1).contiguous().clone().transpose(0, -1);
-}
-
-// Every second element, from 1, of something larger that is full of what a result shows.
-Tensor spread_out(const Tensor& x) {
-  Dims shape = x.shape();
-  for (int64_t& n : shape) n = 2 * n + 1;
-  Tensor view = full(shape, is_floating(x.dtype()) ? std::nan("") : 1 << 30, {x.dtype(), x.device()});
-  for (int d = 0; d < x.dim(); ++d) view = view.slice(d, 1, 1 + 2 * x.size(d), 2);
-  view.copy_(x);
-  return view;
-}
-
 Tensor repeated(const Tensor& x, int dim) { return x.narrow(dim, 0, 1).expand(x.shape()); }
-
-// Result and gradients of a case on given inputs; the cotangent has a layout too.
-std::vector<Tensor> outcome(const Case& c, In values, bool strided_cotangent) {
-  const auto inputs = leaves(c, values);
-  const Tensor y = c.f(inputs);
-  std::vector<Tensor> all{y};
-  if (!is_floating(y.dtype())) return all;
-  const Tensor cotangent = random_like(y, 4);
-  for (const Tensor& g :
-       gradients({y}, {strided_cotangent ? transposed(cotangent) : cotangent}, differentiated(inputs)))
-    all.push_back(g);
-  return all;
-}
 
 std::string compare_outcomes(const Case& c, const std::string& layout, In values) {
   std::vector<Tensor> dense;
@@ -180,8 +89,7 @@ std::string compare_outcomes(const Case& c, const std::string& layout, In values
   const auto expected = outcome(c, dense, false), given = outcome(c, values, true);
   std::string wrong;
   for (size_t i = 0; i < given.size(); ++i)
-    wrong += compare(str(layout, ": ", i == 0 ? std::string("result") : str("gradient ", i - 1)),
-                     given[i].to(DType::f64), expected[i].to(DType::f64), 1e-11);
+    wrong += compare(str(layout, ": ", part_name(i)), given[i].to(DType::f64), expected[i].to(DType::f64), 1e-11);
   return wrong;
 }
 
@@ -206,68 +114,16 @@ std::string check_layouts(const Case& c) {
   return wrong;
 }
 
-namespace {
-
-double largest(const Tensor& x) {
-  double most = 0;
-  for (const double v : x.to_vector<double>())
-    if (std::isfinite(v)) most = std::max(most, std::abs(v));
-  return most;
-}
-
-std::string compare_low(const std::string& what, const Tensor& low, const Tensor& reference, double tolerance) {
-  // Relative to each element and, as sums cancel, to the largest.
-  const double scale = std::max(largest(reference), 1e-3);
-  const auto x = low.to_vector<double>(), y = reference.to_vector<double>();  // wherever they are
-  if (low.shape() != reference.shape()) return str(what, " has shape ", low.shape(), " instead of ", reference.shape());
-  for (size_t i = 0; i < x.size(); ++i) {
-    if (x[i] == y[i] || (std::isnan(x[i]) && std::isnan(y[i]))) continue;
-    if (const double off = std::abs(x[i] - y[i]); !(off <= tolerance * (std::abs(y[i]) + scale) / 2))
-      return str(what, " is ", x[i], " at element ", i, ", in f64 ", y[i], " (tolerance ", tolerance, ")\n");
-  }
-  return {};
-}
-
-}  // namespace
-
 std::string check_precision(const Case& c, DType dtype) {
   const auto values = c.draw(dtype);
   std::vector<Tensor> exact;
   for (size_t i = 0; i < values.size(); ++i) exact.push_back(c.inputs[i].typed ? values[i].to(DType::f64) : values[i]);
   const auto low = outcome(c, values, false), reference = outcome(c, exact, false);
-  const double tolerance = kernel_test::epsilon(dtype) * std::sqrt(c.length) * c.factor;
+  const double tolerance = low_tolerance(c, dtype);
   std::string wrong;
   for (size_t i = 0; i < low.size(); ++i)
-    wrong += compare_low(str(to_string(dtype), ": ", i == 0 ? std::string("result") : str("gradient ", i - 1)), low[i],
-                         reference[i], i == 0 ? tolerance : 4 * tolerance);
-  return wrong;
-}
-
-std::string check_device(const Case& c, DType dtype, Device device) {
-  const auto values = c.draw(dtype);
-  std::vector<Tensor> exact, there;
-  for (size_t i = 0; i < values.size(); ++i) {
-    exact.push_back(c.inputs[i].typed ? values[i].to(DType::f64) : values[i]);
-    there.push_back(values[i].to(device));
-  }
-  const auto reference = outcome(c, exact, false);
-  const double tolerance = kernel_test::epsilon(dtype) * std::sqrt(c.length) * c.factor;
-  std::string wrong;
-  const auto compare_all = [&](const std::string& layout, In inputs) {
-    const auto given = outcome(c, inputs, false);
-    for (size_t i = 0; i < given.size(); ++i)
-      wrong +=
-          compare_low(str(to_string(dtype), layout, ": ", i == 0 ? std::string("result") : str("gradient ", i - 1)),
-                      given[i].to(Device()), reference[i], i == 0 ? tolerance : 4 * tolerance);
-  };
-  compare_all("", there);
-  std::vector<Tensor> turned, offset;
-  for (const Tensor& x : there) {
-    turned.push_back(transposed(x));
-    offset.push_back(spread_out(x));
-  }
-  compare_all(" transposed", turned);
-  compare_all(" sliced", offset);
+    wrong += compare_low(str(to_string(dtype), ": ", part_name(i)), low[i], reference[i],
+                         i == 0 ? tolerance : 4 * tolerance);
   return wrong;
 }
 
@@ -289,7 +145,7 @@ std::string check_autocast(const Case& c, DType given, std::optional<DType> expe
   std::string wrong;
   if (expected && y.dtype() != *expected) wrong += str("gives ", y.dtype(), " instead of ", *expected, "\n");
   const auto reference = outcome(c, exact, false);
-  const double tolerance = kernel_test::epsilon(DType::bf16) * std::sqrt(c.length) * c.factor;
+  const double tolerance = low_tolerance(c, DType::bf16);
   wrong += compare_low("result", y, reference[0], tolerance);
   const auto grads = gradients({y}, {random_like(y, 4)}, wanted);
   for (size_t i = 0; i < wanted.size(); ++i) {

@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What ptxas says of the kernels (nvcc -Xptxas=-v): which use the most registers, and which spill. Ends with an error
+where a kernel of ours does.
+
+usage: registers.py BUILD_LOG
+"""
+import pathlib
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+
+ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
+SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+REGISTERS = re.compile(r"Used (\d+) registers")
+OURS = "loom::"
+SHOWN = 10
+
+
+@dataclass
+class Kernel:
+    name: str
+    registers: int = 0
+    stack: int = 0
+    spilled: int = 0
+
+
+def kernels_of(log):
+    """Of each entry function and architecture."""
+    kernels, current = {}, None
+    for line in log.splitlines():
+        if entry := ENTRY.search(line):
+            current = kernels.setdefault(entry.groups(), Kernel(entry.group(1)))
+        elif current and (spills := SPILLS.search(line)):
+            stack, stores, loads = map(int, spills.groups())
+            current.stack, current.spilled = max(current.stack, stack), max(current.spilled, stores, loads)
+        elif current and (used := REGISTERS.search(line)):
+            current.registers = max(current.registers, int(used.group(1)))
+    return list(kernels.values())
+
+
+def named(kernels):
+    """With names that people read."""
+    text = "\n".join(kernel.name for kernel in kernels)
+    try:
+        names = subprocess.run(["c++filt"], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return kernels
+    for kernel, name in zip(kernels, names):
+        kernel.name = name.removeprefix("void ")
+    return kernels
+
+
+def main():
+    kernels = named(kernels_of(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace")))
+    if not kernels:
+        sys.exit("registers: the log says nothing of kernels (nvcc -Xptxas=-v)")
+    kernels.sort(key=lambda kernel: -kernel.registers)
+    print(f"{len(kernels)} kernels; the most registers:")
+    for kernel in kernels[:SHOWN]:
+        print(f"  {kernel.registers:4} {kernel.name[:150]}")
+    spilling = [kernel for kernel in kernels if kernel.spilled]
+    for kernel in spilling:
+        print(f"spills {kernel.spilled} bytes: {kernel.name[:200]}")
+    ours = [kernel for kernel in spilling if OURS in kernel.name or "4loom" in kernel.name]
+    print(f"{len(spilling)} kernels spill registers, {len(ours)} of them ours")
+    return 1 if ours else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
