@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include <loom/tensor/context.h>
+#include <loom/tensor/create.h>
 
 #include "../device.h"
 #include "../machine_limits.h"
@@ -15,6 +16,8 @@
 #include "operation.h"
 
 namespace bench {
+
+using namespace loom;
 
 Case::Case(std::string line, bool smoke) : line_(std::move(line)), smoke_(smoke) {
   std::istringstream text(line_);

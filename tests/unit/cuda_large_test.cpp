@@ -24,12 +24,12 @@ constexpr int64_t beyond = int64_t{1} << 31;
 const Device gpu = Device::cuda;
 
 // As many rows of `width` elements as are more than 2^31.
-int64_t rows_of(int64_t width) { return (gpu_test::is_quick() ? 4096 : beyond) / width + 9; }
+int64_t rows_of(int64_t width) { return (gpu_test::is_quick() ? 4096 : beyond) / width + 16; }
 
 // Memory is given back before and after, so that one case is all that is there.
 void with_memory(const char* name, const std::function<void()>& f) {
   if (!has_gpu()) return;
-  INFO(name);
+  INFO(std::string(name));
   empty_cache(gpu);
   try {
     f();
@@ -78,7 +78,7 @@ TEST_CASE("beyond 2^31 elements: elementwise, copies, rows") {
   check_rows("cast", x, [](const Tensor& v) { return v.to(f16); });
   check_rows("flip", x, [](const Tensor& v) { return flip(v, {1}); });
   check_rows("transposed copy", x, [](const Tensor& v) { return v.t().contiguous().t(); });
-  check_rows("columns", x, [](const Tensor& v) { return v.slice(1, 0, width, 2).contiguous(); });
+  check_rows("columns", x, [](const Tensor& v) { return v.slice(1, 0, v.size(1), 2).contiguous(); });
   check_rows("index_select", x, [&](const Tensor& v) { return index_select(v, 1, order); });
   check_rows("cumsum", x, [](const Tensor& v) { return cumsum(v, 1); });
   check_rows("softmax", x, [](const Tensor& v) { return softmax(v, 1); });

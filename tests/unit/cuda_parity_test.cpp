@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The op sweep's cases on a GPU against the CPU: results and gradients, in every floating dtype and layout; gradients
 // against differences taken there; the same bits again. Without a GPU the device is one that the host plays
-// (tests/cuda/emulated); a quick sweep (gpu.h) is of one layout, and of fewer cases where a test says so.
+// (tests/cuda/emulated); a quick sweep (gpu.h) takes some of the cases in the last two tests.
 #include "gpu.h"
 #include "op_sweep/checks.h"
 
@@ -32,7 +32,7 @@ void check_dtype(DType dtype) {
   if (!has_gpu()) return;
   for_each_case(to_string(dtype), [&](const Case& c) {
     if (dtype != f64 && !c.f64_only.empty()) return std::string();
-    return is_quick() ? check_device_dense(c, dtype, Device::cuda) : check_device(c, dtype, Device::cuda);
+    return check_device(c, dtype, Device::cuda);
   });
 }
 

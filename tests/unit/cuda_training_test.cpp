@@ -98,7 +98,7 @@ std::vector<double> losses(Device device, DType dtype, bool mixed) {
   manual_seed(7);
   Net net;
   const Tensor x = Net::inputs().to(device), y = Net::targets().to(device);
-  nn::to(net, {.device = device});
+  nn::to(net, device);
   optim::AdamW adamw(nn::parameters(net), {.lr = 3e-3});
   std::vector<Tensor> taken;
   for (int step = 0; step < steps; ++step) {
@@ -150,7 +150,7 @@ TEST_CASE("a step leaves as much memory as the one before") {
   if (!has_gpu()) return;
   manual_seed(7);
   Mlp net;
-  nn::to(net, {.device = Device::cuda});
+  nn::to(net, Device(Device::cuda));
   optim::AdamW adamw(nn::parameters(net), {.lr = 1e-3});
   const Tensor x = Mlp::inputs().to(Device::cuda), y = Mlp::targets().to(Device::cuda);
   std::vector<int64_t> allocated;

@@ -16,8 +16,7 @@ std::string check_second_order(const Case& c);  // gradients of <gradient, rando
 std::string check_layouts(const Case& c);       // strided, offset and repeated inputs give what contiguous ones give
 std::string check_precision(const Case& c, DType dtype);  // forward and gradient against f64 on the same values
 std::string check_device(const Case& c, DType dtype, Device device);  // there against the CPU's f64, in all layouts
-std::string check_device_dense(const Case& c, DType dtype, Device device);    // the same, dense inputs alone
-std::string check_device_gradient(const Case& c, Device device);              // as check_gradient, there
+std::string check_device_gradient(const Case& c, Device device);      // as check_gradient, there
 std::string check_device_repeats(const Case& c, DType dtype, Device device);  // twice the same, bit for bit
 std::string check_inputs_kept(const Case& c);  // neither forward nor backward writes to the inputs
 // Under autocast to bf16, inputs in `given`; expected: dtype of the result.

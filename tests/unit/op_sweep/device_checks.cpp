@@ -43,12 +43,6 @@ std::string compare_all(const Case& c, const std::string& what, In inputs, In re
 
 }  // namespace
 
-std::string check_device_dense(const Case& c, DType dtype, Device device) {
-  const auto values = c.draw(dtype);
-  return compare_all(c, to_string(dtype), moved(values, device), outcome(c, in_f64(c, values), false),
-                     low_tolerance(c, dtype));
-}
-
 std::string check_device(const Case& c, DType dtype, Device device) {
   const auto values = c.draw(dtype), there = moved(values, device), reference = outcome(c, in_f64(c, values), false);
   const double tolerance = low_tolerance(c, dtype);

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is checked in each phase."""
+import csv
+import io
+import json
+import os
+import re
+import sys
+
+from build import ROOT, cuda_libraries, output_of, tool
+from session import FAIL, PASS, SKIP, Check, Result
+
+JOBS = 4  # side by side on the GPU: tests are small, and most of their time is the host's
+
+
+def test_files(folder, pattern):
+    return sorted(path.name.removesuffix("_test.cpp") for path in (ROOT / "tests" / folder).glob(f"{pattern}_test.cpp"))
+
+
+def unit(build, name, file, *arguments, seconds=400, alone=False, **environment):
+    command = [build.program("unit_tests"), f"--source-file=*/unit/{file}_test.cpp", "--no-colors", *arguments]
+    return Check(name, command, seconds, build.environment(**environment), alone)
+
+
+def cases_of(build, file):
+    """The names of a file's test cases, as doctest's filters take them."""
+    check = unit(build, file, file, "--list-test-cases")
+    lines = output_of("env", *(f"{key}={value}" for key, value in check.environment.items()), *check.command).splitlines()
+    return [line.replace(",", "*") for line in lines if line and not line.startswith(("[doctest]", "="))]
+
+
+def short(case):
+    return "_".join(re.findall(r"\w+", case))[-40:]
+
+
+def machine(build):
+    """What there is, and whether the plugin finds the GPU: nothing else is worth trying where it does not."""
+    def read(code, output):
+        known = {"gpu": output_of("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"),
+                 "libraries": sorted(os.path.basename(file.path) for folder in cuda_libraries() for file in
+                                     os.scandir(folder) if re.match(r"lib(cudart|cublasLt|cudnn|nccl)\.so\.\d", file.name)),
+                 "folders": cuda_libraries(), "cores": len(os.sched_getaffinity(0)), "build": str(build.folder)}
+        if code:
+            return Result(FAIL, output.strip()[-300:], known)
+        skipped = re.search(r"skipped: (.*)", output)
+        return Result(SKIP if skipped else PASS, skipped.group(1) if skipped else known["gpu"] or "emulated", known)
+    check = unit(build, "device", "cuda_random", seconds=120)
+    check.read = read
+    return check
+
+
+# --- parity
+
+def parity(build):
+    split = ["cuda_parity", "cuda_large"]  # of which each case is a check
+    checks = []
+    for file in split:
+        for case in cases_of(build, file):
+            checks.append(unit(build, f"{file}/{short(case)}", file, f"--test-case={case}", alone=file == "cuda_large"))
+    for file in test_files("unit", "cuda_*"):
+        if file not in split:
+            checks.append(unit(build, file, file))
+    for file in ("cuda_conv", "cuda_products"):
+        for way in ({"LOOM_CUDNN": 0}, {"LOOM_DETERMINISTIC": 0}):
+            name = f"{file}/" + "".join(f"{key}={value}" for key, value in way.items())
+            checks.append(unit(build, name, file, **way))
+    return checks
+
+
+# --- bench: rows of bench/report.py, which writes them down one by one
+
+def bench(session, build, rehearse, python):
+    command = [sys.executable, "-u", ROOT / "bench/report.py", "--gpu", "--build", build.folder, "--out", session.folder,
+               "--libraries", build.libraries(), "--seconds", max(0, session.left() - 20), "--python", python,
+               "--command", "scripts/gpu bench", "--runs", 1 if rehearse else 3, *(["--rehearse"] if rehearse else [])]
+    emulated = build.environment() if build.emulated else {}
+    emulated.pop("LD_LIBRARY_PATH", None)
+    before = set(session.folder.glob("*.json"))
+
+    def read(code, output):
+        return Result(FAIL if code else PASS, output.strip().splitlines()[-1][:300] if code else "")
+    session.run(Check("report", command, session.left(), emulated, read=read))
+    written = sorted(set(session.folder.glob("*.json")), key=lambda path: path.stat().st_mtime)
+    if not written or (written[-1] in before and not session.results):
+        return
+    for name, row in json.loads(written[-1].read_text(encoding="utf-8"))["rows"].items():
+        session.told(Check(name.removeprefix("gpu/")), row_result(row), row.get("seconds", 0))
+
+
+def row_result(row):
+    if "skipped" in row:
+        return Result(SKIP, row["skipped"].splitlines()[0])
+    if "failed" in row:
+        return Result(FAIL, " ".join(row["failed"].split())[-300:])
+    verdicts = [case.get("verdict") for case in row["cases"].values()]
+    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in ("met", "open", "not met") if verdict in verdicts]
+    missing = [f"{name}: {why}" for name, why in row["dropped"].items()]
+    return Result(PASS, "; ".join([", ".join(counts), *missing])[:300])
+
+
+# --- tools
+
+SANITIZED = {"memcheck": "cuda_*", "racecheck": "cuda_*", "initcheck": "cuda_*"}
+
+
+def sanitizers(build):
+    program = tool("compute-sanitizer")
+    for name, files in SANITIZED.items():
+        # initcheck must not take the poison for a value.
+        more = {"LOOM_SWEEP": "quick", "LOOM_POISON": 0 if name == "initcheck" else 1}
+        for file in test_files("unit", files):
+            check = unit(build, f"{name}/{file}", file, seconds=240, **more)
+            check.without = "" if program else "no compute-sanitizer"
+            check.command = [program, "--tool", name, "--error-exitcode", "9", "--print-limit", "5", *check.command]
+            check.read = sanitizer_result
+            yield check
+
+
+def sanitizer_result(code, output):
+    found = [line.strip("= ") for line in output.splitlines() if line.startswith("=========")]
+    errors = [line for line in found if re.search(r"Invalid|hazard|Uninitialized|Error|ERROR SUMMARY: [1-9]", line)]
+    doctest = re.search(r"skipped: (.*)", output)
+    if code == 0:
+        return Result(SKIP, doctest.group(1)) if doctest else Result(PASS, found[-1] if found else "")
+    return Result(FAIL, f"exit code {code}; " + "; ".join(errors[:3] or output.strip().splitlines()[-2:])[:400])
+
+
+def ranks(build):
+    """The tests with ranks that use a GPU, 2 and 4 of them on the one there is."""
+    files = test_files("distributed", "*nccl*") + test_files("distributed", "*cuda*")
+    if not files:
+        yield Check("ranks", without="no tests of ranks on GPUs (tests/distributed)")
+    for file in files:
+        for count in (2, 4):
+            command = build.ranks(count, "distributed_tests", f"--source-file=*/distributed/{file}_test.cpp", "--no-colors")
+            yield Check(f"ranks/{file}/{count}", command or [], 130, build.ranks_environment(), alone=True,
+                        without="" if command else "no mpirun")
+
+
+METRICS = {"gpu__time_duration.sum": "ns", "dram__throughput.avg.pct_of_peak_sustained_elapsed": "dram %",
+           "sm__throughput.avg.pct_of_peak_sustained_elapsed": "sm %"}
+
+
+def slowest_kernels(build):
+    """ncu over a step of GPT-2: which kernels take longest, and how near the chip's limits they are."""
+    program = tool("ncu")
+    command = [program, "--clock-control", "none", "--csv", "--print-units", "base", "--metrics", ",".join(METRICS),
+               "--launch-skip", 1500, "--launch-count", 600, build.program("loom_bench"), "train", "model=gpt", "width=768",
+               "depth=12", "heads=12", "context=1024", "vocabulary=50304", "gelu_tanh=1", "samples=24", "batch=8", "steps=2",
+               "precision=bf16-mixed", "device=cuda"]
+    without = "no ncu" if not program else "" if build.has("loom_bench") else "no loom_bench in this build"
+    return Check("ncu/gpt2", command, 240, build.environment(), True, without, kernels_result)
+
+
+def kernels_result(code, output):
+    start = output.find('"ID"')
+    if code or start < 0:
+        return Result(FAIL, f"exit code {code}; " + " ".join(output.split())[-300:])
+    kernels = {}
+    for line in csv.DictReader(io.StringIO(output[start:])):
+        name = line.get("Kernel Name") or ""
+        if line.get("Metric Name") in METRICS and line.get("Metric Value"):
+            value = float(line["Metric Value"].replace(",", ""))
+            kernels.setdefault(name, {}).setdefault(METRICS[line["Metric Name"]], []).append(value)
+    slowest = sorted(kernels.items(), key=lambda item: -sum(item[1].get("ns", [0])))[:15]
+    total = sum(sum(values.get("ns", [0])) for values in kernels.values()) or 1
+    rows = []
+    for name, values in slowest:
+        means = {key: round(sum(found) / len(found), 1) for key, found in values.items() if key != "ns"}
+        rows.append({"kernel": name[:120], "launches": len(values.get("ns", [])),
+                     "share": round(sum(values.get("ns", [0])) / total, 3)} | means)
+        print(f"  {rows[-1]['share']:6.1%} {means.get('dram %', 0):5.1f} % dram {means.get('sm %', 0):5.1f} % sm  {name[:110]}")
+    return Result(PASS, f"{len(kernels)} kernels, {total / 1e6:.1f} ms", {"kernels": rows})
+
+
+def tools(build):
+    return [*ranks(build), *sanitizers(build), slowest_kernels(build)]

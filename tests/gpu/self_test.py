@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of scripts/gpu that need no GPU: verdicts, time limits, what tools print.
+
+usage: self_test.py SOURCE_ROOT
+"""
+import contextlib
+import io
+import json
+import pathlib
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT = pathlib.Path(sys.argv.pop(1))
+sys.path += [str(ROOT / "tests/gpu"), str(ROOT / "tests/cuda"), str(ROOT / "bench")]
+
+import phases  # noqa: E402
+import registers  # noqa: E402
+from predictions import Predictions  # noqa: E402
+from rows import ROWS  # noqa: E402
+from session import FAIL, PASS, SKIP, Check, Result, Session, doctest_result, table  # noqa: E402
+
+
+def shell(name, script, **more):
+    return Check(name, ["sh", "-c", script], **more)
+
+
+class Sessions(unittest.TestCase):
+    def setUp(self):
+        self.scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(self.scratch.cleanup)
+
+    def session(self, seconds=60):
+        return Session("phase", pathlib.Path(self.scratch.name), seconds)
+
+    def run_quietly(self, session, checks):
+        with contextlib.redirect_stdout(io.StringIO()):
+            session.run_all(checks, 2)
+        return {entry["check"]: entry for entry in session.results}
+
+    def test_verdicts(self):
+        results = self.run_quietly(self.session(), [
+            shell("good", "true"), shell("bad", "echo why; exit 3"), shell("alone", "true", alone=True),
+            shell("skipped", "echo 'x.cpp: MESSAGE: skipped: no CUDA device'"), shell("absent", "true", without="no tool"),
+            Check("no program", ["/nonexistent/program"])])
+        self.assertEqual({name: entry["verdict"] for name, entry in results.items()},
+                         {"phase/good": PASS, "phase/bad": FAIL, "phase/alone": PASS, "phase/skipped": SKIP,
+                          "phase/absent": SKIP, "phase/no program": FAIL})
+        self.assertIn("exit code 3; why", results["phase/bad"]["note"])
+        self.assertEqual(results["phase/skipped"]["note"], "no CUDA device")
+
+    def test_time_limits(self):
+        started = time.monotonic()
+        results = self.run_quietly(self.session(5.5), [shell("slow", "sleep 60", seconds=5.2), shell("late", "true", alone=True)])
+        self.assertLess(time.monotonic() - started, 30)
+        self.assertEqual(results["phase/slow"]["verdict"], FAIL)
+        self.assertEqual(results["phase/late"]["note"], "no time was left")
+
+    def test_the_report_grows(self):
+        self.run_quietly(self.session(), [shell("one", "echo text")])
+        self.run_quietly(self.session(), [shell("two", "true")])
+        folder = pathlib.Path(self.scratch.name)
+        lines = (folder / "report.jsonl").read_text(encoding="utf-8").splitlines()
+        self.assertEqual([json.loads(line)["check"] for line in lines], ["phase/one", "phase/two"])
+        self.assertIn("text", (folder / "log.txt").read_text(encoding="utf-8"))
+
+    def test_a_reader_that_fails(self):
+        results = self.run_quietly(self.session(), [shell("odd", "true", read=lambda code, output: output[99])])
+        self.assertEqual(results["phase/odd"]["verdict"], FAIL)
+
+    def test_the_table_has_what_failed_first(self):
+        lines = table([{"check": f"c{i}", "verdict": verdict, "seconds": 1, "note": ""}
+                       for i, verdict in enumerate([PASS] * 80 + [FAIL])]).splitlines()
+        self.assertIn("FAIL c80", lines[1])
+        self.assertEqual(lines[-1], "1 FAIL, 0 SKIP, 80 PASS")
+        self.assertLess(len(lines), 65)
+
+
+class Texts(unittest.TestCase):
+    def test_doctest(self):
+        self.assertEqual(doctest_result(0, "[doctest] test cases:  0 |  0 passed | 0 failed |").verdict, SKIP)
+        self.assertEqual(doctest_result(0, "[doctest] test cases: 10 | 10 passed | 0 failed |").verdict, PASS)
+        self.assertIn("a.cpp:3: ERROR: CHECK( x )", doctest_result(1, "a.cpp:3: ERROR: CHECK( x )\n").note)
+
+    def test_sanitizer(self):
+        bad = "========= Invalid __global__ write of size 4 bytes\n========= ERROR SUMMARY: 1 error\n"
+        self.assertIn("Invalid __global__ write", phases.sanitizer_result(9, bad).note)
+        self.assertEqual(phases.sanitizer_result(0, "========= ERROR SUMMARY: 0 errors\n").verdict, PASS)
+
+    def test_ncu(self):
+        header = '"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"\n'
+        lines = [f'"0","{name}","{metric}","","{value}"' for name, time_ in (("slow", "2,000"), ("quick", "1"))
+                 for metric, value in (("gpu__time_duration.sum", time_),
+                                       ("dram__throughput.avg.pct_of_peak_sustained_elapsed", "50"))]
+        with contextlib.redirect_stdout(io.StringIO()):
+            result = phases.kernels_result(0, "==PROF== said\n" + header + "\n".join(lines) + "\n")
+        self.assertEqual(result.data["kernels"][0]["kernel"], "slow")
+        self.assertEqual(result.data["kernels"][0]["dram %"], 50)
+        self.assertEqual(phases.kernels_result(1, "no").verdict, FAIL)
+
+    def test_registers(self):
+        log = ("ptxas info    : Compiling entry function '_ZN4loom1fEv' for 'sm_90'\n"
+               "ptxas info    : Function properties for _ZN4loom1fEv\n"
+               "    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\n"
+               "ptxas info    : Used 255 registers, 400 bytes cmem[0]\n")
+        kernel, = registers.named(registers.kernels_of(log))
+        self.assertEqual((kernel.name, kernel.registers, kernel.spilled), ("loom::f()", 255, 12))
+
+    def test_row_of_the_benchmark(self):
+        row = {"cases": {"a": {"verdict": "met"}, "b": {"verdict": "not met"}}, "dropped": {"compile": "failed"}}
+        self.assertEqual(phases.row_result(row), Result(PASS, "1 met, 1 not met; compile: failed"))
+        self.assertEqual(phases.row_result({"skipped": "no time was left"}).verdict, SKIP)
+
+    def test_every_row_of_a_gpu_has_a_prediction(self):
+        told = Predictions(ROOT / "docs/benchmarks/gpu_predictions.md")
+        cases = (ROOT / "bench/cases.txt").read_text(encoding="utf-8").splitlines()
+        for row in (row for row in ROWS if row.gpu):
+            names = ["step", "throughput", "peak memory"]
+            if "micro" in row.ours:
+                group = f"[{row.ours[1].removeprefix('group=')}]"
+                names = []
+                for line in cases[cases.index(group) + 1:]:
+                    if line.startswith("["):
+                        break
+                    if line and not line.startswith("#"):
+                        names.append(line)
+            elif row.ours == ["machine"]:
+                names = ["products, f32", "products, bf16", "copy of 1 GiB"]
+            for name in names:
+                self.assertTrue(told.of(row.name, name), f"{row.name}: {name}")
+
+
+unittest.main()
