@@ -77,7 +77,12 @@ def run_once(row, programs, variants, dropped):
             continue
         if records is not None:
             results[variant] = records
-    check_losses(row, results)
+    try:
+        check_losses(row, results)
+    except Failed as error:
+        if not row.gpu:
+            raise
+        dropped["losses"] = str(error)  # a GPU is lent for minutes: what was measured is kept, and the row is marked
     return results
 
 
@@ -199,7 +204,7 @@ def main():
     print(table.markdown(report | {"command": given.command, "runs": given.runs, "machine": about, "rows": measured}))
     if keep:
         print(f"bench: wrote {stem}.json and .md", file=sys.stderr)
-    return any("failed" in row for row in measured.values())
+    return any("failed" in row or "losses" in row.get("dropped", {}) for row in measured.values())
 
 
 if __name__ == "__main__":

@@ -161,52 +161,48 @@ GPU_MEMORY_BOUND = {"": Target(ratio=1, limit=0.85)}
 GPU_PRODUCT = {"": Target(ratio=0.97)}
 
 
-def gpu_micro(group, what, targets, dtypes=("bf16",), variants=None, seconds=25):
+def gpu_micro(group, what, targets, dtypes=("bf16",), variants=None, seconds=12):
     for dtype in dtypes:
-        both = [f"group=gpu_{group}", f"dtype={dtype}"]
+        both = [f"group=gpu_{group}", f"dtype={dtype}", "milliseconds=20"]
         yield Row(f"gpu/{group}/{dtype}", f"{what}, {dtype}", ["micro", *both],
                   {name: ["micro.py", *both, *more] for name, more in (variants or {"eager": []}).items()}, gpu=True,
                   targets=targets, seconds=seconds)
 
 
-ONE_STEP = {"samples": 8, "batch": 2, "steps": 1}
-
-
-def gpu_training(name, what, arguments, losses, targets, tiny, images=False, seconds=40, modes=("eager",)):
+def gpu_training(name, what, arguments, losses, targets, tiny, images=False, seconds=25):
     """Peers: eager with the fused optimizer; compiled, which takes long to start, in the first run."""
-    model = [argument for argument in arguments if not argument.startswith(("batch=", "steps=", "warmup=", "precision="))]
+    model = [argument for argument in arguments if not argument.startswith(("batch=", "steps=", "precision="))]
     plain = CHANNELS_LAST if images else ["fused=1"]
-    for mode in modes:
-        ours = ["train", *arguments, *(["graph=1"] if mode == "graph" else [])]
-        yield Row(f"gpu/train/{name}/{mode}", f"{what}; Loom: {mode}", ours,
-                  {"eager": ["training.py", *arguments, *plain]}, gpu=True, model=model, losses=losses, targets=targets,
-                  once={"compile": ["training.py", *arguments, *plain, "compile=1"]}, tiny=ONE_STEP | tiny,
-                  seconds=seconds)
+    return Row(f"gpu/train/{name}", what, ["train", *arguments], {"eager": ["training.py", *arguments, *plain]}, gpu=True,
+               model=model, losses=losses, targets=targets, tiny={"samples": 8, "batch": 2, "steps": 1} | tiny,
+               once={"compile": ["training.py", *arguments, *plain, "compile=1"]}, seconds=seconds)
 
 
-GPT2 = ["model=gpt", "width=768", "depth=12", "heads=12", "context=1024", "vocabulary=50304", "gelu_tanh=1"]
+MEMORY = {"^peak memory$": Target(ratio=1)}
 GPU = [
-    Row("gpu/machine", "what the GPU can do at most: the limits of the other rows", ["machine"], gpu=True, seconds=3),
-    *gpu_training("gpt2", "GPT-2 124M, 32 x 1024 tokens, bf16-mixed, AdamW",
-                  [*GPT2, "samples=32", "batch=32", "steps=20", "precision=bf16-mixed"], 2e-3,
-                  {"^(step|throughput)$": Target(ratio=1.15), "^peak memory$": Target(ratio=1)},
-                  {"width": 16, "depth": 1, "heads": 2, "context": 8, "vocabulary": 64}),
+    Row("gpu/machine", "what the GPU can do at most: the limits of the other rows", ["machine"], gpu=True, seconds=4),
+    gpu_training("gpt2", "GPT-2 124M, 32 x 1024 tokens, bf16-mixed, AdamW",
+                 ["model=gpt", "width=768", "depth=12", "heads=12", "context=1024", "vocabulary=50304", "gelu_tanh=1",
+                  "samples=32", "batch=32", "steps=20", "precision=bf16-mixed"], 2e-3,
+                 MEMORY | {"^(step|throughput)$": Target(ratio=1.15)},
+                 {"width": 16, "depth": 1, "heads": 2, "context": 8, "vocabulary": 64}),
     *gpu_micro("gemm", "products of GPT-2 124M", GPU_PRODUCT),
     *gpu_micro("attention", "causal attention", GPU_PRODUCT),
-    *gpu_micro("elementwise", "elementwise functions and copies", GPU_MEMORY_BOUND, ("bf16", "f32")),
-    *gpu_micro("rows", "softmax, norms, losses, sums, embeddings", GPU_MEMORY_BOUND, ("bf16", "f32")),
+    *gpu_micro("elementwise", "elementwise functions and copies", GPU_MEMORY_BOUND),
+    *gpu_micro("rows", "softmax, norms, losses, sums, embeddings", GPU_MEMORY_BOUND),
     *gpu_micro("optimizers", "an optimizer's step over GPT-2's parameters", GPU_MEMORY_BOUND, ("f32",)),
-    *gpu_micro("conv", "convolutions of ResNet-50", GPU_PRODUCT, ("bf16",),
-               {"contiguous": [], "channels_last": ["channels_last=1"]}, seconds=35),
-    *gpu_training("resnet50", "ResNet-50, 256 images of 224 x 224, bf16-mixed, SGD with momentum",
-                  ["model=resnet50", "width=64", "side=224", "classes=1000", "samples=256", "batch=256", "steps=20",
-                   "precision=bf16-mixed"], 2e-2,
-                  {"^(step|throughput)$": Target(ratio=1), "^peak memory$": Target(ratio=1)},
-                  {"width": 4, "side": 32, "classes": 10}, images=True),
-    *gpu_training("cnn", "image classifier (conv 32, conv 64, fc 128), AdamW, batch 1024, f32",
-                  ["model=cnn", "samples=4096", "batch=1024", "steps=100"], 1e-3,
-                  {"^(step|throughput)$": Target(ratio=1), "^peak memory$": Target(ratio=1)}, {}, images=True),
-    *gpu_micro("overhead", "what an operation costs the host", {"": Target(ratio=1)}, ("f32",)),
+    gpu_training("resnet50", "ResNet-50, 256 images of 224 x 224, bf16-mixed, SGD with momentum",
+                 ["model=resnet50", "width=64", "side=224", "classes=1000", "samples=256", "batch=256", "steps=20",
+                  "precision=bf16-mixed"], 2e-2, MEMORY | {"^(step|throughput)$": Target(ratio=1)},
+                 {"width": 4, "side": 64, "classes": 10, "precision": "32-true"}, images=True, seconds=30),
+    *gpu_micro("conv", "convolutions of ResNet-50", GPU_PRODUCT,
+               variants={"contiguous": [], "channels_last": ["channels_last=1"]}, seconds=20),
+    gpu_training("cnn", "image classifier (conv 32, conv 64, fc 128), AdamW, batch 1024, f32",
+                 ["model=cnn", "samples=4096", "batch=1024", "steps=100"], 1e-3,
+                 MEMORY | {"^(step|throughput)$": Target(ratio=1)}, {}, images=True, seconds=15),
+    *gpu_micro("overhead", "what an operation costs the host", {"": Target(ratio=1)}, ("f32",), seconds=10),
+    *gpu_micro("elementwise", "elementwise functions and copies", GPU_MEMORY_BOUND, ("f32",)),
+    *gpu_micro("rows", "softmax, norms, losses, sums, embeddings", GPU_MEMORY_BOUND, ("f32",)),
 ]
 
 ROWS = [row for row in REST if row.name.startswith("machine")] + TRAINING + MICRO + \

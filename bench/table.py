@@ -89,7 +89,7 @@ def summary_lines(rows):
 
 def markdown(report):
     about = report["machine"]
-    lines = [f"# Benchmarks, {about['date']}, {about['cpu']}", ""]
+    lines = [f"# Benchmarks, {about['date']}, {about.get('gpu', about['cpu'])}", ""]
     lines += [f"- {key}: {value}" for key, value in about.items() if key != "date" and value]
     lines += [f"- command: `{report['command']}`; {report['runs']} runs of each side by turns, medians",
               "- ratio: above 1 where Loom is better; in brackets the bounds of its median (order statistics, at least "

@@ -138,7 +138,7 @@ def main():
     (median, mean), losses, peak = train(name, given)
     if rank == 0:
         timing.record("step", median * 1e3, "ms", mean=mean * 1e3, losses=losses)
-        on_gpu = given.get("device") == "cuda"
+        on_gpu = "device" in given  # a rehearsal's is the CPU
         if on_gpu or not given.get("compile"):  # the compiler itself runs in the process
             timing.record("peak memory", peak, "MiB")
         if on_gpu:

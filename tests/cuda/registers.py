@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What ptxas says of the kernels (nvcc -Xptxas=-v): which use the most registers, and which spill. Ends with an error
-where a kernel of ours does.
+where a kernel of ours does, unless it computes in f64: exponentials and the like take many registers there, and no
+training waits for them.
 
 usage: registers.py BUILD_LOG
 """
@@ -52,6 +53,12 @@ def named(kernels):
     return kernels
 
 
+def is_hot(kernel):
+    """Also by its mangled name: N4loom.., whose first template argument is d."""
+    ours = OURS in kernel.name or "4loom" in kernel.name
+    return ours and "<double" not in kernel.name and not re.search(r"^_Z\w*?Id", kernel.name)
+
+
 def main():
     kernels = named(kernels_of(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace")))
     if not kernels:
@@ -63,9 +70,9 @@ def main():
     spilling = [kernel for kernel in kernels if kernel.spilled]
     for kernel in spilling:
         print(f"spills {kernel.spilled} bytes: {kernel.name[:200]}")
-    ours = [kernel for kernel in spilling if OURS in kernel.name or "4loom" in kernel.name]
-    print(f"{len(spilling)} kernels spill registers, {len(ours)} of them ours")
-    return 1 if ours else 0
+    hot = [kernel for kernel in spilling if is_hot(kernel)]
+    print(f"{len(spilling)} kernels spill registers, {len(hot)} of them ours and not of f64")
+    return 1 if hot else 0
 
 
 if __name__ == "__main__":

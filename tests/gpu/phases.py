@@ -30,7 +30,8 @@ def cases_of(build, file):
 
 
 def short(case):
-    return "_".join(re.findall(r"\w+", case))[-40:]
+    words = "_".join(re.findall(r"\w+", case))
+    return words if len(words) <= 40 else f"{words[:18]}..{words[-20:]}"
 
 
 def machine(build):
@@ -77,8 +78,8 @@ def bench(session, build, rehearse, python):
     emulated.pop("LD_LIBRARY_PATH", None)
     before = set(session.folder.glob("*.json"))
 
-    def read(code, output):
-        return Result(FAIL if code else PASS, output.strip().splitlines()[-1][:300] if code else "")
+    def read(code, output):  # it has an exit code of 1 where a row failed, which tells so itself
+        return Result(PASS if "bench: wrote " in output else FAIL, output.strip().splitlines()[-1][:300])
     session.run(Check("report", command, session.left(), emulated, read=read))
     written = sorted(set(session.folder.glob("*.json")), key=lambda path: path.stat().st_mtime)
     if not written or (written[-1] in before and not session.results):
@@ -92,6 +93,8 @@ def row_result(row):
         return Result(SKIP, row["skipped"].splitlines()[0])
     if "failed" in row:
         return Result(FAIL, " ".join(row["failed"].split())[-300:])
+    if "losses" in row["dropped"]:
+        return Result(FAIL, row["dropped"]["losses"][:300])
     verdicts = [case.get("verdict") for case in row["cases"].values()]
     counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in ("met", "open", "not met") if verdict in verdicts]
     missing = [f"{name}: {why}" for name, why in row["dropped"].items()]

@@ -107,6 +107,9 @@ class Texts(unittest.TestCase):
                "ptxas info    : Used 255 registers, 400 bytes cmem[0]\n")
         kernel, = registers.named(registers.kernels_of(log))
         self.assertEqual((kernel.name, kernel.registers, kernel.spilled), ("loom::f()", 255, 12))
+        self.assertTrue(registers.is_hot(kernel))
+        self.assertFalse(registers.is_hot(registers.Kernel("loom::dense<double, 4>(double*)")))
+        self.assertTrue(registers.is_hot(registers.Kernel("loom::dense<float, 4>(float*, double)")))
 
     def test_row_of_the_benchmark(self):
         row = {"cases": {"a": {"verdict": "met"}, "b": {"verdict": "not met"}}, "dropped": {"compile": "failed"}}
