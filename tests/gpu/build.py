@@ -131,6 +131,10 @@ def unpacked(file):
         part = folder.with_name(folder.name + f".{os.getpid()}")
         with tarfile.open(file) as archive:
             archive.extractall(part, filter="data") if hasattr(tarfile, "data_filter") else archive.extractall(part)
+        there = output_of("ldconfig", "-p")
+        for name in ("libz.so.1", "libudev.so.1"):  # other programs load them too: the machine's own, where it has them
+            if name in there:
+                (part / "system" / name).unlink(missing_ok=True)
         part.rename(folder)
     return folder
 
