@@ -35,7 +35,7 @@ template <class Formula>
 struct Prepared {
   Formula formula;
   bool skip;
-  std::array<Told, table_length> slots;
+  std::array<Told, table_length<UpdateSlot>> slots;
 };
 
 // Elements next to each other: `four` of them, where all arrays are aligned to that, or one.

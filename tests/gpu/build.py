@@ -11,8 +11,9 @@ import tarfile
 from session import fail
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TARGETS = ["unit_tests", "distributed_tests", "loom_bench", "gpt"]
-PROGRAMS = {"unit_tests": "tests", "distributed_tests": "tests", "loom_bench": "bench", "gpt": "examples"}
+PROGRAMS = {"unit_tests": "tests", "distributed_tests": "tests", "loom_bench": "bench", "gpt": "examples",
+            "nccl_ranks": "tests/programs"}
+OF_MPI = ["nccl_ranks"]
 EMULATED = "tests/libloom_cuda_emulated.so"
 
 
@@ -62,18 +63,21 @@ class Build:
     def environment(self, **more):
         values = {"LD_LIBRARY_PATH": self.libraries()} | more
         if self.emulated:
-            values |= {"LOOM_CUDA_PLUGIN": str(self.folder / EMULATED)}
+            values |= {name: str(self.folder / EMULATED) for name in ("LOOM_CUDA_PLUGIN", "LOOM_NCCL_PLUGIN")}
         return {name: str(value) for name, value in values.items()}
+
+    def mpirun(self):
+        """Its path, a pack's first; empty where there is none."""
+        packed = self.mpi / "bin" / "orterun"
+        return str(packed) if packed.exists() else shutil.which("mpirun") or ""
 
     def ranks(self, count, program, *arguments, seconds=120):
         """The command that starts so many ranks of a program on this machine, or None without mpirun. Each says that it
         is a host of its own: NCCL refuses two ranks on one GPU of a host."""
-        packed = self.mpi / "bin" / "orterun"
-        mpirun = str(packed) if packed.exists() else shutil.which("mpirun") or ""
-        if not mpirun:
+        if not self.mpirun():
             return None
         each = 'export NCCL_HOSTID=r$OMPI_COMM_WORLD_RANK; exec "$@"'
-        return [mpirun, "-q", "--oversubscribe", "--timeout", str(seconds), "-n", str(count), "sh", "-c", each, "rank",
+        return [self.mpirun(), "-q", "--oversubscribe", "--timeout", str(seconds), "-n", str(count), "sh", "-c", each, "rank",
                 self.program(program), *arguments]
 
     def ranks_environment(self):
@@ -81,7 +85,7 @@ class Build:
                 "NCCL_NVLS_ENABLE": 0, "NCCL_MNNVL_ENABLE": 0, "NCCL_RAS_ENABLE": 0, "NCCL_ALGO": "Ring",
                 "NCCL_PROTO": "Simple", "NCCL_MAX_CTAS": 4, "NCCL_DEBUG": "WARN"}
         mpi = {"OMPI_ALLOW_RUN_AS_ROOT": 1, "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": 1, "OMPI_MCA_btl": "self,vader",
-               "OMPI_MCA_pml": "ob1", "OMPI_MCA_hwloc_base_binding_policy": "none",
+               "OMPI_MCA_pml": "ob1", "OMPI_MCA_rmaps_base_oversubscribe": 1, "OMPI_MCA_hwloc_base_binding_policy": "none",
                "OMPI_MCA_btl_vader_single_copy_mechanism": "none", "OMPI_MCA_mpi_yield_when_idle": 1,
                "LOOM_NUM_THREADS": 1}
         if self.mpi.exists():
@@ -106,7 +110,14 @@ def configured(folder, deps, *more):
     return command
 
 
-def made(folder, deps=None, *, emulated=False, programs=TARGETS):
+def targets():
+    """Those of PROGRAMS that there are sources of, and MPI for."""
+    def is_there(name):
+        return (ROOT / PROGRAMS[name] / f"{name}.cpp").exists() and shutil.which("mpicxx") if name in OF_MPI else True
+    return [name for name in PROGRAMS if is_there(name)]
+
+
+def made(folder, deps=None, *, emulated=False):
     """Configures and builds; what fails ends the program with the tools' last words."""
     option = "EMULATED" if emulated else "ON"
     if not emulated and not tool("nvcc"):
@@ -116,7 +127,7 @@ def made(folder, deps=None, *, emulated=False, programs=TARGETS):
         arguments += [f"-DCMAKE_CUDA_ARCHITECTURES={compute_capability()}-real"]
     jobs = os.environ.get("JOBS", str(len(os.sched_getaffinity(0))))
     for command in (configured(folder, deps, *arguments),
-                    ["cmake", "--build", folder, "--parallel", jobs, "--target", *programs]):
+                    ["cmake", "--build", folder, "--parallel", jobs, "--target", *targets()]):
         done = subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True)
         if done.returncode:
             fail(f"{' '.join(map(str, command))}:\n{(done.stdout + done.stderr)[-3000:]}")
@@ -131,6 +142,10 @@ def unpacked(file):
         part = folder.with_name(folder.name + f".{os.getpid()}")
         with tarfile.open(file) as archive:
             archive.extractall(part, filter="data") if hasattr(tarfile, "data_filter") else archive.extractall(part)
+        there = output_of("ldconfig", "-p")
+        for name in ("libz.so.1", "libudev.so.1"):  # other programs load them too: the machine's own, where it has them
+            if name in there:
+                (part / "system" / name).unlink(missing_ok=True)
         part.rename(folder)
     return folder
 

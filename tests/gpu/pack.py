@@ -11,9 +11,9 @@ import tempfile
 from build import EMULATED, PROGRAMS, output_of
 from session import fail
 
-RUNTIME = re.compile(r"^(ld-linux|libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|libresolv|libutil|linux-vdso"
-                     r"|libcu|libnv|libnccl)\b")
-NEEDLESS = re.compile(r"ucx|ofi|psm|openib|usnic|verbs|portals|oshmem|shmem|spml|sshmem|scoll|monitoring|java|mpifh|usempi")
+RUNTIME = re.compile(r"^(ld-linux-x86-64|linux-vdso|lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s|resolv|util))\.so"
+                     r"|^lib(cuda|cublas|cudnn|nv|nccl)")
+NEEDLESS = re.compile(r"ucx|ofi|psm|openib|usnic|verbs|portals|oshmem|spml|sshmem|scoll|memheap|monitoring|java|mpifh|usempi")
 DEPS = ["libfmt-dev", "libfmt9", "nlohmann-json3-dev", "zlib1g-dev", "zlib1g", "doctest-dev", "libcli11-dev",
         "libbenchmark-dev", "libbenchmark1debian"]
 MOST = 64 << 20  # bytes that such a machine takes

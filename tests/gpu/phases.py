@@ -65,7 +65,7 @@ def parity(build):
         for way in ({"LOOM_CUDNN": 0}, {"LOOM_DETERMINISTIC": 0}):
             name = f"{file}/" + "".join(f"{key}={value}" for key, value in way.items())
             checks.append(unit(build, name, file, **way))
-    return checks
+    return [*checks, *fabric_alone(build)]
 
 
 # --- bench: rows of bench/report.py, which writes them down one by one
@@ -128,16 +128,42 @@ def sanitizer_result(code, output):
     return Result(FAIL, f"exit code {code}; " + "; ".join(errors[:3] or output.strip().splitlines()[-2:])[:400])
 
 
+WITH_RANKS = ["nccl", "staged", "collectives", "ddp_gradients", "ddp_buckets", "fabric_training"]
+
+
+def tests_read(variable):
+    """Whether the tests with ranks can be put on GPUs by it: without, they would run on the CPU and say nothing."""
+    return variable in (ROOT / "tests/distributed/ranks.h").read_text(encoding="utf-8")
+
+
 def ranks(build):
-    """The tests with ranks that use a GPU, 2 and 4 of them on the one there is."""
-    files = test_files("distributed", "*nccl*") + test_files("distributed", "*cuda*")
-    if not files:
-        yield Check("ranks", without="no tests of ranks on GPUs (tests/distributed)")
-    for file in files:
-        for count in (2, 4):
-            command = build.ranks(count, "distributed_tests", f"--source-file=*/distributed/{file}_test.cpp", "--no-colors")
-            yield Check(f"ranks/{file}/{count}", command or [], 130, build.ranks_environment(), alone=True,
-                        without="" if command else "no mpirun")
+    """Ranks that share the one GPU: all collectives, DDP as one process, abort and timeout (distributed/nccl.py, with 2 and 4
+    ranks), then tests of tests/distributed over NCCL and by way of the host."""
+    without = "" if build.mpirun() else "no mpirun"
+    script = ROOT / "tests/distributed/nccl.py"
+    if not script.exists() or not build.has("nccl_ranks"):
+        without = without or "this build has no nccl_ranks"
+    folder = build.program("nccl_ranks").parent
+    yield Check("ranks/nccl_ranks", [sys.executable, "-u", script, build.mpirun(), folder], 300, build.ranks_environment(), True,
+                without)
+    if not tests_read("LOOM_TEST_RANKS"):
+        yield Check("ranks/tests", without="these tests do not run on GPUs (LOOM_TEST_RANKS)")
+        return
+    for file in WITH_RANKS:
+        for carrier in ("nccl", "staged"):
+            command = build.ranks(2, "distributed_tests", f"--source-file=*/distributed/{file}_test.cpp", "--no-colors")
+            yield Check(f"ranks/{file}/{carrier}", command or [], 130,
+                        build.ranks_environment() | {"LOOM_TEST_RANKS": carrier}, True, "" if command else "no mpirun")
+
+
+def fabric_alone(build):
+    """Fabric's tests with one rank, its tensors and Fabrics on the GPU."""
+    if not tests_read("LOOM_TEST_ACCELERATOR"):
+        yield Check("fabric", without="these tests do not run on GPUs (LOOM_TEST_ACCELERATOR)")
+        return
+    for file in test_files("distributed", "fabric_*"):
+        command = [build.program("distributed_tests"), f"--source-file=*/distributed/{file}_test.cpp", "--no-colors"]
+        yield Check(file, command, 120, build.environment(LOOM_TEST_ACCELERATOR="cuda"))
 
 
 METRICS = {"gpu__time_duration.sum": "ns", "dram__throughput.avg.pct_of_peak_sustained_elapsed": "dram %",
