@@ -191,8 +191,8 @@ void update_some(cuda::Gpu& gpu, const char* op, std::span<const UpdatePiece> pi
     const cuda::Scratch scratch(gpu, on_device ? sizeof(cuda::Prepared<Formula>) : 0);
     auto* const prepared = scratch.as<cuda::Prepared<Formula>>();
     if (on_device)
-      cuda::launch(gpu, op, &cuda::prepare_kernel<Maker>, 1, cuda::table_length, 0, table, maker, control.options,
-                   control.skip, prepared);
+      cuda::launch(gpu, op, &cuda::prepare_kernel<Maker>, 1, cuda::table_length<cuda::UpdateSlot>, 0, table, maker,
+                   control.options, control.skip, prepared);
     cuda::launch(gpu, op, &cuda::update_kernel<Widths, T, N, Formula>, table.chunks(), cuda::threads_per_block, 0,
                  table, maker.formula(), prepared);
   });

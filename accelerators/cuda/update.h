@@ -216,7 +216,7 @@ __global__ void __launch_bounds__(threads_per_block, 3)
 
 // maker: the step's numbers, and what they make (optimizer.cu).
 template <class Maker>
-__global__ void __launch_bounds__(table_length)
+__global__ void __launch_bounds__(table_length<UpdateSlot>)
     prepare_kernel(const __grid_constant__ Table<UpdateSlot> table, Maker maker, const double* options,
                    const float* skip, Prepared<typename Maker::Formula>* out) {
   if (options != nullptr) maker.take(options);
