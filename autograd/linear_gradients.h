@@ -8,8 +8,8 @@
 
 namespace loom::autograd {
 
-// In a rule: rows^T [out, N] @ x [N, in], the gradient of its input of number `input`, into that one's .grad where it may
-// go there directly.
+// In a rule: rows^T [out, N] @ x [N, in], the gradient of its input of number `input`, into that one's .grad where it
+// may go there directly.
 Tensor weight_gradient(size_t input, const Tensor& rows, const Tensor& x);
 
 // The same and the sums of rows, a bias's gradient, in one product where the device has that. Undefined: not wanted.

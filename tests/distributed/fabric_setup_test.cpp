@@ -89,8 +89,9 @@ TEST_CASE("unknown names are refused on every rank, with what there is") {
           "unknown strategy 'deepspeed'; available: auto, single, ddp, ddp_find_unused_parameters_true");
     CHECK(launch_error(ranks, {.accelerator = "tpu"}) ==
           str("unknown accelerator 'tpu'; available: auto, cpu", device_count(Device::cuda) > 0 ? ", cuda" : ""));
-    CHECK(launch_error(ranks, {.precision = "8-true"}) ==
-          "unknown precision '8-true'; available: 64-true, 32-true, 16-true, bf16-true, 16-mixed, bf16-mixed, fp8-mixed");
+    CHECK(
+        launch_error(ranks, {.precision = "8-true"}) ==
+        "unknown precision '8-true'; available: 64-true, 32-true, 16-true, bf16-true, 16-mixed, bf16-mixed, fp8-mixed");
     if (ranks.size() > 1)
       CHECK(launch_error(ranks, {.strategy = "single"}) ==
             str("strategy 'single' runs on one rank, there are ", ranks.size(), "; use 'ddp' or 'auto'"));
@@ -153,8 +154,9 @@ TEST_CASE("before launch, methods that need ranks say so") {
 TEST_CASE("a launch that failed leaves a Fabric that is not launched") {
   for_each_world([](Communicator& ranks) {
     Fabric fabric(over(ranks, {.precision = "4-true"}));
-    CHECK(error_of([&] { fabric.launch(); }) ==
-          "unknown precision '4-true'; available: 64-true, 32-true, 16-true, bf16-true, 16-mixed, bf16-mixed, fp8-mixed");
+    CHECK(
+        error_of([&] { fabric.launch(); }) ==
+        "unknown precision '4-true'; available: 64-true, 32-true, 16-true, bf16-true, 16-mixed, bf16-mixed, fp8-mixed");
     CHECK(contains(error_of([&] { fabric.barrier(); }), "call fabric.launch"));
   });
 }
