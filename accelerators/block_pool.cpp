@@ -1,6 +1,7 @@
 #include <loom/accelerators/block_pool.h>
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -150,11 +151,12 @@ void BlockPool::release(void* memory) noexcept {
   waiting_.push_back(std::move(waiting));
 }
 
-void BlockPool::use_by(void* memory, void* stream) {
+void BlockPool::use_by(void* address, void* stream) {
   const std::lock_guard lock(mutex_);
-  const auto at = blocks_.find(memory);
-  check(at != blocks_.end(), "memory of ", name_, ": no block begins at this address");
-  Block& block = *at->second;
+  const auto after = blocks_.upper_bound(address);
+  if (after == blocks_.begin()) return;
+  Block& block = *std::prev(after)->second;
+  if (block.free || static_cast<char*>(address) >= block.begin + block.bytes) return;
   if (stream != block.stream && std::ranges::find(block.users, stream) == block.users.end())
     block.users.push_back(stream);
 }

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -53,8 +54,9 @@ class BlockPool {
   // bytes > 0. Throws OutOfMemory.
   void* allocate(size_t bytes, void* stream);
   void release(void* block) noexcept;
-  // Work in `stream`, not the block's own, reads or writes it.
-  void use_by(void* block, void* stream);
+  // Work in `stream`, not the block's own, reads or writes what lies at this address, which may be inside a block.
+  // Memory of others is left to them.
+  void use_by(void* address, void* stream);
 
   // Until the end, allocations in `stream` and in those that the source finds in the same capture come from memory that
   // nothing else uses: addresses that a captured graph has stay its own. What they release meanwhile and was allocated
@@ -108,7 +110,7 @@ class BlockPool {
   const std::string name_;
   const size_t limit_;
   mutable std::mutex mutex_;
-  std::unordered_map<void*, std::unique_ptr<Block>> blocks_;  // by address
+  std::map<void*, std::unique_ptr<Block>> blocks_;  // by address
   FreeBlocks free_;
   std::vector<Waiting> waiting_;
   std::unordered_map<void*, uint64_t> capturing_;  // by stream

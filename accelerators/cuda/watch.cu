@@ -73,9 +73,10 @@ void Watch::release(void* memory) noexcept {
 
 void Watch::use_by(void* block, cudaStream_t stream) {
   const std::lock_guard lock(mutex_);
-  const auto at = blocks_.find(block);
-  check(at != blocks_.end(), "memory of cuda:", gpu_.index(), ": no block begins at this address");
-  Watched& watched = at->second;
+  const auto after = blocks_.upper_bound(block);
+  if (after == blocks_.begin()) return;
+  Watched& watched = std::prev(after)->second;
+  if (static_cast<char*>(block) >= static_cast<char*>(std::prev(after)->first) + watched.bytes) return;
   if (stream != watched.stream && std::ranges::find(watched.users, stream) == watched.users.end())
     watched.users.push_back(stream);
 }

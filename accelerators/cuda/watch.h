@@ -5,9 +5,9 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include <loom/accelerators/cuda/device.h>
@@ -41,7 +41,7 @@ class Watch {
 
   Gpu& gpu_;
   mutable std::mutex mutex_;
-  std::unordered_map<void*, Watched> blocks_;
+  std::map<void*, Watched> blocks_;
   int64_t allocated_ = 0;
 };
 
