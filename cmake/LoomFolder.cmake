@@ -64,17 +64,29 @@ endfunction()
 set_source_files_properties(accelerators/cpu/gemm_tile.cpp accelerators/cpu/direct_conv.cpp
                             accelerators/cpu/direct_conv_weight.cpp PROPERTIES COMPILE_OPTIONS -falign-loops=64)
 
-# What libloom and its CUDA plugin must agree on: a digest of the headers that both are compiled from.
-file(GLOB interface_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/accelerators/*.h" "${PROJECT_SOURCE_DIR}/accelerators/*.def")
-set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${interface_headers})
-set(LOOM_INTERFACE "")
-foreach(header IN LISTS interface_headers)
-  file(SHA256 "${header}" digest)
-  string(APPEND LOOM_INTERFACE "${digest}")
-endforeach()
-string(SHA256 LOOM_INTERFACE "${LOOM_INTERFACE}")
+# What libloom and a plugin must agree on: a digest of the headers that both are compiled from.
+function(loom_interface out)
+  set(headers "")
+  foreach(folder IN LISTS ARGN)
+    file(GLOB found CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.h" "${PROJECT_SOURCE_DIR}/${folder}/*.def")
+    list(APPEND headers ${found})
+  endforeach()
+  set_property(DIRECTORY "${PROJECT_SOURCE_DIR}" APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${headers})
+  set(digests "")
+  foreach(header IN LISTS headers)
+    file(SHA256 "${header}" digest)
+    string(APPEND digests "${digest}")
+  endforeach()
+  string(SHA256 digest "${digests}")
+  set(${out} ${digest} PARENT_SCOPE)
+endfunction()
+
+loom_interface(LOOM_INTERFACE accelerators)
 set_source_files_properties(accelerators/cuda.cpp accelerators/cuda/plugin.cpp PROPERTIES COMPILE_DEFINITIONS
                             "LOOM_INTERFACE=\"${LOOM_INTERFACE}\"")
+loom_interface(LOOM_RANKS_INTERFACE accelerators distributed)
+set_source_files_properties(distributed/nccl.cpp distributed/nccl/plugin.cpp PROPERTIES COMPILE_DEFINITIONS
+                            "LOOM_RANKS_INTERFACE=\"${LOOM_RANKS_INTERFACE}\"")
 
 # loom_cuda_plugin(FOLDER): the sources in FOLDER as libloom_cuda.so beside libloom, where LOOM_CUDA is ON.
 function(loom_cuda_plugin folder)
@@ -93,6 +105,8 @@ function(loom_cuda_plugin folder)
   else()
     list(FILTER sources EXCLUDE REGEX "/(dnn|dnn_plan|dnn_operations)\\.cpp$")
   endif()
+  set(CUDAToolkit_INCLUDE_DIRS "${CUDAToolkit_INCLUDE_DIRS}" PARENT_SCOPE)
+  set(CUDAToolkit_LIBRARY_DIR "${CUDAToolkit_LIBRARY_DIR}" PARENT_SCOPE)
   add_library(loom_cuda MODULE ${sources})
   set_target_properties(loom_cuda PROPERTIES CXX_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden
                         VISIBILITY_INLINES_HIDDEN ON INSTALL_RPATH "$ORIGIN")
@@ -108,6 +122,29 @@ function(loom_cuda_plugin folder)
     target_link_libraries(loom_cuda PRIVATE "${LOOM_CUDNN_LIBRARY}")
   endif()
   set_property(GLOBAL APPEND PROPERTY LOOM_PLUGINS loom_cuda)
+endfunction()
+
+# loom_nccl_plugin(FOLDER): the sources in FOLDER as libloom_nccl.so beside libloom, where LOOM_CUDA is ON and NCCL is
+# found: beside the toolkit, or where NCCL_ROOT says.
+function(loom_nccl_plugin folder)
+  if(NOT TARGET loom_cuda)
+    return()
+  endif()
+  find_path(LOOM_NCCL_INCLUDE_DIR nccl.h HINTS ENV NCCL_ROOT ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
+  find_library(LOOM_NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ENV NCCL_ROOT ${CUDAToolkit_LIBRARY_DIR}
+               PATH_SUFFIXES lib lib64)
+  mark_as_advanced(LOOM_NCCL_INCLUDE_DIR LOOM_NCCL_LIBRARY)
+  if(NOT LOOM_NCCL_INCLUDE_DIR OR NOT LOOM_NCCL_LIBRARY)
+    return()
+  endif()
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
+  add_library(loom_nccl MODULE ${sources} "${PROJECT_SOURCE_DIR}/accelerators/cuda/runtime.cpp")
+  set_target_properties(loom_nccl PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON
+                        INSTALL_RPATH "$ORIGIN")
+  target_compile_options(loom_nccl PRIVATE ${LOOM_LIBRARY_FLAGS})
+  target_include_directories(loom_nccl SYSTEM PRIVATE "${LOOM_NCCL_INCLUDE_DIR}")
+  target_link_libraries(loom_nccl PRIVATE loom CUDA::cudart "${LOOM_NCCL_LIBRARY}")
+  set_property(GLOBAL APPEND PROPERTY LOOM_PLUGINS loom_nccl)
 endfunction()
 
 # loom_programs(FOLDER): every FOLDER/*.cpp is one executable, at <build>/FOLDER/.

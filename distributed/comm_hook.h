@@ -18,8 +18,8 @@
 
 namespace loom {
 
-// Memory for what a hook sends. It lasts as long as the buckets, and on the CPU it is the communicator's own, where
-// collectives work without a copy. Each copy of this object hands out the memory from its start.
+// Memory for what a hook sends. It lasts as long as the buckets, and is the communicator's own, where collectives work
+// without a copy. Each copy of this object hands out the memory from its start.
 class HookScratch {
  public:
   HookScratch() = default;

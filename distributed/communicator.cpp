@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <numeric>
 
+#include <loom/accelerators/accelerator.h>
 #include <loom/distributed/communicator.h>
 #include <loom/tensor/storage.h>
 
@@ -78,7 +78,10 @@ void Communicator::check_arguments(const Collective& c) const {
   const bool out = uses_out(c, rank_), in = uses_in(c, rank_);
   if (out) check_view(in ? "out" : "data", c.out);
   if (in) check_view(out ? "in" : "data", c.in);
-  if (out && in) expect(c.out.dtype == c.in.dtype, "out is ", c.out.dtype, ", in is ", c.in.dtype);
+  if (out && in) {
+    expect(c.out.dtype == c.in.dtype, "out is ", c.out.dtype, ", in is ", c.in.dtype);
+    expect(c.out.device == c.in.device, "out is on ", c.out.device, ", in on ", c.in.device);
+  }
   expect(c.peer >= 0 && c.peer < size_, c.between_two() ? "peer " : "root ", c.peer, " is not a rank of the group");
   if (c.between_two()) {
     expect(c.peer != rank_, "the peer is this rank; copy instead");
@@ -214,9 +217,10 @@ void Communicator::agree(const std::string& error) {
     if (!errors[r].empty()) throw AgreedError(str("rank ", r, ": ", errors[r]));
 }
 
-std::shared_ptr<void> Communicator::allocate(size_t bytes) {
-  const auto storage = std::make_shared<Storage>(bytes, Device());
-  if (bytes > 0) std::memset(storage->data(), 0, bytes);
+std::shared_ptr<void> Communicator::allocate(size_t bytes, Device device) {
+  const auto storage = std::make_shared<Storage>(bytes, device);
+  if (bytes > 0)
+    accelerator(device).fill(view_over(storage->data(), DType::u8, {static_cast<int64_t>(bytes)}, device), int64_t{0});
   return {storage, storage->data()};
 }
 

@@ -9,6 +9,10 @@
 //
 // A communicator is used by one thread at a time; abort may come from any. Its destructor waits for what was issued.
 //
+// On a GPU a collective is a part of the device's work: it comes after what is in the current stream when it is issued,
+// and runs in the communication stream; Work::wait makes the current stream wait for it, not the host. How it adds up
+// is said by who carries it (nccl.h, staged.h).
+//
 // To add a communicator: derive, implement `submit`, `split`, `abort` (distributed/README.md).
 #pragma once
 
@@ -48,7 +52,8 @@ class Communicator {
 
   int rank() const { return rank_; }
   int size() const { return size_; }
-  virtual std::string_view name() const = 0;  // "self", "threads", "mpi"
+  virtual std::string_view name() const = 0;  // "self", "threads", "mpi", "nccl", "staged"
+  virtual bool serves(Device device) const { return device.kind == Device::cpu; }
 
   // Views must be dense and on a device that the communicator serves; counts and dtypes must fit, else Error.
   [[nodiscard]] Work all_reduce(const View& data, ReduceOp op = ReduceOp::sum);  // integral mean: error
@@ -79,10 +84,11 @@ class Communicator {
   // prefixed "rank N: ". Collective: the agreement points of setup, save and load.
   void agree(const std::string& error);
 
-  // Zeroed memory for data that this group will reduce or gather again and again: where ranks can share memory, the
-  // collectives work in it without a copy. Collective, the same size on all ranks; each rank frees its own, at any
-  // time.
-  virtual std::shared_ptr<void> allocate(size_t bytes);
+  // Zeroed memory on a device that the group serves, for data that it will reduce or gather again and again: where
+  // ranks can share memory, the collectives work in it without a copy. Collective, the same size on all ranks; each
+  // rank frees its own, at any time.
+  virtual std::shared_ptr<void> allocate(size_t bytes, Device device);
+  std::shared_ptr<void> allocate(size_t bytes) { return allocate(bytes, Device()); }
 
   // A text that is equal on the ranks of one node and differs between nodes. Collective.
   virtual std::string node();
@@ -95,7 +101,6 @@ class Communicator {
   Communicator(int rank, int size, CommunicatorOptions options) : rank_(rank), size_(size), options_(options) {}
   // Starts (or runs) a collective whose arguments have been checked. Issue order is execution order.
   virtual Work submit(Collective c) = 0;
-  virtual bool serves(Device device) const { return device.kind == Device::cpu; }
 
  private:
   Work issue(Collective c);

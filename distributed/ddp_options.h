@@ -47,7 +47,7 @@ struct DdpStatistics {
   int unused_parameters = 0;                         // without a gradient on this rank
   Time forward_start, backward_start, backward_end;  // start: first gradient ready; end: all computed
   Time last_ready;                                   // last gradient ready
-  std::vector<Launch> launches;                      // in the order of issue
+  std::vector<Launch> launches;  // in the order of issue; on a GPU, finished: when its stream was told to wait
 };
 
 }  // namespace loom

@@ -34,51 +34,61 @@ constexpr int64_t alignment = 64;  // of a bucket, in bytes: a cache line, and t
 
 int64_t aligned(int64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
-// One-dimensional zeros for each bucket, all of them in one piece of the communicator's memory.
+// Pieces of the communicator's memory, which is taken once for each device. First all of them are asked for.
 class FlatMemory {
  public:
-  FlatMemory(Communicator& communicator, std::span<const NamedTensor> parameters,
-             const std::vector<std::vector<int>>& assignment)
-      : parameters_(parameters) {
-    int64_t bytes = 0;
-    for (const std::vector<int>& members : assignment)
-      if (on_cpu(members)) bytes += aligned(bytes_of(members));
-    if (bytes > 0) memory_ = communicator.allocate(static_cast<size_t>(bytes));
+  void ask(Device device, int64_t bytes) { of(device).bytes += aligned(bytes); }
+  void allocate(Communicator& communicator) {
+    for (OnDevice& d : devices_)
+      if (d.bytes > 0) d.memory = communicator.allocate(static_cast<size_t>(d.bytes), d.device);
   }
-  Tensor take(const std::vector<int>& members) {
-    const Tensor& p = first(members);
-    if (!on_cpu(members)) return zeros({numel(members)}, {p.dtype(), p.device()});
-    void* const at = static_cast<std::byte*>(memory_.get()) + std::exchange(used_, used_ + aligned(bytes_of(members)));
-    return from_blob(at, {numel(members)}, p.dtype(), p.device(), [memory = memory_] {});
+  // One-dimensional; zeros.
+  Tensor take(Device device, int64_t elements, DType dtype) {
+    OnDevice& d = of(device);
+    const int64_t bytes = aligned(elements * static_cast<int64_t>(item_size(dtype)));
+    if (bytes == 0) return empty({0}, {dtype, device});
+    auto* const at = static_cast<std::byte*>(d.memory.get()) + std::exchange(d.used, d.used + bytes);
+    return from_blob(at, {elements}, dtype, device, [memory = d.memory] {});
   }
 
  private:
-  const Tensor& first(const std::vector<int>& members) const {
-    return parameters_[static_cast<size_t>(members.front())].tensor;
+  struct OnDevice {
+    Device device;
+    int64_t bytes = 0, used = 0;
+    std::shared_ptr<void> memory = {};
+  };
+  OnDevice& of(Device device) {
+    const auto found = std::ranges::find(devices_, device, &OnDevice::device);
+    return found != devices_.end() ? *found : devices_.emplace_back(OnDevice{device});
   }
-  bool on_cpu(const std::vector<int>& members) const { return first(members).device().kind == Device::cpu; }
-  int64_t numel(const std::vector<int>& members) const {
-    int64_t total = 0;
-    for (const int i : members) total += parameters_[static_cast<size_t>(i)].tensor.numel();
-    return total;
-  }
-  int64_t bytes_of(const std::vector<int>& members) const {
-    return numel(members) * static_cast<int64_t>(item_size(first(members).dtype()));
-  }
-
-  std::span<const NamedTensor> parameters_;
-  std::shared_ptr<void> memory_;
-  int64_t used_ = 0;
+  std::vector<OnDevice> devices_;
 };
+
+const Tensor& first_of(std::span<const NamedTensor> parameters, const std::vector<int>& members) {
+  return parameters[static_cast<size_t>(members.front())].tensor;
+}
+
+int64_t elements_of(std::span<const NamedTensor> parameters, const std::vector<int>& members) {
+  int64_t total = 0;
+  for (const int i : members) total += parameters[static_cast<size_t>(i)].tensor.numel();
+  return total;
+}
 
 }  // namespace
 
 GradientBuckets::GradientBuckets(Communicator& communicator, std::span<const NamedTensor> parameters,
                                  std::vector<std::vector<int>> assignment, bool as_views)
     : parameters_(parameters), views_(parameters.size()), place_of_(parameters.size()), as_views_(as_views) {
-  FlatMemory memory(communicator, parameters, assignment);
+  FlatMemory memory;
+  for (const std::vector<int>& members : assignment) {
+    const Tensor& p = first_of(parameters, members);
+    memory.ask(p.device(), elements_of(parameters, members) * static_cast<int64_t>(item_size(p.dtype())));
+  }
+  memory.allocate(communicator);
   for (std::vector<int>& members : assignment) {
-    GradBucket content{static_cast<int>(buckets.size()), false, memory.take(members), {}, {}, {}};
+    const Tensor& first = first_of(parameters, members);
+    const Tensor flat = memory.take(first.device(), elements_of(parameters, members), first.dtype());
+    GradBucket content{static_cast<int>(buckets.size()), false, flat, {}, {}, {}};
     int64_t offset = 0;
     for (const int i : members) {
       const auto at = static_cast<size_t>(i);
@@ -111,24 +121,18 @@ GradientBuckets::~GradientBuckets() {
 }
 
 void GradientBuckets::prepare(Communicator& communicator, CommHook& hook) {
+  FlatMemory memory;
   std::vector<int64_t> bytes;
-  int64_t on_host = 0;
   for (const ReducedBucket& b : buckets) {
-    bytes.push_back(aligned(hook.scratch_bytes(b.content)));
-    if (b.content.buffer.device().kind == Device::cpu) on_host += bytes.back();
+    bytes.push_back(hook.scratch_bytes(b.content));
+    memory.ask(b.content.buffer.device(), bytes.back());
   }
-  const auto memory = on_host > 0 ? communicator.allocate(static_cast<size_t>(on_host)) : nullptr;
-  auto* next = static_cast<std::byte*>(memory.get());
+  memory.allocate(communicator);
   std::vector<GradBucket> shown;
   for (size_t i = 0; i < buckets.size(); ++i) {
     GradBucket& content = buckets[i].content;
-    const Device device = content.buffer.device();
     content.scratch = {};
-    if (bytes[i] > 0 && device.kind == Device::cpu)
-      content.scratch =
-          HookScratch(from_blob(std::exchange(next, next + bytes[i]), {bytes[i]}, DType::u8, device, [memory] {}));
-    else if (bytes[i] > 0)
-      content.scratch = HookScratch(empty({bytes[i]}, {DType::u8, device}));
+    if (bytes[i] > 0) content.scratch = HookScratch(memory.take(content.buffer.device(), aligned(bytes[i]), DType::u8));
     shown.push_back(content);
   }
   hook.prepare(communicator, shown);

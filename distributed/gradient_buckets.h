@@ -18,8 +18,7 @@ struct ReducedBucket {
 };
 
 // With `as_views` a parameter's gradient is its place in the bucket: the engine writes there, nothing is copied.
-// Without it gradients have memory of their own and are copied in and out. On the CPU the communicator gives the
-// memory.
+// Without it gradients have memory of their own and are copied in and out. The communicator gives the memory.
 class GradientBuckets {
  public:
   // Gradients that exist move into their places. Collective.

@@ -24,6 +24,9 @@ struct MpiOptions {
 // "Open MPI v4.1.4", or why there is none. Starts nothing.
 std::string mpi_description();
 
+// Whether any thread may call MPI, which has to be running (MPI_THREAD_MULTIPLE).
+bool mpi_takes_threads();
+
 // True when a launcher (mpirun, mpiexec, srun --mpi=pmix) started this process; reads the environment only.
 bool started_by_mpi();
 // The number of tasks when srun started several that cannot find each other (without --mpi=pmix), else 0.

@@ -14,6 +14,7 @@ namespace {
 
 std::string mpi_description() { return "built without MPI"; }
 
+bool mpi_takes_threads() { return false; }
 std::unique_ptr<Communicator> mpi_communicator(const MpiOptions&) { refuse(); }
 std::unique_ptr<Communicator> mpi_communicator_from_handle(int, const MpiOptions&) { refuse(); }
 

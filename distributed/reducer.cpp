@@ -22,7 +22,7 @@ Reducer::Reducer(Communicator& communicator, std::vector<NamedTensor> parameters
       leaves_(parameters_),
       rebuilds_(options.static_graph || !options.find_unused_parameters),
       ready_(parameters_.size()),
-      use_(parameters_.size(), parameters_.front().tensor.device()),
+      use_(parameters_.size()),
       firings_(parameters_.size()),
       still_to_come_(parameters_.size()) {
   const double cap = options.bucket_cap_mb.value_or(25);

@@ -3,7 +3,7 @@
 // A backward is synchronised when it comes from a synchronised forward: hooks on the forwards' outputs tell; one that
 // comes to no output (a loss kept in a member) belongs to the last forward. Each gradient that becomes ready is counted
 // in its bucket; full buckets are reduced in the order of their numbers, which is the same on all ranks, whatever the
-// order of readiness. When backward ends, all reductions are waited for.
+// order of readiness. When backward ends, all reductions are waited for; on a GPU, by the stream that backward runs in.
 #pragma once
 
 #include <functional>

@@ -37,10 +37,7 @@ void Reducer::reach_output(const std::shared_ptr<ForwardPass>& forward) {
 }
 
 // A parameter that gets a gradient again while its bucket is on its way, as it should not: nothing writes there now.
-void Reducer::before_gradient(int parameter) {
-  const Work& work = buckets_->of(parameter).exchange.work;
-  if (!work.done()) work.wait();
-}
+void Reducer::before_gradient(int parameter) { buckets_->of(parameter).exchange.work.wait(); }
 
 void Reducer::gradient_ready(int parameter) {
   follow_backward();
@@ -170,7 +167,8 @@ void Reducer::finish() {
   statistics.unused_parameters = tracks_use() ? use_.unused_here() : 0;
 }
 
-// Leg by leg through all buckets: what one bucket has on its way, another uses for its computation.
+// Leg by leg through all buckets: what one bucket has on its way, another uses for its computation. On a GPU nobody
+// waits on the host: what comes next is put into the stream.
 void Reducer::complete_exchanges() {
   const NoGrad off;
   std::vector<size_t> open(buckets_->buckets.size());

@@ -53,13 +53,12 @@ std::vector<bool> PendingForwards::surely_unused(std::span<const std::shared_ptr
   return unused;
 }
 
-ParameterUse::ParameterUse(size_t parameters, Device device)
-    : here_(parameters, 0), anywhere_(parameters, 0), device_(device) {}
+ParameterUse::ParameterUse(size_t parameters) : here_(parameters, 0), anywhere_(parameters, 0) {}
 
 int ParameterUse::unused_here() const { return static_cast<int>(std::ranges::count(here_, 0)); }
 
 void ParameterUse::exchange(Communicator& communicator) {
-  flags_ = from_vector(here_, {static_cast<int64_t>(here_.size())}, {DType::i32, Device()}).to(device_);
+  flags_ = from_vector(here_, {static_cast<int64_t>(here_.size())}, {DType::i32, Device()});
   work_ = communicator.all_reduce(flags_, ReduceOp::max);
 }
 

@@ -46,10 +46,11 @@ class PendingForwards {
   std::vector<std::weak_ptr<ForwardPass>> forwards_;
 };
 
-// Which parameters got a gradient, here and on any rank.
+// Which parameters got a gradient, here and on any rank. The host decides by it, so it goes over the host: nobody waits
+// for a device.
 class ParameterUse {
  public:
-  ParameterUse(size_t parameters, Device device);
+  explicit ParameterUse(size_t parameters);
   void note(int parameter) { here_[static_cast<size_t>(parameter)] = 1; }
   bool here(int parameter) const { return here_[static_cast<size_t>(parameter)] != 0; }
   int unused_here() const;
@@ -62,7 +63,6 @@ class ParameterUse {
 
  private:
   std::vector<int32_t> here_, anywhere_;
-  Device device_;
   Tensor flags_;
   Work work_;
 };

@@ -12,14 +12,15 @@ class Work {
   class State {
    public:
     virtual ~State() = default;
-    virtual void wait() = 0;  // returns when done; throws what went wrong
+    virtual void wait() = 0;  // as Work's
     virtual bool done() const = 0;
   };
 
   Work() = default;  // done
   explicit Work(std::shared_ptr<State> state) : state_(std::move(state)) {}
 
-  // Blocks until the outputs are complete; throws Error when the collective failed. May be called more than once.
+  // Blocks until the outputs are complete; of a collective on a GPU, makes this thread's current stream wait for that
+  // instead. Throws Error when the collective failed. May be called more than once.
   void wait() const {
     if (state_) state_->wait();
   }

@@ -72,16 +72,19 @@ Tensor Fabric::broadcast(const Tensor& x, int src) {
   const bool sender = all.rank() == src;
   std::string header;
   if (sender && x.defined()) {
-    header = to_string(x.dtype());
+    header = x.device().kind == Device::cpu ? "cpu " : "own ";  // as all ranks have to issue the same collective
+    header += to_string(x.dtype());
     for (const int64_t n : x.shape()) header += " " + std::to_string(n);
   }
   header = all.broadcast_bytes(header, src);
   if (header.empty()) throw AgreedError(str("broadcast: rank ", src, " gave an undefined tensor to send"));
+  const Device device = header.starts_with("cpu") ? Device() : device_;
+  header.erase(0, 4);
   Dims shape;
   for (size_t at = header.find(' '); at != std::string::npos; at = header.find(' ', at + 1))
     shape.push_back(std::stoll(header.substr(at + 1)));
   const DType dtype = dtype_from_string(header.substr(0, header.find(' ')));
-  Tensor out = sender ? x.detach().contiguous().clone() : empty(shape, {dtype, device_});
+  Tensor out = sender ? x.detach().contiguous().clone() : empty(shape, {dtype, device});
   all.broadcast(out, src).wait();
   return out;
 }

@@ -11,6 +11,7 @@
 #include <loom/accelerators/threads.h>
 #include <loom/distributed/mpi.h>
 #include <loom/fabric/agreement.h>
+#include <loom/fabric/device_ranks.h>
 #include <loom/fabric/directory_lock.h>
 #include <loom/fabric/environment.h>
 #include <loom/fabric/fabric.h>
@@ -96,12 +97,14 @@ void Fabric::join_ranks() {
     precision_->check_device(device_);
     if (!strategy) strategy = make_strategy(options_.strategy, world_size());
   });
+  const bool processes = communicator_->name() == "mpi";
+  communicator_ = ranks_on(device_, communicator_);
   strategy_ = std::move(strategy);
   tell_device(*communicator_, device_, options_.accelerator);
   if (const std::string warning = precision_warning(options_.precision); !warning.empty() && is_global_zero())
     std::cerr << "loom: " + warning + "\n";
   context().data_rank = strategy_->data_share(*communicator_).index;
-  if (communicator_->name() == "mpi") suggest_num_threads(place.cores);
+  if (processes) suggest_num_threads(place.cores);
   if (local_rank_ == 0) warn_about_cores(place);
 }
 

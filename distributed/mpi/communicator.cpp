@@ -69,11 +69,11 @@ class MpiCommunicator : public Communicator {
 
   void abort(const std::string& reason) noexcept override { abort_job(reason); }
 
-  std::shared_ptr<void> allocate(size_t bytes) override {
+  std::shared_ptr<void> allocate(size_t bytes, Device device) override {
     std::shared_ptr<void> out;
     barrier().wait();  // as in split
     group_->in_order([&] { out = group_->allocate(bytes); });
-    return out ? out : Communicator::allocate(bytes);
+    return out ? out : Communicator::allocate(bytes, device);
   }
 
   std::string node() override {
@@ -107,6 +107,8 @@ std::unique_ptr<Communicator> over(MPI_Comm comm, MpiOptions options) {
 }
 
 }  // namespace
+
+bool mpi_takes_threads() { return mpi::running() && mpi::many_threads(); }
 
 std::unique_ptr<Communicator> mpi_communicator(const MpiOptions& options) {
   mpi::start(options.communicator.timeout);

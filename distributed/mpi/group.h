@@ -14,9 +14,9 @@
 #include <loom/distributed/mpi/messages.h>
 #include <loom/distributed/mpi/notes.h>
 #include <loom/distributed/mpi/process.h>
-#include <loom/distributed/mpi/task_thread.h>
 #include <loom/distributed/mpi/transport.h>
 #include <loom/distributed/mpi/window.h>
+#include <loom/distributed/task_thread.h>
 
 namespace loom::mpi {
 

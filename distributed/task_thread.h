@@ -12,7 +12,7 @@
 
 #include <loom/distributed/pending.h>
 
-namespace loom::mpi {
+namespace loom {
 
 class TaskThread {
  public:
@@ -100,4 +100,4 @@ class TaskThread {
   std::thread thread_;
 };
 
-}  // namespace loom::mpi
+}  // namespace loom
