@@ -3,11 +3,13 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include <loom/distributed/collective.h>
 
 #include "buffer.h"
+#include "ranks.h"
 
 // The reduction of one element.
 template <class T>
@@ -41,4 +43,17 @@ inline Buffer reference(loom::ReduceOp op, loom::DType dtype, int ranks, int64_t
     }
   });
   return out;
+}
+
+// Equal bits, where sums are in rank order; else within what roundings between additions come to.
+inline bool as_expected(const Buffer& given, const Buffer& expected) {
+  if (sums_in_rank_order() || loom::is_integral(expected.dtype)) return given == expected;
+  const double unit = expected.dtype == loom::f64   ? 1e-14
+                      : expected.dtype == loom::f32 ? 1e-5
+                      : expected.dtype == loom::f16 ? 1e-2
+                                                    : 1e-1;
+  const Buffer here = given;
+  for (int64_t i = 0; i < expected.count; ++i)
+    if (!(std::abs(here.get(i) - expected.get(i)) <= unit * (1 + std::abs(expected.get(i))))) return false;
+  return given.dtype == expected.dtype && given.count == expected.count;
 }

@@ -82,7 +82,7 @@ const char* cudaGetErrorString(cudaError_t e) {
 
 cudaError_t cudaGetDevice(int* device) { return *device = current_device, cudaSuccess; }
 cudaError_t cudaSetDevice(int device) { return current_device = device, cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int* count) { return *count = 2, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* count) { return *count = 4, cudaSuccess; }
 cudaError_t cudaDriverGetVersion(int* version) { return *version = 13000, cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) { return *p = cudaDeviceProp(), cudaSuccess; }
 cudaError_t cudaDeviceSynchronize() { return emulated::finish_device(current_device); }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <queues.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -8,6 +9,7 @@
 #include <mutex>
 #include <random>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -15,9 +17,10 @@ namespace {
 
 using loom::cuda::emulated::EventState;
 
-// Work; or an event that happens, or has to happen first, for the time-th time.
+// Work; what goes on outside; or an event that happens, or has to happen first, for the time-th time.
 struct Task {
   loom::cuda::emulated::Work work;
+  std::function<bool()> outside;
   std::shared_ptr<EventState> happens, awaited;
   uint64_t time = 0;
 };
@@ -45,7 +48,9 @@ struct Machine {
   std::vector<emulated_stream*> streams;
   const bool at_once = seed() == 0;
   std::mt19937_64 draw{seed()};
-  std::string failure;  // of work, not told of yet
+  std::string failure;   // of work, not told of yet
+  int outside = 0;       // tasks
+  bool running = false;  // the thread that runs what waits meanwhile
   uint64_t captures = 0;
 };
 
@@ -58,13 +63,17 @@ Machine& machine() {
 uint64_t draw_below(uint64_t bound) { return machine().draw() % bound; }
 
 bool can_go_on(const emulated_stream& s) {
-  return !s.tasks.empty() && (!s.tasks.front().awaited || s.tasks.front().awaited->happened >= s.tasks.front().time);
+  if (s.tasks.empty()) return false;
+  const Task& first = s.tasks.front();
+  if (first.outside) return first.outside();
+  return !first.awaited || first.awaited->happened >= first.time;
 }
 
 void run_first(emulated_stream& s) {
   const Task task = std::move(s.tasks.front());
   s.tasks.pop_front();
   ++s.done;
+  if (task.outside) --machine().outside;
   if (task.happens) task.happens->happened = std::max(task.happens->happened, task.time);
   if (!task.work) return;
   try {
@@ -84,12 +93,30 @@ bool run_any() {
   return true;
 }
 
+// The caller has the lock.
+void let_others_in() {
+  machine().mutex.unlock();
+  std::this_thread::sleep_for(std::chrono::microseconds(50));
+  machine().mutex.lock();
+}
+
+void run_meanwhile() {
+  const std::lock_guard lock(machine().mutex);
+  for (; machine().outside > 0; let_others_in())
+    for (int i = 0; i < 16 && run_any(); ++i) continue;
+  machine().running = false;
+}
+
 thread_local std::string told;  // what the last launch that this thread was told of threw
 
 template <class Reached>
 cudaError_t finish_until(const Reached& reached) {
   while (!reached()) {
     if (run_any()) continue;
+    if (machine().outside > 0) {
+      let_others_in();
+      continue;
+    }
     std::fputs("emulated CUDA: the host waits for streams that wait for each other\n", stderr);
     std::abort();
   }
@@ -122,6 +149,17 @@ void put(cudaStream_t stream, Task task) {
 void enqueue(cudaStream_t stream, Work work) {
   const std::lock_guard lock(machine().mutex);
   put(stream, {.work = std::move(work)});
+}
+
+void enqueue_outside(cudaStream_t stream, std::function<bool()> step) {
+  const std::lock_guard lock(machine().mutex);
+  if (stream->place) {
+    std::fputs("emulated CUDA: work outside of the machine cannot be captured\n", stderr);
+    std::abort();
+  }
+  ++machine().outside;
+  put(stream, {.outside = std::move(step)});
+  if (!std::exchange(machine().running, true)) std::thread(run_meanwhile).detach();
 }
 
 void enqueue_record(cudaStream_t stream, const std::shared_ptr<EventState>& event) {

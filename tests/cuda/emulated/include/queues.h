@@ -17,6 +17,11 @@ using Work = std::function<void()>;
 // `work` comes after all that is in the stream. What it throws is a failed launch, which the next wait tells of.
 void enqueue(cudaStream_t stream, Work work);
 
+// What goes on outside of the machine: `step` is asked again and again whether it is over, and what follows in the
+// stream comes after that. While there is some, a thread of its own runs what waits, as the other side may depend on
+// it.
+void enqueue_outside(cudaStream_t stream, std::function<bool()> step);
+
 // How often an event has been recorded, and up to which of these times it has happened; or where in a capture.
 struct EventState {
   uint64_t recorded = 0, happened = 0;
