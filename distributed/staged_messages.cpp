@@ -27,8 +27,8 @@ class Sent final : public Work::State {
 // When it has arrived, whoever asks first sends it on to the device.
 class Received final : public Work::State {
  public:
-  Received(View out, std::shared_ptr<std::byte> memory, Event ready, Work arrived)
-      : out_(std::move(out)), memory_(std::move(memory)), ready_(std::move(ready)), arrived_(std::move(arrived)) {}
+  Received(const View& out, std::shared_ptr<std::byte> memory, Event ready, Work arrived)
+      : out_(out), memory_(std::move(memory)), ready_(std::move(ready)), arrived_(std::move(arrived)) {}
   void wait() override {
     arrived_.wait();
     current_stream(out_.device).wait(stored());
