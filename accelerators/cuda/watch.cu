@@ -30,11 +30,17 @@ void* Watch::allocate(size_t bytes) {
   char* const memory = static_cast<char*>(gpu_.memory().allocate(bytes + 2 * zone, stream));
   char* const block = memory + zone;
   const DeviceScope scope(gpu_.index());
-  check_cuda(cudaMemsetAsync(memory, untouched, bytes + 2 * zone, stream), "allocate");
+  const bool in_graph = is_capturing(stream);
+  if (!in_graph) check_cuda(cudaMemsetAsync(memory, untouched, bytes + 2 * zone, stream), "allocate");
   check_cuda(cudaMemsetAsync(block, not_a_number, bytes, stream), "allocate");
   const std::lock_guard lock(mutex_);
-  blocks_.emplace(block, Watched{bytes, ++allocated_, stream});
+  blocks_.emplace(block, Watched{bytes, ++allocated_, stream, in_graph});
   return block;
+}
+
+// What a capture has seen of a block goes on at every replay.
+bool Watch::is_of_graph(const Watched& watched) {
+  return watched.in_graph || is_capturing(watched.stream) || std::ranges::any_of(watched.users, is_capturing);
 }
 
 // In the block's stream, after all that others do with it: what the next owner is given is what was left here.
@@ -64,7 +70,10 @@ void Watch::release(void* memory) noexcept {
   blocks_.erase(at);
   lock.unlock();
   try {
-    inspect(block, watched);
+    if (is_of_graph(watched))
+      for (const cudaStream_t user : watched.users) gpu_.memory().use_by(block - zone, user);
+    else
+      inspect(block, watched);
   } catch (const Error& error) {
     std::cerr << str("loom: ", error.what(), "\n");
   }

@@ -35,8 +35,10 @@ class Watch {
     size_t bytes;
     int64_t number;
     cudaStream_t stream;
+    bool in_graph;  // allocated in a capture: its zones would be written at replays, and looked at whenever
     std::vector<cudaStream_t> users = {};
   };
+  static bool is_of_graph(const Watched& watched);
   void inspect(char* block, const Watched& watched);
 
   Gpu& gpu_;

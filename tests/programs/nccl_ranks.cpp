@@ -112,6 +112,7 @@ std::string check_reductions(const Ranks& r, DType dtype, int64_t n) {
 
 Tensor of_all_ranks(DType dtype, int ranks, int64_t n) {
   std::vector<Tensor> parts;
+  parts.reserve(static_cast<size_t>(ranks));
   for (int q = 0; q < ranks; ++q) parts.push_back(values(dtype, q, n));
   return cat(parts, 0);
 }

@@ -130,7 +130,7 @@ TEST_CASE("LOOM_POISON: a block that another stream uses is looked at when that 
           synchronize(Device::cuda);
         }).starts_with("memory of cuda:0: something wrote to byte 64 of a block"));
   int host = 0;
-  CHECK(error_of([&] { gpu().use_by(&host, side.handle()); }) == "memory of cuda:0: no block begins at this address");
+  CHECK_NOTHROW(gpu().use_by(&host, side.handle()));  // memory of others is left to them
 }
 
 TEST_CASE("LOOM_POISON: what is never released is told of at the end") {
