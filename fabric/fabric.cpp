@@ -202,7 +202,9 @@ Tensor Fabric::clip(OptimizerSync& optimizer, const ClipOptions& options) {
           ", so they cannot be scaled; set error_if_nonfinite=false to scale anyway");
     if (!std::isfinite(norm) || norm + clip_epsilon <= limit) return total;
   }
-  scale_gradients(optimizer, minimum(limit / (total + clip_epsilon), ones({}, {DType::f64, total.device()})));
+  const Tensor one = ones({}, {DType::f64, total.device()}), factor = minimum(limit / (total + clip_epsilon), one);
+  // Gradients that are refused stay as they are, also where the device alone knows.
+  scale_gradients(optimizer, options.error_if_nonfinite ? where(isfinite(total), factor, one) : factor);
   return total;
 }
 
