@@ -39,7 +39,7 @@ class Pretended final : public BlockSource {
 };
 
 void* stream(uintptr_t number) { return reinterpret_cast<void*>(number); }
-char* at(void* block, size_t offset) { return static_cast<char*>(block) + offset; }
+char* at(void* block, int64_t offset) { return static_cast<char*>(block) + offset; }
 
 }  // namespace
 
