@@ -51,9 +51,8 @@ double seconds_on(Device device, const std::vector<std::function<void()>>& calls
   const auto rounds = static_cast<int64_t>(calls.size());
   const double once = seconds_between_rests(device, rounds, turn) / static_cast<double>(rounds);
   const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(at_least / once), 1, 1'000'000);
-  std::vector<double> taken;
-  for (int sample = 0; sample < samples; ++sample)
-    taken.push_back(seconds_between_rests(device, count, turn) / static_cast<double>(count));
+  std::vector<double> taken(samples);
+  for (double& seconds : taken) seconds = seconds_between_rests(device, count, turn) / static_cast<double>(count);
   return median_of(taken);
 }
 
