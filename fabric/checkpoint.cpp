@@ -225,7 +225,7 @@ State Fabric::with_own_state(State state) {
   const Generator& mine = context().generator;
   state.emplace_back("loom.random",
                      random_state(global_rank(), communicator().all_gather_bytes(str(mine.seed, " ", mine.offset))));
-  state.emplace_back("loom.step", StateEntry(global_step_));
+  state.emplace_back("loom.step", steps_.entry());
   std::erase_if(loaders_, [](const auto& noted) { return noted.first.expired(); });
   if (const StateDict kept = precision_->state_dict(); !kept.tensors.empty() || !kept.values.empty())
     state.emplace_back("loom.precision", precision_entry());

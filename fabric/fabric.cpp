@@ -36,13 +36,23 @@ bool is_scaled(const Tensor& gradient, const OptimizerSync& optimizer) {
   return is_half(gradient.dtype()) && optimizer.optimizer().half_factor().defined();
 }
 
-void clip_values(const OptimizerSync& optimizer, double limit) {
+// Where not all gradients are finite nothing is clamped: an overflow must not look like a gradient.
+void clip_values(const OptimizerSync& optimizer, double limit, const Tensor& found) {
+  const bool host_knows = !found.defined() || found.device().kind == Device::cpu;
+  if (host_knows && found.defined() && found.item<float>() != 0) return;
+  Tensor kept;  // the limit, or infinity, where the device alone knows
+  if (!host_knows) {
+    const TensorOptions there(DType::f64, found.device());
+    kept = where(found.reshape({}) == 0.0, full({}, limit, there), full({}, INFINITY, there));
+  }
   for (const Tensor& g : optimizer.gradients()) {
-    if (is_scaled(g, optimizer)) {
-      const Tensor bound = limit / optimizer.optimizer().half_factor();
-      g.copy_(minimum(maximum(g, -bound), bound));
-    } else {
+    const Tensor factor = is_scaled(g, optimizer) ? optimizer.optimizer().half_factor() : Tensor();
+    if (host_knows && !factor.defined()) {
       g.clamp_(-limit, limit);
+    } else {
+      const Tensor one = factor.defined() ? 1 / factor : ones({}, {DType::f64, g.device()});
+      const Tensor bound = host_knows ? one * limit : one * kept;
+      g.copy_(minimum(maximum(g, -bound), bound));
     }
   }
 }
@@ -60,6 +70,31 @@ void scale_gradients(const OptimizerSync& optimizer, const Tensor& by) {
   }
   const Tensor factor = optimizer.optimizer().half_factor();
   if (factor.defined()) optimizer.optimizer().set_half_factor((factor * by).to(DType::f32));
+}
+
+// The norm before. A norm that is not finite is an error, if that is asked for, unless the step will be skipped. On a
+// GPU nobody waits: the error comes when the host next does, and gradients that are refused stay as they are.
+Tensor clip_norm(const OptimizerSync& optimizer, double limit, const ClipOptions& options, const Tensor& found) {
+  Tensor total = optimizer.grad_norm(options.norm_type);
+  const TensorOptions like(DType::f64, total.device());
+  FusedKernels* const kernels = accelerator(total.device()).fused();
+  if (options.error_if_nonfinite && kernels == nullptr) {
+    const auto norm = total.item<double>();
+    check(std::isfinite(norm) || (found.defined() && found.item<float>() != 0), "clip_gradients: the norm of order ",
+          options.norm_type, " of the gradients is ", norm,
+          ", so they cannot be scaled; set error_if_nonfinite=false to scale anyway");
+    if (std::isfinite(norm) && norm + clip_epsilon > limit)
+      scale_gradients(optimizer, full({}, limit / (norm + clip_epsilon), like));
+    return total;
+  }
+  const Tensor one = ones({}, like);
+  Tensor factor = minimum(limit / (total + clip_epsilon), one);
+  if (options.error_if_nonfinite) {
+    kernels->require_finite_norm(found.defined() ? where(found.reshape({}) == 0.0, total, zeros({}, like)) : total);
+    factor = where(isfinite(total), factor, one);
+  }
+  scale_gradients(optimizer, factor);
+  return total;
 }
 
 // Skipped ones too, and those made past Fabric.
@@ -136,11 +171,12 @@ std::shared_ptr<OptimizerSync> Fabric::setup_sync(optim::Optimizer& optimizer) {
   return sync;
 }
 
-bool Fabric::step(OptimizerSync& optimizer) {
-  if (!precision_->step(optimizer)) return false;
-  ++global_step_;
+optim::StepOutcome Fabric::step(OptimizerSync& optimizer) {
+  const optim::StepOutcome made = precision_->step(optimizer);
+  steps_.add(made);
+  if (options_.callbacks.empty() || !made) return made;  // callbacks are for steps that were made: asking may wait
   for (const auto& callback : options_.callbacks) callback->on_after_optimizer_step(*this);
-  return true;
+  return made;
 }
 
 void Fabric::backward(const Tensor& loss, const Tensor& gradient, bool retain_graph, bool create_graph) {
@@ -187,25 +223,10 @@ Tensor Fabric::clip(OptimizerSync& optimizer, const ClipOptions& options) {
   check(options.norm_type > 0, "clip_gradients: norm_type is ", options.norm_type, ", expected more than 0");
   const NoGrad off;
   precision_->before_clip(optimizer);
-  if (options.clip_val) {
-    if (precision_->will_step(optimizer)) clip_values(optimizer, limit);  // an overflow must not look like a gradient
-    return zeros({}, DType::f64);
-  }
-  Tensor total = optimizer.grad_norm(options.norm_type);
-  FusedKernels* const kernels = accelerator(total.device()).fused();
-  if (options.error_if_nonfinite && kernels != nullptr && !precision_->needs_backward()) {
-    kernels->require_finite_norm(total);  // the error comes when the host next waits: it does not wait here
-  } else if (options.error_if_nonfinite) {
-    const auto norm = total.item<double>();
-    check(std::isfinite(norm) || !precision_->will_step(optimizer), "clip_gradients: the norm of order ",
-          options.norm_type, " of the gradients is ", norm,
-          ", so they cannot be scaled; set error_if_nonfinite=false to scale anyway");
-    if (!std::isfinite(norm) || norm + clip_epsilon <= limit) return total;
-  }
-  const Tensor one = ones({}, {DType::f64, total.device()}), factor = minimum(limit / (total + clip_epsilon), one);
-  // Gradients that are refused stay as they are, also where the device alone knows.
-  scale_gradients(optimizer, options.error_if_nonfinite ? where(isfinite(total), factor, one) : factor);
-  return total;
+  const Tensor found = precision_->found_inf(optimizer);
+  if (!options.clip_val) return clip_norm(optimizer, limit, options, found);
+  clip_values(optimizer, limit, found);
+  return zeros({}, DType::f64);
 }
 
 void Fabric::print_line(const std::string& line) { std::cout << line + "\n" << std::flush; }

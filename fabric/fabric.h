@@ -35,6 +35,7 @@
 #include <loom/fabric/options.h>
 #include <loom/fabric/precision.h>
 #include <loom/fabric/state.h>
+#include <loom/fabric/step_count.h>
 #include <loom/fabric/strategy.h>
 #include <loom/fabric/wrappers.h>
 #include <loom/nn/module.h>
@@ -114,8 +115,8 @@ class Fabric {
 
   // d loss / d parameters, under the strategy and the precision.
   void backward(const Tensor& loss, const Tensor& gradient = {}, bool retain_graph = false, bool create_graph = false);
-  // Clips the gradients of the optimizer's parameters; the norm before (one f64; 0 for clip_val). Waits for the device
-  // only to raise an error, and not at all where error_if_nonfinite is false; on a GPU, but for scaled losses, later.
+  // Clips the gradients of the optimizer's parameters; the norm before (one f64; 0 for clip_val). Does not wait for a
+  // GPU: an error comes when the host next waits.
   template <nn::Module M, class Optimizer>
   Tensor clip_gradients(const FabricModule<M>& module, const FabricOptimizer<Optimizer>& optimizer,
                         const ClipOptions& options) {
@@ -213,8 +214,9 @@ class Fabric {
   void log(const std::string& name, const Tensor& value, std::optional<int64_t> step = {});  // one element
   void log_dict(const Metrics& metrics, std::optional<int64_t> step = {});
 
-  // Steps of this Fabric's optimizers so far, all together; saved and restored.
-  int64_t global_step() const { return global_step_; }
+  // Steps of this Fabric's optimizers so far, all together; saved and restored. Waits for a GPU that has decided on
+  // steps since (loss scaling).
+  int64_t global_step() const { return steps_.value(); }
 
  private:
   template <class M>
@@ -233,7 +235,7 @@ class Fabric {
                       const FabricJoinOptions& options);
   StateEntry precision_entry() const;
   void warn_of_gradients();  // that a checkpoint would lack
-  bool step(OptimizerSync& optimizer);
+  optim::StepOutcome step(OptimizerSync& optimizer);
   void zero_grad(OptimizerSync& optimizer, bool set_to_none);
   Tensor clip(OptimizerSync& optimizer, const ClipOptions& options);
   void after_setup();
@@ -249,7 +251,7 @@ class Fabric {
   std::shared_ptr<bool> inside_backward_ = std::make_shared<bool>(false);  // for what a module's outputs may outlive
   Device device_;
   int local_rank_ = 0, node_rank_ = 0;
-  int64_t global_step_ = 0;
+  StepCount steps_;
   int64_t steps_at_backward_ = -1;  // of the optimizers
   bool warned_of_gradients_ = false;
   std::vector<std::pair<std::weak_ptr<void>, StateEntry>> loaders_;  // positions of those that are still in use
@@ -274,7 +276,7 @@ void FabricOptimizer<O>::zero_grad(bool set_to_none) {
 }
 
 template <std::derived_from<optim::Optimizer> O>
-bool FabricOptimizer<O>::step() {
+optim::StepOutcome FabricOptimizer<O>::step() {
   return fabric_->step(*sync_);
 }
 

@@ -69,7 +69,7 @@ Joined Fabric::join_modules(const std::vector<ModuleSync*>& modules, const std::
   std::erase_if(optimizers_, [](const auto& o) { return o.expired(); });
   std::vector<std::shared_ptr<OptimizerSync>> optimizers;
   for (const auto& weak : optimizers_) all.push_back(optimizers.emplace_back(weak.lock()).get());
-  std::vector<StateEntry> entries{StateEntry(global_step_), random_entry()};
+  std::vector<StateEntry> entries{steps_.entry(), random_entry()};
   for (const auto& named : options.state) entries.push_back(named.second);
   std::vector<std::unique_ptr<KeptAlike>> kept;
   for (const StateEntry& entry : entries)

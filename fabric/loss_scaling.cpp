@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <loom/autograd/ops.h>
+#include <loom/tensor/context.h>
 #include <loom/tensor/create.h>
 #include <loom/tensor/raw.h>
 
@@ -98,6 +99,9 @@ void LossScaling::bring_to_scale(Held& h, OptimizerSync& optimizer) {
 }
 
 Tensor LossScaling::before_backward(const Tensor& loss) {
+  check(context().capture == nullptr,
+        "loss scaling under Fabric cannot be captured in a graph, as each step replaces the ",
+        "scale; use optim::GradScaler, or a precision without scaling (bf16-mixed)");
   move_to(loss.device());
   forget_expired();
   for (Held& h : held_) {
@@ -151,26 +155,17 @@ Tensor LossScaling::find(Held& own, OptimizerSync& optimizer) const {
                          : look(optimizer.optimizer(), gradients, in_use_.device());
 }
 
-bool LossScaling::finite(const OptimizerSync& optimizer) {
-  const Tensor& found = held(optimizer).found;
-  return !found.defined() || found.item<float>() == 0;
-}
-
-bool LossScaling::step(OptimizerSync& optimizer) {
+optim::StepOutcome LossScaling::step(OptimizerSync& optimizer) {
   unscale(optimizer);
-  const bool steps = finite(optimizer);
   const Tensor of_half = optimizer.optimizer().half_factor();
-  if (steps)
-    optimizer.step();
-  else
-    optimizer.optimizer().skip_step();
+  optim::StepOutcome made = optimizer.step(held(optimizer).found);
   optimizer.optimizer().set_half_factor(of_half);  // the gradients are what they were
   Held& own = held(optimizer);
   const Tensor found = own.found;
   const optim::LossScale before = own.finished ? next_ : scale_;
   finish(own);
   before.check_room(found);
-  return steps;
+  return made;
 }
 
 void LossScaling::after_zero_grad(OptimizerSync& optimizer) {

@@ -32,10 +32,10 @@ class LossScaling {
   void after_backward();
   // A step calls it. Collective.
   void unscale(OptimizerSync& optimizer);
-  // Whether the gradients, unscaled, are finite on all ranks. Reads one number.
-  bool finite(const OptimizerSync& optimizer);
-  // Throws at an overflow that the smallest scale does not prevent, if that was asked for.
-  bool step(OptimizerSync& optimizer);
+  // Not 0 if the gradients, unscaled, are not finite on some rank: one f32. Undefined before unscale.
+  Tensor found_inf(const OptimizerSync& optimizer) { return held(optimizer).found; }
+  // Throws at an overflow that the smallest scale does not prevent, if that was asked for: then the host waits.
+  optim::StepOutcome step(OptimizerSync& optimizer);
   void after_zero_grad(OptimizerSync& optimizer);
   // Ranks that ran out of data take over gradients of others, once all know the same scale: before that every gradient
   // is brought to it, afterwards none carries any. What ranks found in different gradients is forgotten.

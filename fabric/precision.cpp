@@ -68,8 +68,10 @@ void ScaledPrecision::setup_optimizer(const std::shared_ptr<OptimizerSync>& opti
 void ScaledPrecision::before_clip(OptimizerSync& optimizer) {
   if (scaling_) scaling_->unscale(optimizer);
 }
-bool ScaledPrecision::will_step(OptimizerSync& optimizer) { return !scaling_ || scaling_->finite(optimizer); }
-bool ScaledPrecision::step(OptimizerSync& optimizer) {
+Tensor ScaledPrecision::found_inf(OptimizerSync& optimizer) {
+  return scaling_ ? scaling_->found_inf(optimizer) : Tensor();
+}
+optim::StepOutcome ScaledPrecision::step(OptimizerSync& optimizer) {
   return scaling_ ? scaling_->step(optimizer) : Precision::step(optimizer);
 }
 void ScaledPrecision::after_zero_grad(OptimizerSync& optimizer) {

@@ -33,13 +33,10 @@ class Precision {
   // Optimizers: set up; about to have their gradients looked at (clipping); to step; with gradients that are zeroed.
   virtual void setup_optimizer([[maybe_unused]] const std::shared_ptr<OptimizerSync>& optimizer) {}
   virtual void before_clip([[maybe_unused]] OptimizerSync& optimizer) {}
-  // After before_clip. False: the gradients are not finite, and the step will be skipped. May wait for the device.
-  virtual bool will_step([[maybe_unused]] OptimizerSync& optimizer) { return true; }
-  // False if skipped.
-  virtual bool step(OptimizerSync& optimizer) {
-    optimizer.step();
-    return true;
-  }
+  // After before_clip: one f32 that is not 0 where the gradients are not finite, so that the step will be skipped.
+  // Undefined: the step will be made, whatever they are.
+  virtual Tensor found_inf([[maybe_unused]] OptimizerSync& optimizer) { return {}; }
+  virtual optim::StepOutcome step(OptimizerSync& optimizer) { return optimizer.step({}); }
   virtual void after_zero_grad([[maybe_unused]] OptimizerSync& optimizer) {}
   // Ranks that ran out of data before others take over gradients; the state of this precision they have by then.
   virtual void before_adoption() {}
@@ -86,8 +83,8 @@ class ScaledPrecision : public Precision {
   Tensor convert_output(const Tensor& x) const override { return is_half(x.dtype()) ? x.to(DType::f32) : x; }
   void setup_optimizer(const std::shared_ptr<OptimizerSync>& optimizer) override;
   void before_clip(OptimizerSync& optimizer) override;
-  bool will_step(OptimizerSync& optimizer) override;
-  bool step(OptimizerSync& optimizer) override;
+  Tensor found_inf(OptimizerSync& optimizer) override;
+  optim::StepOutcome step(OptimizerSync& optimizer) override;
   void after_zero_grad(OptimizerSync& optimizer) override;
   void before_adoption() override;
   void after_adoption() override;

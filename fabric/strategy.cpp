@@ -53,6 +53,12 @@ std::unique_ptr<OptimizerSync> Strategy::setup_optimizer(Communicator& world, op
 
 std::vector<Tensor> OptimizerSync::gradients() const { return optimizer_->gradients(); }
 
+optim::StepOutcome OptimizerSync::step(const Tensor& found) {
+  if (found.defined()) return optimizer_->step_unless(found);
+  optimizer_->step();
+  return true;
+}
+
 void OptimizerSync::agree(const Tensor& found) const {
   if (join_) join_->announce(*this, 1);
   world_->all_reduce(found, ReduceOp::max).wait();

@@ -54,8 +54,9 @@ class OptimizerSync : public Joinable {
   virtual Tensor grad_norm(double p) const;
   // Makes a finding (1 or 0, one f32) true where it is on any rank that shares this optimizer's work. Collective.
   virtual void agree(const Tensor& found) const;
-  // Steps with the gradients that are there. Collective.
-  virtual void step() { optimizer_->step(); }
+  // Steps with the gradients that are there, unless `found` (one f32, agreed on; undefined: 0) is not 0. Collective. On
+  // a GPU the device decides, and the host does not wait.
+  virtual optim::StepOutcome step(const Tensor& found);
   // How a checkpoint reads and writes the optimizer's state, as ModuleSync::state_entry.
   virtual StateEntry state_entry(StateEntry held) { return held; }
 

@@ -130,8 +130,8 @@ class FabricOptimizer {
  public:
   FabricOptimizer(Fabric& fabric, O& optimizer);
 
-  // False: the precision skipped the step.
-  bool step();
+  // False: the precision skipped the step. Where a GPU decides, asking waits for it.
+  optim::StepOutcome step();
   // Runs closure, which computes the gradients and returns the loss, and steps.
   template <class Closure>
   auto step(Closure&& closure) {

@@ -1,6 +1,7 @@
 #include <loom/accelerators/cuda/device.h>
 
 #include <cstdlib>
+#include <iostream>
 #include <mutex>
 #include <string_view>
 #include <utility>
@@ -10,6 +11,7 @@
 #include <loom/accelerators/cuda/driver_events.h>
 #include <loom/accelerators/cuda/runtime.h>
 #include <loom/accelerators/cuda/watch.h>
+#include <loom/accelerators/sync_debug.h>
 
 namespace loom::cuda {
 
@@ -157,6 +159,9 @@ void Gpu::check_faults() {
 void Gpu::check_may_wait() const {
   check(!is_capturing(stream()), "the host would wait for cuda:", index_,
         ", where a graph is being captured: nothing of it has been done yet; wait after replay()");
+  const SyncDebugMode mode = sync_debug_mode();
+  check(mode != SyncDebugMode::error, "the host would wait for cuda:", index_, ", which SyncDebugMode::error forbids");
+  if (mode == SyncDebugMode::warn) std::cerr << str("loom: the host waits for cuda:", index_, "\n");
 }
 
 void Gpu::synchronize() {

@@ -41,7 +41,7 @@ class Gpu {
 
   Fault* fault() const { return fault_device_; }
   void check_faults();          // the device has been waited for: throws what it has left
-  void check_may_wait() const;  // throws while this thread's stream is captured
+  void check_may_wait() const;  // throws while this thread's stream is captured, and where sync_debug.h forbids it
   void synchronize();
 
  private:

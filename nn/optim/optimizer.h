@@ -68,6 +68,8 @@ class StepOutcome {
  public:
   StepOutcome(bool made) : made_(made) {}                           // NOLINT: a decision of the host
   explicit StepOutcome(Tensor found) : found_(std::move(found)) {}  // made, if it is 0
+  // What a device decides by; undefined where the host has decided.
+  const Tensor& found() const { return found_; }
   operator bool() const { return found_.defined() ? found_.item<float>() == 0 : made_; }  // NOLINT
 
  private:

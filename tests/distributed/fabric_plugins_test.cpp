@@ -22,10 +22,11 @@ class OwnedParameters final : public OptimizerSync {
     });
   }
 
-  void step() override {
-    OptimizerSync::step();
+  optim::StepOutcome step(const Tensor& found) override {
+    optim::StepOutcome made = OptimizerSync::step(found);
     const NoGrad off;
     for (const auto& [p, rank] : owners_) world().broadcast(p.tensor.detach(), rank).wait();
+    return made;
   }
 
   // Whole state: from each parameter's owner.
@@ -117,16 +118,14 @@ class Scaled final : public Precision {
       if (!std::isfinite(norm(g, 2).item<double>())) found.fill_(1.0);
     }
     optimizer.agree(found);
-    skip_ = found.item<float>() != 0;
+    found_ = found;
   }
-  bool will_step(OptimizerSync&) override { return !skip_; }
-  bool step(OptimizerSync& optimizer) override {
+  Tensor found_inf(OptimizerSync&) override { return found_; }
+  optim::StepOutcome step(OptimizerSync& optimizer) override {
     before_clip(optimizer);
-    if (skip_) {
-      scale /= 2;
-      return false;
-    }
-    return Precision::step(optimizer);
+    optim::StepOutcome made = optimizer.step(found_);
+    if (!made) scale /= 2;
+    return made;
   }
   StateDict state_dict() const override { return {{}, {{"scale", number_to_text(scale)}}}; }
   void check_state_dict(const StateDict& saved) const override { text_to_number(saved.value("scale")); }
@@ -136,7 +135,8 @@ class Scaled final : public Precision {
   std::shared_ptr<int> inside = std::make_shared<int>(0);
 
  private:
-  bool unscaled_ = false, skip_ = false;
+  bool unscaled_ = false;
+  Tensor found_;
 };
 
 struct Probe {

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Streams of a GPU: what comes before what, and until when memory is kept. Without a GPU the device is one that the
 // host plays (tests/cuda/emulated), whose streams take turns at random.
+#include <thread>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include <loom/accelerators/accelerator.h>
 #include <loom/accelerators/cuda.h>
+#include <loom/accelerators/sync_debug.h>
 #include <loom/autograd/ops.h>
 #include <loom/tensor/create.h>
 
+#include "../error_of.h"
+
 using namespace loom;
+using loom::testing::error_of;
 
 namespace {
 
@@ -69,6 +74,27 @@ TEST_CASE("an event is done when its stream has come to it") {
   CHECK(Event().is_done());
   const StreamScope scope(stream(gpu, Lane::copy));  // not behind the work that is done
   CHECK(all_equal(x, rounds - 1));
+}
+
+TEST_CASE("sync debug: waits of this thread are errors, work is not") {
+  if (!has_device()) return;
+  Tensor y;
+  {
+    const SyncDebugScope scope(SyncDebugMode::error);
+    y = full({4}, 2, {f32, gpu}) * 3.0;
+    const std::string error = "the host would wait for cuda:0, which SyncDebugMode::error forbids";
+    CHECK(error_of([&] { y.to(Device()); }) == error);
+    CHECK(error_of([&] { sum(y).item<float>(); }) == error);
+    CHECK(error_of([] { synchronize(gpu); }) == error);
+    CHECK(error_of([] { current_stream(gpu).synchronize(); }) == error);
+    {
+      const SyncDebugScope inner(SyncDebugMode::off);
+      CHECK(all_equal(y, 6));
+    }
+    std::thread([&] { CHECK(all_equal(y, 6)); }).join();
+    CHECK(sync_debug_mode() == SyncDebugMode::error);
+  }
+  CHECK(all_equal(y, 6));
 }
 
 TEST_CASE("the host's memory may change after a copy from it") {
