@@ -71,6 +71,16 @@ void warn_about_cores(const NodePlacement& place) {
                      " cores; leave LOOM_NUM_THREADS unset, or set it to ", place.cores, "\n");
 }
 
+// As Lightning: nothing is chosen in two ways.
+void check_chosen_once(const FabricOptions& options) {
+  const FabricOptions unset;
+  const auto check_one = [](const char* what, bool is_plugin, const std::string& name, const std::string& by_default) {
+    check(!is_plugin || name == by_default, "received both ", what, "='", name, "' and plugins.", what, "; choose one");
+  };
+  check_one("strategy", options.plugins.strategy != nullptr, options.strategy, unset.strategy);
+  check_one("precision", options.plugins.precision != nullptr, options.precision, unset.precision);
+}
+
 // Ends all ranks. What goes wrong usually goes wrong everywhere at once (a missing data set), and rank 0's text is
 // enough: the others wait a moment to be ended by it.
 void end_job(Communicator& ranks, const std::string& error) {
@@ -91,6 +101,7 @@ void Fabric::join_ranks() {
   std::shared_ptr<Strategy> strategy = options_.plugins.strategy;
   precision_ = options_.plugins.precision;
   together(*communicator_, [&] {
+    check_chosen_once(options_);
     check_launched_ranks(options_.devices, options_.num_nodes, place.local_size, place.nodes);
     if (!precision_) precision_ = make_precision(options_.precision);
     device_ = resolve_accelerator(options_.accelerator, local_rank_, gpus);

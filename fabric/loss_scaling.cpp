@@ -65,11 +65,11 @@ void LossScaling::forget_expired() {
   std::erase_if(held_, [](const Held& h) { return h.optimizer.expired(); });
 }
 
-// Gradients that are there already were made by a backward pass of this Fabric.
+// Gradients that are there already were made by a backward pass of this Fabric, if there has been one.
 void LossScaling::setup_optimizer(const std::shared_ptr<OptimizerSync>& optimizer) {
   forget_expired();
   Held& own = held_.emplace_back(Held{.optimizer = optimizer});
-  if (!optimizer->gradients().empty()) own.scale = in_use_;
+  if (used_ && !optimizer->gradients().empty()) own.scale = in_use_;
 }
 
 LossScaling::Held& LossScaling::held(const OptimizerSync& optimizer) {
@@ -103,6 +103,7 @@ Tensor LossScaling::before_backward(const Tensor& loss) {
         "loss scaling under Fabric cannot be captured in a graph, as each step replaces the ",
         "scale; use optim::GradScaler, or a precision without scaling (bf16-mixed)");
   move_to(loss.device());
+  used_ = true;
   forget_expired();
   for (Held& h : held_) {
     const auto optimizer = h.optimizer.lock();

@@ -79,6 +79,7 @@ class LossScaling {
   Tensor found_;            // in this iteration; undefined: nobody has stepped
   Tensor in_use_;           // the scale of the next backward pass
   std::vector<Held> held_;  // in the order of set-up
+  bool used_ = false;       // there has been a backward pass
 };
 
 }  // namespace loom

@@ -227,11 +227,11 @@ std::pair<Tensor, Tensor> add_row_norm(bool rms, const Tensor& x_, const Tensor&
   check(x_.shape() == given.shape(), op.name, ": given x of shape ", x_.shape(), " and a branch of shape ",
         given.shape(), ", expected equal shapes");
   FusedKernels* const kernels = accelerator(given.device()).fused();
-  static constexpr Op as_it_is{"add_layer_norm", Cast::same, true};
   const auto [x, w, b] = enter(op, x_, weight, bias);
   const bool reads_half = kernels != nullptr && x.dtype() == DType::f32 && is_half(given.dtype());
-  const auto [branch] = enter(reads_half ? as_it_is : op, branch_);
-  const Tensor &residual = x, &added = branch, &scale = w, &offset = b;
+  std::optional<Entered<1>> cast;
+  if (!reads_half) cast.emplace(op, branch_);
+  const Tensor &residual = x, &added = cast ? cast->get<0>() : given, &scale = w, &offset = b;
   return speaking_as(op.name, [&]() -> std::pair<Tensor, Tensor> {
     if (kernels == nullptr || (!reads_half && residual.dtype() != added.dtype()) || residual.numel() == 0 ||
         !is_floating(residual.dtype())) {

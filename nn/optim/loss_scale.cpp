@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <loom/accelerators/accelerator.h>
 #include <loom/autograd/ops.h>
@@ -13,19 +14,26 @@ namespace loom::optim {
 
 namespace {
 
+constexpr double smallest_normal = 0x1p-126;  // its reciprocal is in f32 still
+
+void check_scale(const char* what, double scale) {
+  check(scale >= smallest_normal && scale <= std::numeric_limits<float>::max(), "GradScaler: ", what, " is ", scale,
+        ", expected a number from 2^-126 to the largest of f32");
+}
+
 void check_options(const GradScalerOptions& o) {
-  check(o.init_scale >= 0x1p-126 && std::isfinite(o.init_scale), "GradScaler: init_scale is ", o.init_scale,
-        ", expected a positive number, 2^-126 or more");
-  check(o.growth_factor > 1, "GradScaler: the growth factor must be > 1, got ", o.growth_factor);
+  check_scale("init_scale", o.init_scale);
+  check(o.growth_factor > 1 && std::isfinite(o.growth_factor), "GradScaler: the growth factor must be > 1, got ",
+        o.growth_factor);
   check(o.backoff_factor > 0 && o.backoff_factor < 1, "GradScaler: the backoff factor must be between 0 and 1, got ",
         o.backoff_factor);
   check(o.growth_interval >= 1, "GradScaler: growth_interval is ", o.growth_interval, ", expected at least 1");
   check(o.hysteresis >= 1, "GradScaler: hysteresis is ", o.hysteresis, ", expected at least 1");
-  check(o.min_scale >= 0, "GradScaler: min_scale is ", o.min_scale, ", expected 0 or more");
+  check(o.min_scale >= 0 && o.min_scale <= o.init_scale, "GradScaler: min_scale is ", o.min_scale,
+        ", expected a number from 0 to init_scale, which is ", o.init_scale);
 }
 
-// Not below the smallest normal number, whose reciprocal f32 still holds.
-double smallest(const GradScalerOptions& o) { return std::max(o.min_scale, 0x1p-126); }
+double smallest(const GradScalerOptions& o) { return std::max(o.min_scale, smallest_normal); }
 
 // Whether x has no gaps, in whatever order its dimensions lie (a gradient in a bucket lies as its parameter does).
 bool is_dense(const Tensor& x) {
@@ -44,7 +52,7 @@ LossScale::LossScale(const GradScalerOptions& options) : options_(options) {
 }
 
 void LossScale::set(double scale) {
-  check(scale > 0 && std::isfinite(scale), "GradScaler: the new scale is ", scale, ", expected a positive number");
+  check_scale("the new scale", scale);
   scale_ = full({}, scale, TensorOptions(f32, scale_.device()));
 }
 
@@ -110,8 +118,7 @@ void LossScale::check_state_dict(const State& values) const {
     check(found->second.numel() == 1, "GradScaler: '", name, "' has shape ", found->second.shape(),
           ", expected one number");
   }
-  const auto scale = values.at("scale").item<double>();
-  check(scale > 0 && std::isfinite(scale), "GradScaler: the saved scale is ", scale, ", expected a positive number");
+  check_scale("the saved scale", values.at("scale").item<double>());
 }
 
 void LossScale::load_state_dict(const State& values) {

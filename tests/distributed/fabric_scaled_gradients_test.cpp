@@ -191,7 +191,7 @@ TEST_CASE("overflows that a loop drops past Fabric shrink the scale, each once; 
           for (const Tensor& g : two.a->gradients()) g.fill_(infinite);
         fabric.clip_gradients(two.left, two.a, {.clip_val = 1});
       }
-      CHECK_FALSE(two.a.step());  // clamped, and not forgotten
+      CHECK_FALSE(two.a.step());
       CHECK(scale_of(fabric) == 64);
     });
   });
@@ -249,6 +249,59 @@ TEST_CASE("gradients that wait stay as they are while the scale does") {
         two.a.zero_grad();
       }
       CHECK(waiting.version() == version);
+    });
+  });
+}
+
+TEST_CASE("true gradients that a backward pass does not add to are true again after it") {
+  for_each_world([](Communicator& ranks) {
+    Fabric fabric(scaled(ranks, {.init_scale = 1024}));
+    fabric.launch([&] {
+      Two two(fabric);
+      both(fabric, two);
+      step_both(two);
+      std::vector<Tensor> before;
+      for (const Tensor& g : two.b->gradients()) before.push_back(g.clone());
+      fabric.backward(loss_of(two.left));
+      CHECK(equal_all(two.b->gradients(), before));
+    });
+  });
+}
+
+TEST_CASE("gradients from before setup are true") {
+  for_each_world([](Communicator& ranks) {
+    std::vector<Tensor> expected;
+    for (const bool scales : {false, true}) {
+      Fabric fabric(scales ? scaled(ranks, {.init_scale = 1024}) : over(ranks));
+      fabric.launch([&] {
+        Net net = seeded();
+        optim::SGD sgd(nn::parameters(net), {.lr = 0.1});
+        sum(net(rows(0, 4, 6))).backward();
+        auto [model, optimizer] = fabric.setup(net, sgd);
+        CHECK(optimizer.step());
+        fabric.backward(loss_of(model));
+        CHECK(optimizer.step());
+        if (scales)
+          CHECK(difference(values(net), expected) < 1e-3);
+        else
+          expected = values(net);
+      });
+    }
+  });
+}
+
+TEST_CASE("clipping by value leaves an overflow what it is: no later step takes it for a gradient") {
+  for_each_world([](Communicator& ranks) {
+    Fabric fabric(scaled(ranks, {.init_scale = 1024}));
+    fabric.launch([&] {
+      Two two(fabric);
+      fabric.backward(loss_of(two.left));
+      for (const Tensor& g : two.a->gradients()) g.fill_(infinite);
+      fabric.clip_gradients(two.left, two.a, {.clip_val = 1});
+      const auto before = values(two.first);
+      CHECK_FALSE(two.a.step());
+      CHECK_FALSE(two.a.step());
+      CHECK(equal_all(values(two.first), before));
     });
   });
 }

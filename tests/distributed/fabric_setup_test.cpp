@@ -5,6 +5,7 @@
 #include <loom/accelerators/cuda.h>
 #include <loom/accelerators/machine.h>
 #include <loom/accelerators/memory.h>
+#include <loom/fabric/strategies/ddp.h>
 #include <loom/nn/dropout.h>
 
 #include "fabric_worlds.h"
@@ -92,6 +93,12 @@ TEST_CASE("unknown names are refused on every rank, with what there is") {
     CHECK(
         launch_error(ranks, {.precision = "8-true"}) ==
         "unknown precision '8-true'; available: 64-true, 32-true, 16-true, bf16-true, 16-mixed, bf16-mixed, fp8-mixed");
+    FabricOptions twice{.strategy = "ddp"};
+    twice.plugins.strategy = std::make_shared<DdpStrategy>();
+    CHECK(launch_error(ranks, twice) == "received both strategy='ddp' and plugins.strategy; choose one");
+    twice = {.precision = "16"};
+    twice.plugins.precision = std::make_shared<FullPrecision>();
+    CHECK(launch_error(ranks, twice) == "received both precision='16' and plugins.precision; choose one");
     if (ranks.size() > 1)
       CHECK(launch_error(ranks, {.strategy = "single"}) ==
             str("strategy 'single' runs on one rank, there are ", ranks.size(), "; use 'ddp' or 'auto'"));

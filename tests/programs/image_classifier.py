@@ -324,7 +324,7 @@ def a_gpu_gives_the_same(program, folder):
 def precisions_agree(program, folder):
     """500 steps on Fashion-MNIST in each precision: 32-true's final loss, the mean of the last 100 batches."""
     means = {}
-    for name in ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"):
+    for name in ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"):
         command = [program, "--epochs", 1, "--max-steps", 500, "--precision", name, "--log", folder / name]
         job = succeeds(run(command, limit=5 * jobs.LIMIT))
         tail = [float(loss) for _, loss in losses(folder / name)][400:500]

@@ -13,7 +13,10 @@
 #include <loom/nn/optim/sgd.h>
 #include <loom/tensor/create.h>
 
+#include "../error_of.h"
+
 using namespace loom;
+using loom::testing::error_of;
 using optim::GradScaler;
 using optim::GradScalerOptions;
 using optim::ScalePolicy;
@@ -162,8 +165,22 @@ TEST_CASE("88: a step without any gradient") {
 TEST_CASE("options out of range") {
   CHECK_THROWS_WITH(GradScaler({.growth_factor = 1}), "GradScaler: the growth factor must be > 1, got 1");
   CHECK_THROWS_WITH(GradScaler({.backoff_factor = 1}), "GradScaler: the backoff factor must be between 0 and 1, got 1");
-  CHECK_THROWS_WITH(GradScaler({.init_scale = 0}),
-                    "GradScaler: init_scale is 0, expected a positive number, 2^-126 or more");
+  const std::string range = ", expected a number from 2^-126 to the largest of f32";
+  CHECK(error_of([] { GradScaler({.init_scale = 0}); }) == "GradScaler: init_scale is 0" + range);
+  CHECK(error_of([] { GradScaler({.init_scale = 3.5e38}); }) == "GradScaler: init_scale is 3.5e+38" + range);
+  for (const double wrong : {0.0, 1e-50, 1e39}) {  // f32 makes 0 or infinity of them
+    CAPTURE(wrong);
+    GradScaler scaler;
+    scaler.scale(ones({}));
+    CHECK(error_of([&] { scaler.update(wrong); }) == str("GradScaler: the new scale is ", wrong, range));
+    optim::State saved = scaler.state_dict();
+    saved["scale"] = full({}, wrong, f64);
+    CHECK(error_of([&] { scaler.load_state_dict(saved); }) == str("GradScaler: the saved scale is ", wrong, range));
+    CHECK(scaler.get_scale() == 65536);
+  }
+  CHECK_THROWS_WITH(GradScaler({.growth_factor = INFINITY}), "GradScaler: the growth factor must be > 1, got inf");
+  CHECK_THROWS_WITH(GradScaler({.init_scale = 4, .min_scale = 64}),
+                    "GradScaler: min_scale is 64, expected a number from 0 to init_scale, which is 4");
   CHECK_THROWS_WITH(GradScaler({.growth_interval = 0}), "GradScaler: growth_interval is 0, expected at least 1");
   CHECK_THROWS_WITH(GradScaler({.hysteresis = 0}), "GradScaler: hysteresis is 0, expected at least 1");
 }
