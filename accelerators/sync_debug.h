@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace loom {
 
@@ -16,8 +17,10 @@ enum class SyncDebugMode : uint8_t {
   error,  // an Error in place of the wait
 };
 
-// Of this thread. A CPU is never waited for; what the driver waits for by itself (allocations) is not seen.
+// Of this thread. What the driver waits for by itself (allocations) is not seen.
 SyncDebugMode sync_debug_mode();
+// Called where the host is about to wait; for: "cuda:0".
+void note_host_wait(const std::string& for_what);
 
 class SyncDebugScope {
  public:

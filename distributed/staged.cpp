@@ -3,6 +3,7 @@
 #include <exception>
 #include <utility>
 
+#include <loom/accelerators/sync_debug.h>
 #include <loom/distributed/forward.h>
 #include <loom/distributed/mpi.h>
 #include <loom/distributed/staged_messages.h>
@@ -22,6 +23,7 @@ class InTurn final : public Work::State {
   InTurn(Device device, Work run, std::shared_ptr<const Event> done)
       : device_(device), run_(std::move(run)), done_(std::move(done)) {}
   void wait() override {
+    note_host_wait("ranks that communicate by way of the host's memory");
     run_.wait();
     current_stream(device_).wait(*done_);
   }

@@ -45,15 +45,14 @@ void clip_values(const OptimizerSync& optimizer, double limit, const Tensor& fou
     const TensorOptions there(DType::f64, found.device());
     kept = where(found.reshape({}) == 0.0, full({}, limit, there), full({}, INFINITY, there));
   }
+  const Tensor factor = optimizer.optimizer().half_factor();
+  const Tensor of_scaled = !factor.defined() ? Tensor() : host_knows ? limit / factor : kept / factor;
   for (const Tensor& g : optimizer.gradients()) {
-    const Tensor factor = is_scaled(g, optimizer) ? optimizer.optimizer().half_factor() : Tensor();
-    if (host_knows && !factor.defined()) {
-      g.clamp_(-limit, limit);
-    } else {
-      const Tensor one = factor.defined() ? 1 / factor : ones({}, {DType::f64, g.device()});
-      const Tensor bound = host_knows ? one * limit : one * kept;
+    const Tensor bound = is_scaled(g, optimizer) ? of_scaled : kept;
+    if (bound.defined())
       g.copy_(minimum(maximum(g, -bound), bound));
-    }
+    else
+      g.clamp_(-limit, limit);
   }
 }
 

@@ -98,10 +98,14 @@ void LossScaling::bring_to_scale(Held& h, OptimizerSync& optimizer) {
   h.scale = in_use_;
 }
 
-Tensor LossScaling::before_backward(const Tensor& loss) {
+void LossScaling::refuse_capture() {
   check(context().capture == nullptr,
         "loss scaling under Fabric cannot be captured in a graph, as each step replaces the ",
         "scale; use optim::GradScaler, or a precision without scaling (bf16-mixed)");
+}
+
+Tensor LossScaling::before_backward(const Tensor& loss) {
+  refuse_capture();
   move_to(loss.device());
   used_ = true;
   forget_expired();
@@ -134,6 +138,8 @@ void LossScaling::after_backward() {
 // Ranks agree each time, whatever each of them has done to its gradients since the last. An overflow that was found
 // before still counts, unless every rank has dropped those gradients: then it was a step that is skipped.
 void LossScaling::unscale(OptimizerSync& optimizer) {
+  refuse_capture();
+  if (const auto gradients = optimizer.gradients(); !gradients.empty()) move_to(gradients.front().device());
   const NoGrad off;
   constexpr float still_there = 2;
   Held& own = held(optimizer);

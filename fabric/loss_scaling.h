@@ -63,6 +63,7 @@ class LossScaling {
     uint64_t before = 0;  // what its gradients were before the backward pass, or as they were zeroed; 0: none, unknown
   };
   Held& held(const OptimizerSync& optimizer);
+  static void refuse_capture();
   static bool are_zero(std::span<const Tensor> gradients);
   Tensor find(Held& own, OptimizerSync& optimizer) const;
   void forget_expired();

@@ -1,7 +1,6 @@
 #include <loom/accelerators/cuda/device.h>
 
 #include <cstdlib>
-#include <iostream>
 #include <mutex>
 #include <string_view>
 #include <utility>
@@ -159,9 +158,7 @@ void Gpu::check_faults() {
 void Gpu::check_may_wait() const {
   check(!is_capturing(stream()), "the host would wait for cuda:", index_,
         ", where a graph is being captured: nothing of it has been done yet; wait after replay()");
-  const SyncDebugMode mode = sync_debug_mode();
-  check(mode != SyncDebugMode::error, "the host would wait for cuda:", index_, ", which SyncDebugMode::error forbids");
-  if (mode == SyncDebugMode::warn) std::cerr << str("loom: the host waits for cuda:", index_, "\n");
+  note_host_wait(str("cuda:", index_));
 }
 
 void Gpu::synchronize() {

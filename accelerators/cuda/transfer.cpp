@@ -9,6 +9,7 @@
 #include <loom/accelerators/cuda/cuda.h>
 #include <loom/accelerators/cuda/driver_events.h>
 #include <loom/accelerators/cuda/pinned.h>
+#include <loom/accelerators/sync_debug.h>
 
 namespace loom {
 
@@ -42,6 +43,7 @@ void stage(void* to, const char* from, size_t bytes, cudaStream_t stream) {
   std::deque<std::shared_ptr<void>> started;
   for (size_t at = 0; at < bytes; at += piece) {
     if (started.size() == most_pieces) {
+      note_host_wait("room in pinned memory for a large copy to a GPU");
       check_cuda(cudaEventSynchronize(static_cast<cudaEvent_t>(started.front().get())), "copy between devices");
       started.pop_front();
     }

@@ -172,6 +172,16 @@ __device__ __forceinline__ void round(Run<T, width>& x, const UpdateSlot& s, int
   }
 }
 
+// A step that is skipped takes over what others have written all the same: the host counts it as done.
+template <class T>
+__device__ __forceinline__ void take_written(const UpdateSlot& s, const Part& part) {
+  for (int64_t i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
+    Run<T, 1> x = widen<T, 1, false>(fetch<1, false>(s.main, s.main_type, i), s.main_type);
+    take_written(x, s, i);
+    write<false>(s.main, s.main_type, i, x);
+  }
+}
+
 // formula(x, dx, states, rates) changes one element's x and states.
 template <class Widths, int width, int N, class T, class Formula>
 __device__ __forceinline__ void update(const UpdateSlot& s, int64_t i, const std::array<T, 2>& rates, T factor,
@@ -196,9 +206,12 @@ template <class Widths, class T, int N, class Formula>
 __global__ void __launch_bounds__(threads_per_block, 3)
     update_kernel(const __grid_constant__ Table<UpdateSlot> table, const __grid_constant__ Formula given,
                   const Prepared<Formula>* prepared) {
-  if (prepared != nullptr && prepared->skip) return;
   const Part part = part_of_block(table);
   const UpdateSlot& s = table.slots[part.slot];
+  if (prepared != nullptr && prepared->skip) {
+    if (s.value_written) take_written<T>(s, part);
+    return;
+  }
   const T factor = s.factor != nullptr ? static_cast<T>(*s.factor) : T(1);
   const std::array<double, 2>& wide = prepared != nullptr ? prepared->slots[part.slot].rates : s.rates;
   const std::array<T, 2> rates{static_cast<T>(wide[0]), static_cast<T>(wide[1])};

@@ -23,6 +23,10 @@ void Adagrad::validate(const Group& group) const {
   require(group.option("eps") >= 0, "epsilon value", group.option("eps"));
 }
 
+double Adagrad::initial(const Group& group, const std::string&) const {
+  return group.option("initial_accumulator_value");
+}
+
 void Adagrad::update(const Group& group, std::span<const Item> items) {
   constexpr const char* numbers[] = {"lr", "lr_decay", "weight_decay", "eps"};  // as the step has them
   const AdagradStep step{.lr = group.lr(),
@@ -31,12 +35,11 @@ void Adagrad::update(const Group& group, std::span<const Item> items) {
                          .eps = group.option("eps"),
                          .maximize = group.option("maximize") != 0,
                          .control = control(group, numbers)};
-  const double initial = group.option("initial_accumulator_value");
   step_pieces(
       items,
       [&](UpdatePiece& update, const Piece& piece, ParameterState& state) {
         update.step = state.next_step();
-        update.states[0] = dense(state.tensor("sum", piece.value, initial));
+        update.states[0] = dense(state.tensor("sum", piece.value, initial(group, "sum")));
       },
       [&](Accelerator& on, std::span<const UpdatePiece> pieces) { on.adagrad(pieces, step); });
 }

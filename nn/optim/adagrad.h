@@ -16,6 +16,7 @@ class Adagrad : public Optimizer {
   explicit Adagrad(std::vector<NamedTensor> parameters, const AdagradOptions& options = {})
       : Adagrad(std::vector<Group>{{std::move(parameters), {}}}, options) {}
   std::vector<std::string> slots(const Group&) const override { return {"sum"}; }
+  double initial(const Group& group, const std::string& slot) const override;
 
  protected:
   void validate(const Group& group) const override;

@@ -23,8 +23,8 @@ void check_scale(const char* what, double scale) {
 
 void check_options(const GradScalerOptions& o) {
   check_scale("init_scale", o.init_scale);
-  check(o.growth_factor > 1 && std::isfinite(o.growth_factor), "GradScaler: the growth factor must be > 1, got ",
-        o.growth_factor);
+  check(o.growth_factor > 1 && std::isfinite(o.growth_factor),
+        "GradScaler: the growth factor must be > 1 and finite, got ", o.growth_factor);
   check(o.backoff_factor > 0 && o.backoff_factor < 1, "GradScaler: the backoff factor must be between 0 and 1, got ",
         o.backoff_factor);
   check(o.growth_interval >= 1, "GradScaler: growth_interval is ", o.growth_interval, ", expected at least 1");
@@ -96,7 +96,7 @@ LossScale LossScale::after(const Tensor& found) const {
   const Tensor larger = scale_ * options_.growth_factor;
   const Tensor grows = logical_and(good, due);
   const Tensor least = full({}, smallest(options_), TensorOptions(f32, scale_.device()));
-  const Tensor smaller = maximum(scale_ * options_.backoff_factor, least);
+  const Tensor smaller = minimum(maximum(scale_ * options_.backoff_factor, least), scale_);  // may lie below already
   const Tensor reset = deepspeed ? bad : logical_or(bad, grows);
   const Tensor refill = options_.consecutive_hysteresis ? good : grows;
   out.hysteresis_ =

@@ -56,6 +56,8 @@ void Optimizer::require(bool ok, const char* what, double value) const {
   check(ok, name_, ": invalid ", what, ": ", value);
 }
 
+double Optimizer::initial(const Group&, const std::string&) const { return 0; }
+
 void Optimizer::add_param_groups(std::vector<Group> groups) {
   check(!groups.empty(), name_, ": got an empty parameter list");
   for (Group& group : groups) add_param_group(std::move(group));

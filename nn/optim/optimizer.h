@@ -162,6 +162,8 @@ class Optimizer {
   ParameterState& state(const Tensor& parameter) { return states_[parameter.body_pointer().get()]; }
   // The names of a parameter's state tensors under a group's options.
   virtual std::vector<std::string> slots(const Group& group) const = 0;
+  // What such a tensor holds before the first step.
+  virtual double initial(const Group& group, const std::string& slot) const;
   virtual bool counts_steps() const { return true; }
   const char* name() const { return name_; }
 
@@ -192,11 +194,13 @@ class Optimizer {
   Item item(const NamedTensor& parameter, const Piece& piece, uint64_t place);
   void make_step();
   void count_on_device(std::span<const Item> items);
+  void count_on_host(ParameterState& state) const;
   Philox rounding(uint64_t place, Device device);
   void advance_rounding();
   int64_t rounding_steps() const;
   void set_rounding_steps(int64_t steps);
   ParameterState uncounted(const Tensor& parameter) const;
+  void load_slots(ParameterState& state, const Group& group, const NamedTensor& parameter, State& values) const;
   const float* control_skip() const;
   void note_made();
   static void take_options(Group& group, const State& values, const std::string& prefix);

@@ -44,6 +44,8 @@ StepOutcome Optimizer::step_unless(const Tensor& found) {
   check(found.dtype() == f32 && found.numel() == 1, name_, ": what was found is ", found.dtype(), " ", found.shape(),
         ", expected one f32");
   if (!device_.taken.defined()) device_.taken = number_on(found.device(), 0);
+  if (device_.taken.device() != found.device())
+    device_.taken = number_on(found.device(), device_.taken.item<int64_t>());
   device_.skip = found;
   try {
     make_step();
@@ -78,12 +80,22 @@ void Optimizer::note_made() {
   });
 }
 
+// Of a parameter that has come back from a device.
+void Optimizer::count_on_host(ParameterState& state) const {
+  if (!state.count.defined()) return;
+  const int64_t made = state.steps();
+  state.count = Tensor();
+  state.step = counts_steps() ? made : 0;
+  if (made == 0) std::erase_if(state.tensors, [](const auto& slot) { return slot.first != "master"; });  // never used
+}
+
 void Optimizer::count_on_device(std::span<const Item> items) {
   std::vector<int64_t*> counters;
   Device device;
   for (const Item& item : items) {
     ParameterState& state = *item.state;
     const Device own = item.piece.value.device();
+    if (own.kind == Device::cpu) count_on_host(state);
     if (own.kind == Device::cpu) continue;
     if (!state.count.defined() && (device_.skip.defined() || repeats())) state.count = number_on(own, steps_of(state));
     if (!state.count.defined()) continue;
@@ -127,9 +139,11 @@ StepControl Optimizer::control(const Group& group, std::span<const char* const> 
 }
 
 Philox Optimizer::rounding(uint64_t place, Device device) {
-  const auto stream = static_cast<uint64_t>(rounding_step_) << bits_of_place;
   const bool counted = device_.rounding.defined() || device_.skip.defined() || repeats();
-  if (!counted || device.kind == Device::cpu) return {rounding_seed_ ^ apart, stream | place, 0};
+  const bool on_host = !counted || device.kind == Device::cpu;
+  const int64_t steps = on_host ? rounding_steps() : rounding_step_;
+  const auto stream = static_cast<uint64_t>(steps) << bits_of_place;
+  if (on_host) return {rounding_seed_ ^ apart, stream | place, 0};
   if (!device_.rounding.defined()) {
     const OutsideCapture once;
     const std::vector<int64_t> words{static_cast<int64_t>(rounding_seed_ ^ apart), static_cast<int64_t>(stream), 0};

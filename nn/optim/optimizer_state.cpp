@@ -130,6 +130,27 @@ ParameterState Optimizer::uncounted(const Tensor& parameter) const {
   return out;
 }
 
+// What is not there is as before the first step.
+void Optimizer::load_slots(ParameterState& state, const Group& group, const NamedTensor& parameter,
+                           State& values) const {
+  const Tensor value = piece(parameter).value;
+  bool stepped = false;
+  for (const std::string& slot : slots(group)) {
+    const auto x = values.find(slot + "." + parameter.name);
+    stepped = stepped || x != values.end();
+    if (x != values.end())
+      load_into(state, slot, std::exchange(x->second, {}), value);
+    else if (state.tensors.contains(slot))
+      raw::fill_into(state.tensors[slot], initial(group, slot));
+  }
+  if (!counts_steps() && state.count.defined()) state.set_steps(stepped ? 1 : 0);
+  if (is_half(value.dtype()) && half_update_ != HalfUpdate::master) return;
+  if (const auto x = values.find("master." + parameter.name); x != values.end())
+    load_into(state, "master", std::exchange(x->second, {}), value);
+  else if (state.tensors.contains("master"))
+    raw::copy_into(state.tensors["master"], raw::cast(value, f32));
+}
+
 void Optimizer::load_state_dict(State values) {
   check_state_dict(values);
   const auto rounded = values.find("rounding_step");
@@ -141,14 +162,7 @@ void Optimizer::load_state_dict(State values) {
       ParameterState state = uncounted(parameter.tensor);
       if (const auto step = values.find("step." + parameter.name); step != values.end())
         state.set_steps(step->second.item<int64_t>());
-      const Tensor value = piece(parameter).value;
-      std::vector<std::string> names = slots(groups_[i]);
-      if (!is_half(value.dtype()) || half_update_ == HalfUpdate::master) names.emplace_back("master");
-      for (const std::string& slot : names) {
-        const auto x = values.find(slot + "." + parameter.name);
-        if (x != values.end()) load_into(state, slot, std::exchange(x->second, {}), value);
-        if (x == values.end() && state.tensors.contains(slot)) raw::fill_into(state.tensors[slot], 0);
-      }
+      load_slots(state, groups_[i], parameter, values);
       if (state.step > 0 || state.count.defined() || !state.tensors.empty())
         states[parameter.tensor.body_pointer().get()] = std::move(state);
     }

@@ -128,6 +128,28 @@ TEST_CASE("join: loss scaling; an overflow on a rank with data is skipped by tho
   });
 }
 
+TEST_CASE("join: scaled steps with momentum stay alike after it") {
+  for_each_world([](Communicator& ranks) {
+    Fabric fabric(over(ranks, {.precision = "16-mixed"}));
+    fabric.launch([&] {
+      Net net = seeded();
+      optim::SGD sgd(nn::parameters(net), {.lr = 0.05, .momentum = 0.9});
+      auto [model, optimizer] = fabric.setup(net, sgd);
+      const auto step = [&, &model = model, &optimizer = optimizer](int i) {
+        optimizer.zero_grad();
+        fabric.backward(loss_of(model, 50 * i + 4 * fabric.global_rank()));
+        optimizer.step();
+      };
+      fabric.join(model, [&] {
+        for (int i = 0; i < 2 + fabric.global_rank(); ++i) step(i);
+      });
+      for (int i = 0; i < 3; ++i) step(i);
+      CHECK(alike(fabric, values(net)));
+      CHECK(alike(fabric, values(sgd.state_dict())));
+    });
+  });
+}
+
 TEST_CASE("join: gradients of ranks that ran out are those of the others, wherever the loop zeroes and steps") {
   struct Way {
     bool zero_first, steps, zero_last, step_after;

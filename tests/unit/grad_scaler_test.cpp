@@ -112,6 +112,20 @@ TEST_CASE("90: an overflow at the smallest scale") {
                     "scale");
 }
 
+TEST_CASE("a loaded scale below the smallest stays there at an overflow") {
+  GradScaler scaler({.min_scale = 2});
+  scaler.scale(ones({}));
+  optim::State saved = scaler.state_dict();
+  saved["scale"] = full({}, 0.5, f32);
+  scaler.load_state_dict(saved);
+  Weight w;
+  optim::SGD sgd(std::vector<NamedTensor>{{"w", w.value}}, {.lr = 1});
+  scaler.scale(w.loss(infinite)).backward();
+  scaler.step(sgd);
+  scaler.update();
+  CHECK(scaler.get_scale() == 0.5);
+}
+
 TEST_CASE("a fixed scale skips and stays") {
   CHECK(course({.init_scale = 128, .growth_interval = 1, .policy = ScalePolicy::fixed}, "gogg") ==
         numbers({128, 128, 128, 128}));
@@ -163,7 +177,7 @@ TEST_CASE("88: a step without any gradient") {
 }
 
 TEST_CASE("options out of range") {
-  CHECK_THROWS_WITH(GradScaler({.growth_factor = 1}), "GradScaler: the growth factor must be > 1, got 1");
+  CHECK_THROWS_WITH(GradScaler({.growth_factor = 1}), "GradScaler: the growth factor must be > 1 and finite, got 1");
   CHECK_THROWS_WITH(GradScaler({.backoff_factor = 1}), "GradScaler: the backoff factor must be between 0 and 1, got 1");
   const std::string range = ", expected a number from 2^-126 to the largest of f32";
   CHECK(error_of([] { GradScaler({.init_scale = 0}); }) == "GradScaler: init_scale is 0" + range);
@@ -178,7 +192,8 @@ TEST_CASE("options out of range") {
     CHECK(error_of([&] { scaler.load_state_dict(saved); }) == str("GradScaler: the saved scale is ", wrong, range));
     CHECK(scaler.get_scale() == 65536);
   }
-  CHECK_THROWS_WITH(GradScaler({.growth_factor = INFINITY}), "GradScaler: the growth factor must be > 1, got inf");
+  CHECK_THROWS_WITH(GradScaler({.growth_factor = INFINITY}),
+                    "GradScaler: the growth factor must be > 1 and finite, got inf");
   CHECK_THROWS_WITH(GradScaler({.init_scale = 4, .min_scale = 64}),
                     "GradScaler: min_scale is 64, expected a number from 0 to init_scale, which is 4");
   CHECK_THROWS_WITH(GradScaler({.growth_interval = 0}), "GradScaler: growth_interval is 0, expected at least 1");
