@@ -9,6 +9,7 @@
 #include <loom/accelerators/cpu/micro_kernel.h>
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/cpu/unfold.h>
+#include <loom/accelerators/cpu/winograd.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -167,6 +168,8 @@ template <class E, class S>
 void forward(const ConvShape& s, S* y, const S* x, const S* w, const SumOf<E>* bias) {
   if constexpr (!is_pair<E>)
     if (s.depthwise()) return depthwise_forward(s, y, x, w, bias);
+  if constexpr (std::is_same_v<E, float>)
+    if (suits_winograd(s) && winograd_forward(s, y, x, w, bias)) return;
   if constexpr (has_direct_conv<E>)
     if (suits_direct_forward<E>(s)) return direct_forward<E>(s, y, x, w, bias);
   Conv<E>(s, true).forward(y, x, w, bias);
@@ -176,6 +179,8 @@ template <class E, class S>
 void grad_input(const ConvShape& s, S* dx, const S* dy, const S* w) {
   if constexpr (!is_pair<E>)
     if (s.depthwise()) return depthwise_grad_input(s, dx, dy, w);
+  if constexpr (std::is_same_v<E, float>)
+    if (suits_winograd(s) && winograd_grad_input(s, dx, dy, w)) return;
   if constexpr (has_direct_conv<E>)
     if (suits_direct_grad_input<E>(s)) return direct_grad_input<E>(s, dx, dy, w);
   Conv<E>(s, false).grad_input(dx, dy, w);
@@ -185,6 +190,8 @@ template <class E, class S>
 void grad_weight(const ConvShape& s, SumOf<E>* dw, const S* dy, const S* x) {
   if constexpr (!is_pair<E>)
     if (s.depthwise()) return depthwise_grad_weight(s, dw, dy, x);
+  if constexpr (std::is_same_v<E, float>)
+    if (suits_winograd(s) && winograd_grad_weight(s, dw, dy, x)) return;
   if constexpr (has_direct_conv<E>)
     if (suits_direct_grad_weight<E>(s)) return direct_grad_weight<E>(s, dw, dy, x);
   Conv<E>(s, true).grad_weight(dw, dy, x);
