@@ -22,6 +22,7 @@
 #include <loom/accelerators/device_properties.h>
 #include <loom/accelerators/elementwise.h>
 #include <loom/accelerators/memory.h>
+#include <loom/accelerators/optimizer_step.h>
 #include <loom/accelerators/philox.h>
 #include <loom/accelerators/stream.h>
 #include <loom/accelerators/view.h>
@@ -81,48 +82,6 @@ struct RecurrentStep {
 struct RecurrentGrad {
   RecurrentCell cell;
   View dh, dc, kept, h, c, h_before, c_before;
-};
-
-// Elements without gaps; null data where there are none.
-struct Dense {
-  void* data = nullptr;
-  DType dtype = DType::f32;
-};
-// What an optimizer's step reads and writes of one parameter, or of a piece of it: dense arrays of numel elements.
-struct UpdatePiece {
-  int64_t numel = 0;
-  Dense value, grad;
-  std::array<Dense, 3> states;     // f32 or f64
-  int64_t step = 1;                // 1 for the first step
-  const int64_t* count = nullptr;  // or: in the device's memory
-  // f32: what the step reads and writes in place of value, a 16-bit one, which becomes its rounding. Or none.
-  Dense master;
-  bool value_written = false;  // by others: elements of value that are not the master's rounding go to the master first
-  // One f32 that the gradient is multiplied with; none: 1.
-  Dense factor;
-  // How a 16-bit value without master is rounded: to nearest, or stochastically with these numbers.
-  std::optional<Philox> rounding;
-};
-
-struct SgdStep {
-  double lr, momentum, dampening, weight_decay;
-  bool nesterov, maximize;
-  StepControl control = {};
-};
-struct AdamStep {
-  double lr, beta1, beta2, eps, weight_decay;
-  bool decoupled, amsgrad, maximize;  // decoupled: AdamW
-  StepControl control = {};
-};
-struct AdagradStep {
-  double lr, lr_decay, weight_decay, eps;
-  bool maximize;
-  StepControl control = {};
-};
-struct RmspropStep {
-  double lr, alpha, eps, weight_decay, momentum;
-  bool centered, maximize;
-  StepControl control = {};
 };
 
 class FusedKernels;  // fused.h
@@ -242,6 +201,13 @@ class Accelerator {
   // Gradients of batch_norm; training: through the batch's own statistics. dx, dw, db may have null data.
   virtual void batch_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x,
                                const View& mean, const View& var, const View& w, double eps, bool training) = 0;
+  // y = max(batch_norm + added, 0); added of x's shape and dtype, or null data.
+  virtual void batch_norm_relu(const View& y, const View& x, const View& added, const View& mean, const View& var,
+                               const View& w, const View& b, double eps) = 0;
+  // dy counts where y > 0: that is d_added (or null data); else as batch_norm_grad.
+  virtual void batch_norm_relu_grad(const View& dx, const View& d_added, const View& dw, const View& db, const View& dy,
+                                    const View& y, const View& x, const View& mean, const View& var, const View& w,
+                                    double eps, bool training) = 0;
 
   // Indices are i64 views. An index outside the extent throws "op: index 7 is out of range for dimension 0 of size 5".
   // y = x with dim replaced by index's only dim: y[.., i, ..] = x[.., index[i], ..].

@@ -52,13 +52,6 @@ class FusedKernels {
   // layer_norm_grad with dx = plus + what it gives; plus dense, of x's dtype.
   virtual void add_layer_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& plus,
                                    const View& x, const View& w, const View& mean, const View& rstd, bool rms) = 0;
-  // y = max(batch_norm + added, 0); added of x's shape and dtype, or null data.
-  virtual void batch_norm_relu(const View& y, const View& x, const View& added, const View& mean, const View& var,
-                               const View& w, const View& b, double eps) = 0;
-  // dy counts where y > 0: that is d_added (or null data); else as batch_norm_grad.
-  virtual void batch_norm_relu_grad(const View& dx, const View& d_added, const View& dw, const View& db, const View& dy,
-                                    const View& y, const View& x, const View& mean, const View& var, const View& w,
-                                    double eps, bool training) = 0;
 
   // total (one f64) = sqrt(sum of squares of all gradients); those of 16 bits are multiplied with `factor` (one f32, or
   // null data).

@@ -1,103 +1,14 @@
-// Batch norm: statistics, normalisation and gradients.
+// Batch norm: statistics, normalisation and gradients; also with what is added and the ReLU that follow it.
 #include <algorithm>
-#include <array>
 #include <utility>
 
+#include <loom/accelerators/cpu/channels.h>
 #include <loom/accelerators/cpu/rows.h>
-#include <loom/accelerators/cpu/scratch.h>
-#include <loom/accelerators/cpu/simd.h>
-#include <loom/accelerators/threads.h>
 
 namespace loom {
 using namespace cpu;
 
 namespace {
-
-// x [N, C, L] as [runs] stretches of `length` per channel. Short stretches are slow to walk, so a view with small L is
-// turned into [C, N, L] first, where each channel is one stretch.
-struct Channels {
-  int64_t count, runs, length, step, channel_step;
-  bool turned;
-
-  explicit Channels(const Dims& shape) : count(shape[1]), turned(shape[2] < 16) {
-    runs = turned ? 1 : shape[0];
-    length = turned ? shape[0] * shape[2] : shape[2];
-    channel_step = length;
-    step = turned ? 0 : count * length;
-  }
-  View arrange(View x) const {
-    if (!turned || x.data == nullptr) return x;
-    std::swap(x.shape[0], x.shape[1]);
-    std::swap(x.strides[0], x.strides[1]);
-    return x;
-  }
-  int64_t size() const { return runs * length; }
-  template <class F>
-  void for_each(const F& f) const {
-    parallel_for(count, grain_of(size()), [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c) f(c);
-    });
-  }
-  // f(offset) for each stretch of channel c.
-  template <class F>
-  void for_runs(int64_t c, const F& f) const {
-    for (int64_t r = 0; r < runs; ++r) f(c * channel_step + r * step);
-  }
-};
-
-// Sums of `count` terms over n elements of several arrays: f(add, mask, x...) is given vectors x of each array and
-// calls add(k, term) for each sum k; where mask is 0, which is past the end, terms must be 0.
-template <class T, int count>
-class Sums {
- public:
-  template <class F, class... Arrays>
-  void add(int64_t n, const F& f, const Arrays*... x) {
-    static const Vec<T> all = broadcast(T(1));
-    constexpr int64_t width = lanes<T>;
-    int64_t i = 0;
-    for (; i + ways * width <= n; i += ways * width) {
-#pragma GCC unroll 4
-      for (int way = 0; way < ways; ++way)
-        f([&](int k, Vec<T> term) { sum_[way][k] += term; }, all, load(x + i + way * width)...);
-    }
-    for (; i < n; i += width) {
-      const FirstLanes<T> rest(n - i < width ? n - i : width);
-      f([&](int k, Vec<T> term) { sum_[0][k] += term; }, load(&ones_[0], rest), load(x + i, rest)...);
-    }
-  }
-  double operator[](int k) const {
-    double total = 0;
-    for (int way = 0; way < ways; ++way)
-      for (int lane = 0; lane < lanes<T>; ++lane) total += static_cast<double>(sum_[way][k][lane]);
-    return total;
-  }
-
- private:
-  static constexpr int ways = 4;  // sums side by side, for the processor to work on while others are under way
-  static constexpr std::array<T, lanes<T>> ones_ = [] {
-    std::array<T, lanes<T>> ones{};
-    ones.fill(T(1));
-    return ones;
-  }();
-  Vec<T> sum_[ways][count] = {};
-};
-
-// Elements of which sums are kept in T before they are added in double; few enough to be read twice from the cache.
-constexpr int64_t piece = 2048;
-
-// Calls f(runs) with f'(offset, length) for pieces of a channel: whole stretches, or parts of long ones.
-template <class F>
-void for_pieces(const Channels& channels, int64_t c, const F& f) {
-  const int64_t together = std::max<int64_t>(1, piece / std::max<int64_t>(1, channels.length));
-  const int64_t base = c * channels.channel_step;
-  for (int64_t r = 0; r < channels.runs; r += together)
-    for (int64_t begin = 0; begin < channels.length; begin += piece) {
-      const int64_t length = std::min(piece, channels.length - begin), last = std::min(channels.runs, r + together);
-      f((last - r) * length, [=](const auto& run) {
-        for (int64_t i = r; i < last; ++i) run(base + i * channels.step + begin, length);
-      });
-    }
-}
 
 // Mean and biased variance of channel c: those of each piece, its deviations taken from its own mean, put together as
 // Chan, Golub and LeVeque (1979) do. Every element comes from memory once.
@@ -131,6 +42,16 @@ Moments channel_moments(const Channels& channels, const T* x, int64_t c) {
   return {mean, std::max(0.0, squares / count)};
 }
 
+// to[i] = f of the i-th element of each x; `to` may be one of these.
+template <class T, class F, class... Arrays>
+void map(int64_t n, T* to, const F& f, const Arrays*... x) {
+  int64_t i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) store(to + i, f(load(x + i)...));
+  if (i == n) return;
+  const FirstLanes<T> rest(n - i);
+  store(to + i, f(load(x + i, rest)...), rest);
+}
+
 // One channel: y = (x - mean) * scale + shift.
 template <class T>
 struct BatchNormGrad {
@@ -138,35 +59,112 @@ struct BatchNormGrad {
   const T *dy, *x;
   T mean, rstd, w;
 
-  // Sums of dy * x^ and of dy.
-  std::pair<double, double> sums(int64_t c) const {
+  // Sums of dy * x^ and of dy. A ReLU follows unless its result y is null: dy counts where that is positive, and what
+  // counts becomes dy, kept in `passed`, or, where that is null, for the sums alone.
+  std::pair<double, double> sums(int64_t c, const T* y, T* passed) {
     double along = 0, plain = 0;
+    alignas(64) T some[piece];
     for_pieces(channels, c, [&](int64_t, const auto& for_runs) {
       Sums<T, 2> sum;
       for_runs([&](int64_t at, int64_t length) {
+        const T* g = dy + at;
+        if (y != nullptr) {
+          T* const to = passed != nullptr ? passed + at : some;
+          map(
+              length, to, [](Vec<T> v, Vec<T> out) { return out <= Vec<T>{} ? Vec<T>{} : v; }, g, y + at);
+          g = to;
+        }
         sum.add(
             length,
-            [m = broadcast(mean)](const auto& add, Vec<T>, Vec<T> g, Vec<T> in) {
-              add(0, g * (in - m));  // past the end g is 0
-              add(1, g);
+            [m = broadcast(mean)](const auto& add, Vec<T>, Vec<T> v, Vec<T> in) {
+              add(0, v * (in - m));  // past the end v is 0
+              add(1, v);
             },
-            dy + at, x + at);
+            g, x + at);
       });
       along += sum[0];
       plain += sum[1];
     });
+    if (passed != nullptr) dy = passed;
     return {along * static_cast<double>(rstd), plain};
   }
   void input(T* dx, int64_t c, T mean_along, T mean_plain) const {
-    const T scale = w * rstd, m = mean, slope = rstd * mean_along;
-    const int64_t n = channels.length;
-    channels.for_runs(c, [=, this](int64_t at) {  // copies: a reference to a T might alias what is written
-      const T *g = dy + at, *in = x + at;
-      T* out = dx + at;
-      for (int64_t i = 0; i < n; ++i) out[i] = scale * (g[i] - mean_plain - (in[i] - m) * slope);
+    const Vec<T> scale = broadcast(w * rstd), m = broadcast(mean), slope = broadcast(rstd * mean_along),
+                 offset = broadcast(mean_plain);
+    channels.for_runs(c, [=, this](int64_t at) {
+      map(
+          channels.length, dx + at, [=](Vec<T> g, Vec<T> in) { return scale * (g - offset - (in - m) * slope); },
+          dy + at, x + at);
     });
   }
 };
+
+// What normalises each channel: (x - mean) * scale + shift.
+template <class T>
+struct Factors {
+  DenseInput<T> mean;
+  Scratch<T> scale, shift;
+  Factors(const View& mean_of, const View& var, const View& w, const View& b, double eps)
+      : mean(mean_of), scale(var.numel()), shift(var.numel()) {
+    const DenseInput<T> variance(var), weight(w), bias(b);
+    for (int64_t c = 0; c < var.numel(); ++c) {
+      scale.data()[c] = inverse_deviation<T>(static_cast<double>(variance.data()[c]), eps);
+      if (w.data != nullptr) scale.data()[c] *= weight.data()[c];
+      shift.data()[c] = b.data != nullptr ? bias.data()[c] : T(0);
+    }
+  }
+};
+
+// to[i] = last(normal, i) for each element i of x [N, C, L].
+template <class T, class Last>
+void normalise(const Dims& shape, T* to, const T* from, const Factors<T>& factors, const Last& last) {
+  const int64_t channels = shape[1], length = shape[2];
+  const T *const middle = factors.mean.data(), *const scale = factors.scale.data(), *const shift = factors.shift.data();
+  if (length == 1)  // a row of channels at a time, else a channel
+    return parallel_for(shape[0], grain_of(channels), [=](int64_t begin, int64_t end) {
+      for (int64_t at = begin * channels; at < end * channels; at += channels)
+        for (int64_t c = 0; c < channels; ++c)
+          to[at + c] = last((from[at + c] - middle[c]) * scale[c] + shift[c], at + c);
+    });
+  parallel_for(shape[0] * channels, grain_of(length), [=](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t c = row % channels;
+      const T m = middle[c], r = scale[c], b = shift[c];
+      for (int64_t i = row * length; i < (row + 1) * length; ++i) to[i] = last((from[i] - m) * r + b, i);
+    }
+  });
+}
+
+struct Backward {
+  const View &dx, &dw, &db, &dy, &x, &mean, &var, &w;
+  double eps;
+  bool training;
+  View relu = {}, passed = {};  // or null data
+};
+
+template <class T>
+void differentiate(const Backward& o) {
+  const Channels channels(o.x.shape);
+  const DenseInput<T> g(channels.arrange(o.dy)), in(channels.arrange(o.x)), relu(channels.arrange(o.relu)),
+      mean_in(o.mean), var_in(o.var), weight(o.w);
+  const DenseOutput<T> dx_out(channels.arrange(o.dx)), passed(channels.arrange(o.passed)), dw_out(o.dw), db_out(o.db);
+  T* const keeps = o.relu.data == nullptr ? nullptr : o.passed.data != nullptr ? passed.data() : dx_out.data();
+  const bool summed = o.training || o.dw.data != nullptr || o.db.data != nullptr || o.relu.data != nullptr;
+  const double over = o.training ? 1 / static_cast<double>(channels.size()) : 0;
+  channels.for_each([&](int64_t c) {
+    const T rstd = inverse_deviation<T>(static_cast<double>(var_in.data()[c]), o.eps);
+    BatchNormGrad<T> grad{channels,          g.data(), in.data(),
+                          mean_in.data()[c], rstd,     o.w.data != nullptr ? weight.data()[c] : T(1)};
+    const auto [along, plain] = summed ? grad.sums(c, relu.data(), keeps) : std::pair(0.0, 0.0);
+    if (o.dw.data != nullptr) dw_out.data()[c] = static_cast<T>(along);
+    if (o.db.data != nullptr) db_out.data()[c] = static_cast<T>(plain);
+    if (o.dx.data != nullptr) grad.input(dx_out.data(), c, static_cast<T>(along * over), static_cast<T>(plain * over));
+  });
+  dx_out.store();
+  passed.store();
+  dw_out.store();
+  db_out.store();
+}
 
 }  // namespace
 
@@ -190,32 +188,9 @@ void Cpu::batch_norm(const View& y, const View& x, const View& mean, const View&
                      double eps) {
   with_floating("batch_norm", x.dtype, [&]<class S> {
     using T = compute_type<S>;
-    const int64_t channels = x.shape[1], length = x.shape[2];
-    const DenseInput<T> in(x), mean_in(mean), var_in(var), weight(w), bias(b);
+    const DenseInput<T> in(x);
     const DenseOutput<T> out(y);
-    const Scratch<T> scales(channels), shifts(channels);
-    T *const scale = scales.data(), *const shift = shifts.data();
-    for (int64_t c = 0; c < channels; ++c) {
-      scale[c] = inverse_deviation<T>(static_cast<double>(var_in.data()[c]), eps);
-      if (w.data != nullptr) scale[c] *= weight.data()[c];
-      shift[c] = b.data != nullptr ? bias.data()[c] : T(0);
-    }
-    const T *const from = in.data(), *const middle = mean_in.data();
-    T* const to = out.data();
-    if (length == 1) {  // a row of channels at a time, else a channel
-      parallel_for(x.shape[0], grain_of(channels), [=](int64_t begin, int64_t end) {
-        for (int64_t at = begin * channels; at < end * channels; at += channels)
-          for (int64_t c = 0; c < channels; ++c) to[at + c] = (from[at + c] - middle[c]) * scale[c] + shift[c];
-      });
-    } else {
-      parallel_for(x.shape[0] * channels, grain_of(length), [=](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-          const int64_t c = row % channels;
-          const T m = middle[c], r = scale[c], b = shift[c];
-          for (int64_t i = row * length; i < (row + 1) * length; ++i) to[i] = (from[i] - m) * r + b;
-        }
-      });
-    }
+    normalise(x.shape, out.data(), in.data(), Factors<T>(mean, var, w, b, eps), [](T v, int64_t) { return v; });
     out.store();
   });
 }
@@ -223,24 +198,31 @@ void Cpu::batch_norm(const View& y, const View& x, const View& mean, const View&
 void Cpu::batch_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x,
                           const View& mean, const View& var, const View& w, double eps, bool training) {
   with_floating("batch_norm", x.dtype, [&]<class S> {
+    differentiate<compute_type<S>>({dx, dw, db, dy, x, mean, var, w, eps, training});
+  });
+}
+
+void Cpu::batch_norm_relu(const View& y, const View& x, const View& added, const View& mean, const View& var,
+                          const View& w, const View& b, double eps) {
+  with_floating("batch_norm", x.dtype, [&]<class S> {
     using T = compute_type<S>;
-    const Channels channels(x.shape);
-    const DenseInput<T> g(channels.arrange(dy)), in(channels.arrange(x)), mean_in(mean), var_in(var), weight(w);
-    const DenseOutput<T> dx_out(channels.arrange(dx)), dw_out(dw), db_out(db);
-    channels.for_each([&](int64_t c) {
-      const T rstd = inverse_deviation<T>(static_cast<double>(var_in.data()[c]), eps);
-      const BatchNormGrad<T> grad{channels,          g.data(), in.data(),
-                                  mean_in.data()[c], rstd,     w.data != nullptr ? weight.data()[c] : T(1)};
-      const bool summed = training || dw.data != nullptr || db.data != nullptr;
-      const auto [along, plain] = summed ? grad.sums(c) : std::pair(0.0, 0.0);
-      if (dw.data != nullptr) dw_out.data()[c] = static_cast<T>(along);
-      if (db.data != nullptr) db_out.data()[c] = static_cast<T>(plain);
-      const double over = training ? 1 / static_cast<double>(channels.size()) : 0;
-      if (dx.data != nullptr) grad.input(dx_out.data(), c, static_cast<T>(along * over), static_cast<T>(plain * over));
-    });
-    dx_out.store();
-    dw_out.store();
-    db_out.store();
+    const DenseInput<T> in(x), more(added);
+    const DenseOutput<T> out(y);
+    const Factors<T> factors(mean, var, w, b, eps);
+    const auto relu = [](T v) { return v < T(0) ? T(0) : v; };
+    if (const T* const beside = more.data(); beside != nullptr)
+      normalise(x.shape, out.data(), in.data(), factors, [=](T v, int64_t i) { return relu(v + beside[i]); });
+    else
+      normalise(x.shape, out.data(), in.data(), factors, [=](T v, int64_t) { return relu(v); });
+    out.store();
+  });
+}
+
+void Cpu::batch_norm_relu_grad(const View& dx, const View& d_added, const View& dw, const View& db, const View& dy,
+                               const View& y, const View& x, const View& mean, const View& var, const View& w,
+                               double eps, bool training) {
+  with_floating("batch_norm", x.dtype, [&]<class S> {
+    differentiate<compute_type<S>>({dx, dw, db, dy, x, mean, var, w, eps, training, y, d_added});
   });
 }
 

@@ -6,7 +6,6 @@
 #include <loom/accelerators/cuda/batch_norm.h>
 #include <loom/accelerators/cuda/cuda.h>
 #include <loom/accelerators/cuda/dense.h>
-#include <loom/accelerators/cuda/fused.h>
 
 namespace loom {
 
@@ -154,23 +153,21 @@ void Cuda::batch_norm_grad(const View& dx, const View& dw, const View& db, const
   });
 }
 
-void CudaFused::batch_norm_relu(const View& y, const View& x, const View& added, const View& mean, const View& var,
-                                const View& w, const View& b, double eps) {
+void Cuda::batch_norm_relu(const View& y, const View& x, const View& added, const View& mean, const View& var,
+                           const View& w, const View& b, double eps) {
   if (x.numel() == 0) return;
-  with_floating(name, x.dtype, [&]<class S> {
-    normalise<S>(gpu_, kernels_, {y, x, mean, var, w, b, eps, true, added});
-  });
+  with_floating(name, x.dtype, [&]<class S> { normalise<S>(gpu_, *this, {y, x, mean, var, w, b, eps, true, added}); });
 }
 
-void CudaFused::batch_norm_relu_grad(const View& dx, const View& d_added, const View& dw, const View& db,
-                                     const View& dy, const View& y, const View& x, const View& mean, const View& var,
-                                     const View& w, double eps, bool training) {
+void Cuda::batch_norm_relu_grad(const View& dx, const View& d_added, const View& dw, const View& db, const View& dy,
+                                const View& y, const View& x, const View& mean, const View& var, const View& w,
+                                double eps, bool training) {
   const bool needs_room = dx.data == nullptr && d_added.data != nullptr;  // one pass writes both
   const cuda::Scratch room(gpu_, needs_room ? x.bytes() : 0);
   View to = needs_room ? x : dx;
   if (needs_room) to.data = room.as<void>();
   with_floating(name, x.dtype, [&]<class S> {
-    differentiate<S>(gpu_, kernels_, {to, dw, db, dy, x, mean, var, w, eps, training, y, d_added});
+    differentiate<S>(gpu_, *this, {to, dw, db, dy, x, mean, var, w, eps, training, y, d_added});
   });
 }
 

@@ -70,6 +70,11 @@ class Cuda final : public Accelerator {
                   double eps) override;
   void batch_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& x, const View& mean,
                        const View& var, const View& w, double eps, bool training) override;
+  void batch_norm_relu(const View& y, const View& x, const View& added, const View& mean, const View& var,
+                       const View& w, const View& b, double eps) override;
+  void batch_norm_relu_grad(const View& dx, const View& d_added, const View& dw, const View& db, const View& dy,
+                            const View& y, const View& x, const View& mean, const View& var, const View& w, double eps,
+                            bool training) override;
   void index_select(const View& y, const View& x, const View& index, int dim) override;
   void index_add(const View& y, const View& x, const View& index, int dim) override;
   void gather(const View& y, const View& x, const View& index, int dim) override;

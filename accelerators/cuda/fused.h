@@ -17,11 +17,6 @@ class CudaFused final : public FusedKernels {
                       const View& branch, const View& w, const View& b, double eps, bool rms) override;
   void add_layer_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& plus,
                            const View& x, const View& w, const View& mean, const View& rstd, bool rms) override;
-  void batch_norm_relu(const View& y, const View& x, const View& added, const View& mean, const View& var,
-                       const View& w, const View& b, double eps) override;
-  void batch_norm_relu_grad(const View& dx, const View& d_added, const View& dw, const View& db, const View& dy,
-                            const View& y, const View& x, const View& mean, const View& var, const View& w, double eps,
-                            bool training) override;
   void grad_norm(const View& total, std::span<const UpdatePiece> pieces, const View& factor) override;
   void scale_grads(std::span<const UpdatePiece> pieces, const View& factor) override;
   void require_finite_norm(const View& norm) override;

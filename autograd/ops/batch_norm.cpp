@@ -1,6 +1,5 @@
 // Batch norm (Ioffe, Szegedy 2015): with the batch's statistics, through which gradients flow, or with given ones; also
 // with what is added to it and a ReLU.
-#include <loom/accelerators/fused.h>
 #include <loom/autograd/autocast.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
@@ -142,7 +141,6 @@ namespace {
 // relu(batch_norm(x) + added) in one node. Inputs of the node: x, added, weight, bias.
 struct BatchNormRelu {
   BatchNorm norm;
-  FusedKernels& kernels;
 
   Grads fused(const Tensor& g, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& mean,
               const Tensor& var, const Needs& needs) const;
@@ -158,8 +156,9 @@ Grads BatchNormRelu::fused(const Tensor& g, const Tensor& y, const Tensor& x, co
   Grads grads{image(needs[0]), image(needs[1]), needs[2] ? empty_like(w) : Tensor(),
               needs[3] ? empty_like(b) : Tensor()};
   const Tensor dx = needs[0] ? planes(grads[0]) : Tensor(), d_added = needs[1] ? planes(grads[1]) : Tensor();
-  kernels.batch_norm_relu_grad(view_or_null(dx), view_or_null(d_added), view_or_null(grads[2]), view_or_null(grads[3]),
-                               planes(g), planes(y), planes(x), mean, var, view_or_null(w), norm.eps, norm.training);
+  accelerator(x.device())
+      .batch_norm_relu_grad(view_or_null(dx), view_or_null(d_added), view_or_null(grads[2]), view_or_null(grads[3]),
+                            planes(g), planes(y), planes(x), mean, var, view_or_null(w), norm.eps, norm.training);
   return grads;
 }
 
@@ -188,8 +187,7 @@ Tensor batch_norm_relu(const Tensor& input, const Tensor& added_, const Tensor& 
             more.shape(), ", expected equal shapes");
     }
     const Checked given(image, mean_before, var_before, scale, offset, training);
-    FusedKernels* const kernels = accelerator(image.device()).fused();
-    if (kernels == nullptr || image.numel() == 0 || (more.defined() && more.dtype() != image.dtype())) {
+    if (image.numel() == 0 || (more.defined() && more.dtype() != image.dtype())) {
       const NoAutocast as_given;
       const Tensor y = batch_norm(image, mean_before, var_before, scale, offset, training, momentum, eps);
       return relu(more.defined() ? y + more : y);
@@ -200,11 +198,12 @@ Tensor batch_norm_relu(const Tensor& input, const Tensor& added_, const Tensor& 
       const NoGrad off;
       std::tie(mean, var) = statistics_of(image, mean_before, var_before, training, momentum);
       const Tensor beside = more.defined() ? planes(more) : Tensor();
-      kernels->batch_norm_relu(planes(y), planes(image), view_or_null(beside), mean, var, view_or_null(scale),
-                               view_or_null(offset), eps);
+      accelerator(image.device())
+          .batch_norm_relu(planes(y), planes(image), view_or_null(beside), mean, var, view_or_null(scale),
+                           view_or_null(offset), eps);
     }
-    const auto rule = [norm = BatchNormRelu{{eps, training}, *kernels}, x = save(image), w = save(scale),
-                       b_like = offset, mean, var](const Tensor& g, const Tensor& result, const Needs& needs) {
+    const auto rule = [norm = BatchNormRelu{{eps, training}}, x = save(image), w = save(scale), b_like = offset, mean,
+                       var](const Tensor& g, const Tensor& result, const Needs& needs) {
       return context().grad_mode ? norm.composed(g, result, x(), w(), mean, var, needs)
                                  : norm.fused(g, result, x(), w(), b_like, mean, var, needs);
     };

@@ -144,6 +144,45 @@ void check_batch_norm(DType t, const Dims& shape, bool affine, bool training, La
   check_close(dw, expected.dw, 16 * eps_s * root);
 }
 
+// relu(batch_norm + added), against batch_norm's own reference: dy counts where the result is positive.
+void check_batch_norm_relu(DType t, const Dims& shape, bool adds, bool training, Layout layout) {
+  CAPTURE(to_string(t));
+  CAPTURE(to_string(shape));
+  CAPTURE(adds);
+  CAPTURE(training);
+  const int64_t c = shape[1], l = shape[2];
+  const DType s = statistics_dtype(t);
+  const Array x = random(t, shape, layout, -1, 3), dy = random(t, shape, layout), beside = random(t, shape, layout),
+              w = random(s, {c}), b = random(s, {c}), mean = random(s, {c}), var = random(s, {c}, Layout::dense, 1, 2);
+  const View added = adds ? beside.view : without();
+  const Array y(t, shape, layout), dx(t, shape, layout), kept(t, shape, layout), dw(s, {c}), db(s, {c});
+  Accelerator& cpu = cpu_accelerator();
+  if (training) cpu.batch_statistics(mean, var, x);
+  const auto channel = [=](int64_t i) { return i / l % c; };
+  const Normalised given{values(mean), values(var), {}, {}, {}, {}};
+  const Normalised* const fixed = training ? nullptr : &given;
+  Values result = reference(x, dy, w, b, 1e-3, false, c, c, channel, channel, fixed).y;
+  for (size_t i = 0; i < result.size(); ++i)
+    result[i] = std::max(0.0, result[i] + (adds ? get(beside, static_cast<int64_t>(i)) : 0));
+  const double eps_s = epsilon(s), root = std::sqrt(static_cast<double>(shape[0] * l));
+  const double eps_sum = 4 * epsilon(DType::f64) * root;
+  cpu.batch_norm_relu(y, x, added, mean, var, w, b, 1e-3);
+  check_close(y, result, 32 * epsilon(t) + eps_sum);
+
+  cpu.batch_norm_relu_grad(dx, adds ? kept.view : without(), dw, db, dy, y, x, mean, var, w, 1e-3, training);
+  const Array masked(t, shape);
+  for (int64_t i = 0; i < x.view.numel(); ++i) set(masked.view, i, get(y, i) > 0 ? get(dy, i) : 0);
+  const Normalised expected = reference(x, masked, w, b, 1e-3, false, c, c, channel, channel, fixed);
+  if (adds) CHECK(values(kept) == values(masked));
+  check_close(dx, expected.dx, 128 * epsilon(t) + eps_sum);
+  check_close(dw, expected.dw, 16 * eps_s * root);
+  check_close(db, expected.db, 16 * eps_s * root);
+  if (!adds) return;
+  const Array only(t, shape);  // of what was added alone
+  cpu.batch_norm_relu_grad(without(), only, without(), without(), dy, y, x, mean, var, w, 1e-3, training);
+  CHECK(values(only) == values(masked));
+}
+
 }  // namespace
 
 TEST_CASE("layer_norm and rms_norm: forward and gradients") {
@@ -208,6 +247,29 @@ TEST_CASE("batch_norm: statistics, forward and gradients, training and evaluatio
                             Dims{100, 33, 1}, Dims{2, 2, 4500}, Dims{70, 2, 65}})
         for (const bool affine : {false, true})
           for (const bool training : {false, true}) check_batch_norm(t, s, affine, training, layout);
+}
+
+TEST_CASE("batch_norm_relu: forward and gradients, training and evaluation") {
+  for (const DType t : floating)
+    for (const Layout layout : layouts)
+      for (const Dims& s : {Dims{6, 5, 1}, Dims{4, 3, 5}, Dims{3, 4, 49}, Dims{2, 70, 20}, Dims{2, 2, 4500}})
+        for (const bool adds : {false, true})
+          for (const bool training : {false, true}) check_batch_norm_relu(t, s, adds, training, layout);
+}
+
+TEST_CASE("batch_norm_relu: what is not a number stays, and lets its gradient pass") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const Array x = random(DType::f32, {2, 3, 37}), beside = random(DType::f32, {2, 3, 37}),
+              dy = random(DType::f32, {2, 3, 37}), mean(DType::f32, {3}), var(DType::f32, {3}),
+              y(DType::f32, {2, 3, 37}), kept(DType::f32, {2, 3, 37});
+  for (int64_t i = 0; i < 3; ++i) set(mean.view, i, 0), set(var.view, i, 1);
+  set(x.view, 3, nan);
+  set(beside.view, 70, nan);
+  cpu_accelerator().batch_norm_relu(y, x, beside, mean, var, without(), without(), 1e-5);
+  for (int64_t i = 0; i < y.view.numel(); ++i) CHECK(std::isnan(get(y, i)) == (i == 3 || i == 70));
+  cpu_accelerator().batch_norm_relu_grad(without(), kept, without(), without(), dy, y, x, mean, var, without(), 1e-5,
+                                         false);
+  for (const int64_t i : {3, 70}) CHECK(get(kept, i) == get(dy, i));
 }
 
 TEST_CASE("batch_statistics: a mean of 1e4 leaves the variance whole") {

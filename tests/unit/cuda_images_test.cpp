@@ -133,9 +133,9 @@ TEST_CASE("a GPU's images: no memory but that of results, and of sums over chann
   CHECK(View(in).data == View(x).data);
   CHECK(blocks_of([&] { kernels.batch_statistics(mean, var, in); }) == 1);
   CHECK(blocks_of([&] { kernels.batch_norm(to, in, mean, var, scale, offset, 1e-5); }) == 1);
-  CHECK(blocks_of([&] { kernels.fused()->batch_norm_relu(to, in, beside, mean, var, scale, offset, 1e-5); }) == 1);
+  CHECK(blocks_of([&] { kernels.batch_norm_relu(to, in, beside, mean, var, scale, offset, 1e-5); }) == 1);
   CHECK(blocks_of([&] {
-          kernels.fused()->batch_norm_relu_grad(to_more, View(), dw, db, beside, to, in, mean, var, scale, 1e-5, true);
+          kernels.batch_norm_relu_grad(to_more, View(), dw, db, beside, to, in, mean, var, scale, 1e-5, true);
         }) == 2);
 }
 
