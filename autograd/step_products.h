@@ -19,14 +19,15 @@ inline Tensor rows_apart(Dims shape, const Tensor& like) {
 }
 
 // The products of every step's rows by the same weights [K, M]. On the CPU they would arrange the weights at every
-// step, or read them by short runs: they are cut into panels of columns once.
+// step, or read them by short runs: they are cut into panels of columns once. Very few rows are multiplied with the
+// weights as they lie.
 class StepProducts {
  public:
-  StepProducts(const Tensor& weights, int64_t steps)
-      : on_(accelerator(weights.device())), weights_(weights), width_(weights.size(1) % 128 == 0 ? 128 : 64) {
-    cut_ = weights.device().kind == Device::cpu && steps > 1 && weights.size(1) % width_ == 0;
+  StepProducts(const Tensor& weights, int64_t steps, int64_t rows)
+      : on_(accelerator(weights.device())), weights_(weights) {
+    cut_ = weights.device().kind == Device::cpu && steps > 1 && rows > 3 && weights.size(1) % width == 0;
     if (!cut_) return;
-    const Dims panels{weights.size(0), weights.size(1) / width_, width_};
+    const Dims panels{weights.size(0), weights.size(1) / width, width};
     weights_ = raw::contiguous(raw::transpose(raw::reshape(weights, panels), 0, 1));
   }
   // result = rows @ weights + added (of result's shape, or null data), or result += it.
@@ -39,17 +40,18 @@ class StepProducts {
   }
 
  private:
+  static constexpr int64_t width = 32;  // columns that a tile takes, or a few tiles
+
   Accelerator& on_;
   Tensor weights_;
-  int64_t width_;
   bool cut_;
 
   // A panel's columns of x [N, M], or all of them for each panel.
   View panels(View x, bool columns = true) const {
     if (!cut_ || x.data == nullptr) return x;
     x.shape.insert(0, weights_.size(0));
-    x.strides.insert(0, columns ? width_ : 0);
-    if (columns) x.shape.back() = width_;
+    x.strides.insert(0, columns ? width : 0);
+    if (columns) x.shape.back() = width;
     return x;
   }
 };

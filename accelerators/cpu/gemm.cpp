@@ -81,10 +81,39 @@ class Bias {
   DenseInput<T> dense_;
 };
 
+// A batch that shares one a, whose products lie side by side in c, is one wide product whose b lies in groups of
+// columns: a [M, K] @ [B, K, N] = [M, B * N]. What is added lies as c does.
+template <class E, class S, class C>
+bool multiplied_at_once(const Gemm& args) {
+  using T = SumOf<E>;
+  const View &a = args.a, &b = args.b, &c = args.c, &bias = args.bias;
+  if (c.rank() != 3 || a.strides[0] != 0 || c.strides[0] != c.shape[2]) return false;
+  const bool adds = bias.data != nullptr;
+  if (adds &&
+      (bias.rank() != 3 || bias.dtype != dtype_of<T>() || bias.strides[2] != 1 || bias.strides[0] != c.shape[2]))
+    return false;
+  ProductArgs<S, T, C> p{.a = matrix<const S>(a, 0),
+                         .b = matrix<const S>(b, 0),
+                         .c = matrix<C>(c, 0),
+                         .alpha = static_cast<T>(args.alpha),
+                         .beta = static_cast<T>(args.beta),
+                         .group_columns = c.shape[2],
+                         .group_stride = b.strides[0]};
+  p.b.columns = p.c.columns = c.shape[0] * c.shape[2];
+  if (adds) {
+    p.bias = bias.as<const T>();
+    p.bias_row = bias.strides[1];
+  }
+  if (!product_detail::Product<E, S, C>::takes_groups(p)) return false;
+  multiply<E>(p);
+  return true;
+}
+
 // Tiles multiply E; a and b are of S, c of C.
 template <class E, class S, class C>
 void batched(const Gemm& args) {
   using T = SumOf<E>;
+  if (multiplied_at_once<E, S, C>(args)) return;
   const View& c = args.c;
   const Bias<T> bias(args.bias);
   const int64_t m = c.shape[c.rank() - 2], n = c.shape.back(), k = args.a.shape.back(), batches = c.numel() / (m * n);

@@ -22,6 +22,8 @@ struct ProductArgs {
   T alpha = 1, beta = 0;  // beta 0: c is not read
   const T* bias = nullptr;
   int64_t bias_row = 0, bias_column = 1;
+  // So many columns of b lie together, and as many of the next ones group_stride further; 0: b's strides say it all.
+  int64_t group_columns = 0, group_stride = 0;
 };
 
 // c' = b' a'

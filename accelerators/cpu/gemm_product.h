@@ -36,7 +36,13 @@ class Product {
   // blocks, which have few.
   static int64_t k_blocks(const ProductArgs<S, T, C>& whole) {
     const bool short_runs = same_type && whole.a.column_stride != 1 && whole.c.columns <= few_panels * panel;
-    return std::max<int64_t>(1, ceil_div(ceil_div(whole.a.columns, per_step), short_runs ? depth / 4 : depth));
+    return std::max<int64_t>(1, ceil_div(ceil_div(whole.a.columns, per_step), short_runs ? depth / 2 : depth));
+  }
+
+  // Whether columns of b may lie in groups: only where b is read as it lies, in whole panels.
+  static bool takes_groups(const ProductArgs<S, T, C>& p) {
+    return std::is_same_v<E, S> && p.b.column_stride == 1 && p.c.column_stride == 1 && p.group_columns % panel == 0 &&
+           p.c.rows <= few_rows && !is_vector_product(p);
   }
 
   // The product or some columns of it; `blocks` of the whole, whose sums do not depend on how it is divided.
@@ -79,12 +85,18 @@ class Product {
   // Few rows of c do not pay for packing b; few columns do not for packing a.
   bool b_lies_well() const { return std::is_same_v<E, S> && p_.b.column_stride == 1 && m_ <= few_rows; }
   bool a_lies_well() const {
-    if (n_ > few_panels * panel) return false;
+    if (n_ > few_panels * panel && p_.group_columns == 0) return false;
     const bool along_k = p_.a.column_stride == 1;
     const int64_t far = along_k ? p_.a.row_stride : p_.a.column_stride;
     if (far * static_cast<int64_t>(sizeof(S)) % 2048 == 0 && m_ > tile_rows) return false;  // lines evict one another
     if (is_pair<E>) return along_k && k_ % 2 == 0 && p_.a.row_stride % 2 == 0;
     return std::is_same_v<E, S>;
+  }
+
+  // Of a column of b whose neighbours in a row are neighbours in memory.
+  int64_t place_in_b(int64_t j) const {
+    if (p_.group_columns == 0) return j;
+    return j / p_.group_columns * p_.group_stride + j % p_.group_columns;
   }
 
   void multiply(const Block& block) {
@@ -105,7 +117,7 @@ class Product {
     });
     const auto part_of_b = [&](int64_t q) {
       if (q >= first_packed) return Part{packed + (q - first_packed) * panel * block.steps, panel, 0};
-      return Part{reinterpret_cast<const E*>(p_.b.data + block.p * p_.b.row_stride + block.j + q * panel),
+      return Part{reinterpret_cast<const E*>(p_.b.data + block.p * p_.b.row_stride + place_in_b(block.j + q * panel)),
                   p_.b.row_stride, 0};
     };
     parallel_for(m_, grain_of(2 * block.columns * std::max<int64_t>(block.k, 1), parallel_flops),
@@ -118,30 +130,12 @@ class Product {
   void rows(const Block& block, int64_t begin, int64_t end, int64_t panels, const PartOfB& part_of_b) {
     const int64_t height = ceil_div(end - begin, ceil_div(end - begin, tile_rows));  // of tiles: about equal
     const MatrixRef<const S>& a = p_.a;
-    if (a_lies_well()) {
-      constexpr int64_t scale = is_pair<E> ? 2 : 1;
-      const bool far = a.row_stride == 1 && a.column_stride >= far_apart;
-      const int64_t asked =
-          far ? ceil_div(block.steps, panels * height) : 0;  // of the next rows, for each row and panel
-      for (int64_t i = begin; i < end; i += height)
-        for (int64_t q = 0; q < panels; ++q) {
-          const E* const at = reinterpret_cast<const E*>(a.data + i * a.row_stride + block.p * a.column_stride);
-          Part part{at, a.column_stride, a.row_stride / scale};
-          if (asked > 0 && i + height < end) {
-            part.ahead_steps = asked;
-            part.ahead = at + height + asked * height * q * a.column_stride;
-          }
-          tile(block, i, std::min(height, end - i), q, part, part_of_b(q));
-        }
-      return;
-    }
+    if (a_lies_well()) return rows_as_they_lie(block, begin, end, height, panels, part_of_b);
     Workspace<E> memory;
-    // A block of a stays in the second cache, beside a panel of b and what passes through to c.
     const bool copied = a.column_stride == 1 && n_ <= 2 * few_panels * panel;  // else worth the order of a tile's loop
     const int64_t line = ceil_div(block.steps, lanes<T>) * lanes<T> + lanes<T>;  // lines must not evict one another
     const int64_t stride = copied ? height * line : height * block.steps + lanes<T>;
-    const int64_t fit = std::max<int64_t>(second_cache() / 2 / (stride * static_cast<int64_t>(sizeof(E))), 1);
-    const int64_t most = std::min(ceil_div(end - begin, height), fit) * height;
+    const int64_t most = std::min(ceil_div(end - begin, height) * height, rows_at_hand(height, stride));
     E* const packed = memory.get(most / height * stride);
     for (int64_t from = begin; from < end; from += most) {
       const int64_t to = std::min(end, from + most);
@@ -158,24 +152,54 @@ class Product {
     }
   }
 
+  // Rows whose tiles of so many elements stay in the second cache, beside a panel of b and what passes through to c.
+  static int64_t rows_at_hand(int64_t height, int64_t elements) {
+    return std::max<int64_t>(second_cache() / 2 / (elements * static_cast<int64_t>(sizeof(E))), 1) * height;
+  }
+
+  // Rows along k meet a panel of b while it is near; of columns, whose lines hold little of a tile, one tile meets all.
+  template <class PartOfB>
+  void rows_as_they_lie(const Block& block, int64_t begin, int64_t end, int64_t height, int64_t panels,
+                        const PartOfB& part_of_b) {
+    constexpr int64_t scale = is_pair<E> ? 2 : 1;
+    const MatrixRef<const S>& a = p_.a;
+    const int64_t most =
+        a.column_stride == 1 ? rows_at_hand(height, height * std::max<int64_t>(block.steps, 1)) : height;
+    const bool far = a.row_stride == 1 && a.column_stride >= far_apart;
+    const int64_t asked = far ? ceil_div(block.steps, panels * height) : 0;  // of the next rows, for each row and panel
+    for (int64_t from = begin; from < end; from += most)
+      for (int64_t q = 0; q < panels; ++q)
+        for (int64_t i = from; i < std::min(end, from + most); i += height) {
+          const E* const at = reinterpret_cast<const E*>(a.data + i * a.row_stride + block.p * a.column_stride);
+          Part part{at, a.column_stride, a.row_stride / scale};
+          if (asked > 0 && i + height < end) {
+            part.ahead_steps = asked;
+            part.ahead = at + height + asked * height * q * a.column_stride;
+          }
+          tile(block, i, std::min(height, end - i), q, part, part_of_b(q));
+        }
+  }
+
   void tile(const Block& block, int64_t i, int64_t rows, int64_t q, const Part& a, const Part& b) {
     const int64_t j = block.j + q * panel, columns = std::min(panel, block.columns - q * panel);
     const int64_t vectors = vectors_of(columns), width = vectors * lanes<T>;
     const bool whole = masks_tiles || columns == width;
-    const auto run = [&]<class Out>(Out* c, int64_t c_row, int64_t wide, const TileEnd<T>& end) {
-      tile_kernel<E, Out>(rows, vectors)(
-          {block.steps, a.data, a.step, a.row, b.data, b.step, c, c_row, wide, end, a.ahead, a.ahead_steps});
+    // The end is made where the kernel reads it: a copy would be read at once, wider than it was written, and so wait
+    // for all that the tile before has stored.
+    const auto run = [&]<class Out>(Out* c, int64_t c_row, int64_t wide, bool ends) {
+      tile_kernel<E, Out>(rows, vectors)({block.steps, a.data, a.step, a.row, b.data, b.step, c, c_row, wide,
+                                          ends ? end_of(block, i, j) : TileEnd<T>{}, a.ahead, a.ahead_steps});
     };
-    const TileEnd<T> end = end_of(block, i, j);
-    if (whole && (end.bias == nullptr || (end.from == 0 && end.bias_column <= 1))) {
+    const bool reads_c = !block.first || (same_type && p_.beta != 0);
+    if (whole && (!adds_bias(block) || (!reads_c && p_.bias_column <= 1))) {
       const MatrixRef<T> sums = running_sums();
-      if (!same_type && !block.last) return run(sums.data + i * sums.row_stride + j, sums.row_stride, columns, end);
+      if (!same_type && !block.last) return run(sums.data + i * sums.row_stride + j, sums.row_stride, columns, true);
       if constexpr (has_tile_kernel<E, C>)
         if (p_.c.column_stride == 1 && (same_type || p_.beta == 0))
-          return run(p_.c.data + i * p_.c.row_stride + j, p_.c.row_stride, columns, end);
+          return run(p_.c.data + i * p_.c.row_stride + j, p_.c.row_stride, columns, true);
     }
     alignas(64) T sums[tile_rows * panel];
-    run(sums, width, width, {});
+    run(sums, width, width, false);
     for (int64_t r = 0; r < rows; ++r) finish(block, sums + r * width, i + r, j, columns);
   }
 
@@ -188,12 +212,14 @@ class Product {
       end.from = 1;
     else if (same_type)
       end.from = p_.beta;
-    if (same_type ? block.first : block.last) end.bias = bias(i, j);
+    if (adds_bias(block)) end.bias = bias(i, j);
     end.bias_row = p_.bias_row;
     end.bias_column = p_.bias_column;
     return end;
   }
 
+  static bool adds_now(const Block& block) { return same_type ? block.first : block.last; }
+  bool adds_bias(const Block& block) const { return p_.bias != nullptr && adds_now(block); }
   const T* bias(int64_t i, int64_t j) const {
     return p_.bias == nullptr ? nullptr : p_.bias + i * p_.bias_row + j * p_.bias_column;
   }
@@ -211,7 +237,7 @@ class Product {
     C* const c = p_.c.data + i * p_.c.row_stride + j * p_.c.column_stride;
     const int64_t step = p_.c.column_stride;
     for (int64_t x = 0; x < columns; ++x) sums[x] *= p_.alpha;
-    if (same_type ? block.first : block.last) {
+    if (adds_now(block)) {
       if (p_.beta != 0)
         for (int64_t x = 0; x < columns; ++x) sums[x] += p_.beta * static_cast<T>(c[x * step]);
       if (p_.bias != nullptr)
@@ -252,13 +278,12 @@ void multiply(const ProductArgs<S, T, C>& p) {
   if (p.c.column_stride != 1 && p.c.row_stride == 1 && p.c.rows > 1) return multiply<E>(transposed(p));
   const int64_t blocks = Product<E, S, C>::k_blocks(p);
   if (p.c.rows >= p.c.columns) return Product<E, S, C>(p, blocks).run();
-  constexpr int64_t unit = int64_t{tile_vectors} * lanes<T>;
-  const int64_t n = p.c.columns;
+  const int64_t unit = p.group_columns > 0 ? p.group_columns : int64_t{tile_vectors} * lanes<T>, n = p.c.columns;
   const int64_t flops = 2 * unit * p.c.rows * std::max<int64_t>(p.a.columns, 1);
   parallel_for(ceil_div(n, unit), grain_of(flops, parallel_flops), [&](int64_t begin, int64_t end) {
     const int64_t from = begin * unit, to = std::min(n, end * unit);
     ProductArgs<S, T, C> part = p;
-    part.b.data += from * p.b.column_stride;
+    part.b.data += p.group_columns > 0 ? begin * p.group_stride : from * p.b.column_stride;
     part.c.data += from * p.c.column_stride;
     part.b.columns = part.c.columns = to - from;
     if (p.bias != nullptr) part.bias += from * p.bias_column;

@@ -45,6 +45,12 @@ template <class E>
     return fma(a, b, sum);
 }
 
+// A tile takes little of a at a step, too little for the processor's prefetchers to keep ahead of the second cache.
+// Shorter vectors and pairs leave no time for asking.
+template <class E>
+inline constexpr bool asks_ahead = vector_bytes == 64 && !is_pair<E>;
+inline constexpr int64_t steps_ahead = 24;
+
 // sum[i][j] += a[p * a_step + i * a_row] * b[p * b_step + j], p = 0 .. k - 1 in this order for every element, so that a
 // result does not depend on the tile that an element falls into. Steps count elements; a_row is 1 in a packed panel.
 template <int rows, int vectors, class E>
@@ -56,6 +62,7 @@ template <int rows, int vectors, class E>
 #pragma GCC unroll 8
   for (int g = 0; g < bases; ++g) base[g] = a + 3 * g * a_row;
   for (int64_t p = 0; p < k; ++p) {
+    if constexpr (asks_ahead<E>) __builtin_prefetch(base[0] + steps_ahead * a_step);
     Vec<T> row[vectors];
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) std::memcpy(&row[j], b + j * lanes<T>, sizeof(row[j]));

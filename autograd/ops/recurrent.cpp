@@ -41,11 +41,19 @@ struct Steps {
   int64_t steps, rows, hidden, gates;  // T, N, H, G * H
 
   int64_t position(int64_t step) const { return reverse ? steps - 1 - step : step; }
-  // The state before a step: that after the one before, or the initial one.
-  View before(const Tensor& states, const Tensor& initial, int64_t step) const {
-    if (!initial.defined()) return {};
-    return step == 0 ? View(initial) : at(states, position(step - 1));
+
+  // [T + 1, N, H]: the initial state, then those after each step, in the order of steps.
+  Tensor states(const Tensor& initial, DType dtype) const {
+    Tensor all = empty({steps + 1, rows, hidden}, {dtype, initial.device()});
+    raw::copy_into(raw::select(all, 0, reverse ? steps : 0), initial);
+    return all;
   }
+  // The state after the step at each position, and that before it.
+  Tensor after(const Tensor& states) const { return positions(states, reverse ? 0 : 1); }
+  Tensor before(const Tensor& states) const { return positions(states, reverse ? 1 : 0); }
+
+ private:
+  Tensor positions(const Tensor& states, int64_t from) const { return raw::slice(states, 0, from, from + steps, 1); }
 };
 
 void check_operands(const Steps& s, const Tensor& gates, const Tensor& w_hh, const Tensor& b_hh, const Tensor& h_0,
@@ -72,8 +80,9 @@ void check_operands(const Steps& s, const Tensor& gates, const Tensor& w_hh, con
 
 // Everything of a forward pass that its backward reads, in f32 or f64.
 struct Pass {
-  Tensor h_0, c_0, w_hh;
-  Tensor y, c, kept;  // [T, N, H], [T, N, H] (lstm), [T, N, parts * H]
+  Tensor w_hh;
+  Tensor y, h_before, c, c_before;  // [T, N, H]; c: lstm
+  Tensor kept;                      // [T, N, parts * H]
 };
 
 void forward(const Steps& s, const Tensor& gates, const Tensor& b_hh, const Pass& p) {
@@ -82,31 +91,24 @@ void forward(const Steps& s, const Tensor& gates, const Tensor& b_hh, const Pass
   const bool joined = s.cell == RecurrentCell::lstm && gates.device().kind == Device::cpu && !b_hh.defined();
   const Tensor from_state = joined ? Tensor() : empty({s.rows, s.gates}, {p.w_hh.dtype(), p.w_hh.device()});
   const Tensor bias = b_hh.defined() ? raw::expand(b_hh, {s.rows, s.gates}) : b_hh;
-  const StepProducts product(raw::transpose(p.w_hh, 0, 1), s.steps);
+  const StepProducts product(raw::transpose(p.w_hh, 0, 1), s.steps, s.rows);
   for (int64_t step = 0; step < s.steps; ++step) {
     const int64_t t = s.position(step);
-    const View before = s.before(p.y, p.h_0, step);
+    const View before = at(p.h_before, t);
     if (joined)
       product(at(p.kept, t), before, at(gates, t));
     else
       product(from_state, before, view_or_null(bias));
-    on.recurrent_cell(
-        at(p.y, t), at(p.c, t), at(p.kept, t),
-        {s.cell, joined ? View() : at(gates, t), view_or_null(from_state), before, s.before(p.c, p.c_0, step)});
+    on.recurrent_cell(at(p.y, t), at(p.c, t), at(p.kept, t),
+                      {s.cell, joined ? View() : at(gates, t), view_or_null(from_state), before, at(p.c_before, t)});
   }
 }
 
-// Sum over all steps of d_state^T @ the state before: the steps that follow another one in one product.
+// Sum over all steps of d_state^T @ the state before.
 Tensor weight_gradient(const Steps& s, const Tensor& d_state, const Pass& p) {
   Tensor dw = empty({s.gates, s.hidden}, {d_state.dtype(), d_state.device()});
-  const auto rows = [&](const Tensor& x, int64_t from, int64_t count) {
-    return raw::reshape(raw::slice(x, 0, from, from + count, 1), {count * s.rows, x.shape().back()});
-  };
-  const int64_t first = s.position(0), later = s.reverse ? 0 : 1, earlier = s.reverse ? 1 : 0;
-  raw::matmul_into(dw, raw::transpose(rows(d_state, first, 1), 0, 1), p.h_0, false);
-  if (s.steps > 1)
-    raw::matmul_into(dw, raw::transpose(rows(d_state, later, s.steps - 1), 0, 1), rows(p.y, earlier, s.steps - 1),
-                     true);
+  const auto rows = [&](const Tensor& x) { return raw::reshape(x, {s.steps * s.rows, x.shape().back()}); };
+  raw::matmul_into(dw, raw::transpose(rows(d_state), 0, 1), rows(p.h_before), false);
   return dw;
 }
 
@@ -119,7 +121,7 @@ Grads backward(const Steps& s, const Tensor& dy, const Tensor& dc_n, const Pass&
                d_state = gru ? rows_apart(d_input.shape(), p.y) : d_input;
   const Tensor dh = zeros({s.rows, s.hidden}, like), total = empty(dh.shape(), like);
   Tensor dc = !lstm ? Tensor() : dc_n.defined() ? raw::clone(dc_n) : zeros(dh.shape(), like);
-  const StepProducts product(p.w_hh, s.steps);
+  const StepProducts product(p.w_hh, s.steps, s.rows);
   const bool joins = p.y.device().kind == Device::cpu && dy.defined() && !gru;  // dy, in the product
   for (int64_t step = s.steps - 1; step >= 0; --step) {
     const int64_t t = s.position(step);
@@ -128,9 +130,9 @@ Grads backward(const Steps& s, const Tensor& dy, const Tensor& dc_n, const Pass&
     else if (!joins)
       on.copy(total, dh);
     const Tensor dc_before = lstm ? empty(dh.shape(), like) : Tensor();
-    on.recurrent_cell_grad(at(d_input, t), gru ? at(d_state, t) : View(), dh, view_or_null(dc_before),
-                           {s.cell, total, view_or_null(dc), at(p.kept, t), at(p.y, t), at(p.c, t),
-                            s.before(p.y, p.h_0, step), s.before(p.c, p.c_0, step)});
+    on.recurrent_cell_grad(
+        at(d_input, t), gru ? at(d_state, t) : View(), dh, view_or_null(dc_before),
+        {s.cell, total, view_or_null(dc), at(p.kept, t), at(p.y, t), at(p.c, t), at(p.h_before, t), at(p.c_before, t)});
     if (joins && step > 0)
       product(total, at(d_state, t), at(dy, s.position(step - 1)));
     else
@@ -237,11 +239,15 @@ std::pair<Tensor, Tensor> recurrent_steps(RecurrentCell cell, const Tensor& gate
   check_operands(s, gates, w_hh, b_hh, h_0, c_0);
   const bool lstm = cell == RecurrentCell::lstm;
   const DType dtype = gates.dtype();
-  Pass pass{raw::contiguous(widened(h_0)), lstm ? raw::contiguous(widened(c_0)) : Tensor(), widened(w_hh), {}, {}, {}};
-  const TensorOptions like(pass.w_hh.dtype(), gates.device());
-  const Dims shape{s.steps, s.rows, s.hidden};
-  pass.y = empty(shape, like);
-  if (lstm) pass.c = empty(shape, like);
+  Pass pass{.w_hh = widened(w_hh)};
+  const Tensor h = s.states(h_0, pass.w_hh.dtype());
+  pass.y = s.after(h);
+  pass.h_before = s.before(h);
+  if (lstm) {
+    const Tensor c = s.states(c_0, pass.w_hh.dtype());
+    pass.c = s.after(c);
+    pass.c_before = s.before(c);
+  }
   if (kept_parts(cell) > 0) pass.kept = rows_apart({s.steps, s.rows, kept_parts(cell) * s.hidden}, pass.w_hh);
   if (s.rows > 0) forward(s, raw::contiguous(widened(gates)), widened(b_hh), pass);
   const Tensor y = rounded(pass.y, dtype);

@@ -98,6 +98,43 @@ TEST_CASE("gemm: a bias for each element") {
   }
 }
 
+TEST_CASE("gemm: panels of columns side by side") {
+  const auto side_by_side = [](View x) {
+    std::swap(x.shape[0], x.shape[1]);
+    std::swap(x.strides[0], x.strides[1]);
+    return x;
+  };
+  for (const int threads : {1, 3}) {
+    const Threads scope(threads);
+    for (const DType t : floating)
+      for (const int64_t rows : {1, 3, 4, 15, 32, 150})  // few rows read panels as they lie
+        for (const int64_t width : {32, 48, 50})
+          for (const int64_t k : {0, 40, 1100})
+            for (const double beta : {0.0, 1.0}) {
+              CAPTURE(to_string(t));
+              CAPTURE(rows);
+              CAPTURE(width);
+              CAPTURE(k);
+              const Array a = random(t, {rows, k}), b = random(t, {5, k, width}), c = random(t, {rows, 5, width});
+              const Array bias = random(t, {rows, 5, width});
+              View each = a;
+              each.shape.insert(0, 5);
+              each.strides.insert(0, 0);
+              check_gemm({.c = side_by_side(c), .a = each, .b = b, .bias = without(), .alpha = 0.5, .beta = beta});
+              check_gemm({.c = side_by_side(c), .a = each, .b = b, .bias = side_by_side(bias), .beta = beta});
+            }
+  }
+}
+
+TEST_CASE("gemm: rows that lie along k, more than a cache holds") {
+  for (const DType t : {DType::f32, DType::f64, DType::bf16}) {
+    const Array a = random(t, {300, 1100}), b = random(t, {1100, 40}), c(t, {300, 40});
+    check_gemm({.c = c, .a = a, .b = b, .bias = without()});
+    const Array columns = random(t, {700, 310}, Layout::transposed), d = random(t, {310, 40}), e = random(t, {700, 40});
+    check_gemm({.c = e, .a = columns, .b = d, .bias = without(), .beta = 1});
+  }
+}
+
 TEST_CASE("gemm: products of 16-bit matrices in f32") {
   for (const int threads : {1, 3}) {
     const Threads scope(threads);

@@ -52,58 +52,60 @@ TEST_CASE("a sequence in two halves gives what it gives at once") {
 }
 
 TEST_CASE("wide layers give what single steps in double give") {
-  constexpr int64_t hidden = 64, rows = 3, steps = 4;
+  constexpr int64_t hidden = 96, steps = 4;
   for (const auto& [cell, gates] :
        {std::pair{RecurrentCell::tanh, 1}, {RecurrentCell::gru, 3}, {RecurrentCell::lstm, 4}})
-    for (const bool reverse : {false, true})
-      for (const bool bias : {false, true}) {
-        const bool lstm = cell == RecurrentCell::lstm;
-        const Tensor x = randn({steps, rows, gates * hidden}), w = randn({gates * hidden, hidden}) * 0.2;
-        const Tensor b = bias ? randn({gates * hidden}) : Tensor(), h_0 = randn({rows, hidden});
-        const Tensor c_0 = lstm ? randn({rows, hidden}) : Tensor();
-        const Tensor y = recurrent_steps(cell, x, w, b, h_0, c_0, reverse).first;
-        const auto wide = [](const Tensor& t) { return t.defined() ? t.to(DType::f64) : t; };
-        Tensor h = wide(h_0), c = wide(c_0);
-        for (int64_t step = 0; step < steps; ++step) {
-          const int64_t t = reverse ? steps - 1 - step : step;
-          const auto [next, after] = recurrent_steps(cell, narrow(wide(x), 0, t, 1), wide(w), wide(b), h, c, false);
-          h = next[0];
-          c = after;
-          CHECK(allclose(wide(y[t]), h, 1e-5, 2e-6));
+    for (const int64_t rows : {3, 17})  // few are multiplied with the weights as they lie
+      for (const bool reverse : {false, true})
+        for (const bool bias : {false, true}) {
+          const bool lstm = cell == RecurrentCell::lstm;
+          const Tensor x = randn({steps, rows, gates * hidden}), w = randn({gates * hidden, hidden}) * 0.2;
+          const Tensor b = bias ? randn({gates * hidden}) : Tensor(), h_0 = randn({rows, hidden});
+          const Tensor c_0 = lstm ? randn({rows, hidden}) : Tensor();
+          const Tensor y = recurrent_steps(cell, x, w, b, h_0, c_0, reverse).first;
+          const auto wide = [](const Tensor& t) { return t.defined() ? t.to(DType::f64) : t; };
+          Tensor h = wide(h_0), c = wide(c_0);
+          for (int64_t step = 0; step < steps; ++step) {
+            const int64_t t = reverse ? steps - 1 - step : step;
+            const auto [next, after] = recurrent_steps(cell, narrow(wide(x), 0, t, 1), wide(w), wide(b), h, c, false);
+            h = next[0];
+            c = after;
+            CHECK(allclose(wide(y[t]), h, 1e-5, 2e-6));
+          }
         }
-      }
 }
 
 TEST_CASE("gradients of wide layers are those of single steps in double") {
-  constexpr int64_t hidden = 128, rows = 3, steps = 3;
+  constexpr int64_t hidden = 128, steps = 3;
   for (const auto& [cell, gates] :
        {std::pair{RecurrentCell::tanh, 1}, {RecurrentCell::gru, 3}, {RecurrentCell::lstm, 4}})
-    for (const bool reverse : {false, true})
-      for (const bool bias : {false, true}) {
-        const bool lstm = cell == RecurrentCell::lstm;
-        std::vector<Tensor> values{randn({steps, rows, gates * hidden}), randn({gates * hidden, hidden}) * 0.1,
-                                   randn({rows, hidden})};
-        if (lstm) values.push_back(randn({rows, hidden}));
-        if (bias) values.push_back(randn({gates * hidden}));
-        const Tensor seed = randn({steps, rows, hidden});
-        const auto gradients = [&, cell = cell](DType dtype, int64_t at_once) {
-          std::vector<Tensor> x, outputs;
-          for (const Tensor& v : values) x.push_back(v.to(dtype).clone().requires_grad_());
-          Tensor h = x[2], c = lstm ? x[3] : Tensor(), total;
-          for (int64_t step = 0; step < steps; step += at_once) {
-            const int64_t t = reverse ? steps - at_once - step : step;
-            const auto [y, after] =
-                recurrent_steps(cell, narrow(x[0], 0, t, at_once), x[1], bias ? x.back() : Tensor(), h, c, reverse);
-            const Tensor loss = sum(y * narrow(seed, 0, t, at_once).to(dtype));
-            total = total.defined() ? total + loss : loss;
-            h = select(y, 0, reverse ? 0 : at_once - 1);
-            c = after;
-          }
-          return grad(std::vector{total}, x);
-        };
-        const std::vector<Tensor> exact = gradients(f64, 1), whole = gradients(f32, steps);
-        for (size_t i = 0; i < exact.size(); ++i) CHECK(allclose(whole[i].to(f64), exact[i], 1e-4, 2e-5));
-      }
+    for (const int64_t rows : {3, 17})  // few are multiplied with the weights as they lie
+      for (const bool reverse : {false, true})
+        for (const bool bias : {false, true}) {
+          const bool lstm = cell == RecurrentCell::lstm;
+          std::vector<Tensor> values{randn({steps, rows, gates * hidden}), randn({gates * hidden, hidden}) * 0.1,
+                                     randn({rows, hidden})};
+          if (lstm) values.push_back(randn({rows, hidden}));
+          if (bias) values.push_back(randn({gates * hidden}));
+          const Tensor seed = randn({steps, rows, hidden});
+          const auto gradients = [&, cell = cell](DType dtype, int64_t at_once) {
+            std::vector<Tensor> x, outputs;
+            for (const Tensor& v : values) x.push_back(v.to(dtype).clone().requires_grad_());
+            Tensor h = x[2], c = lstm ? x[3] : Tensor(), total;
+            for (int64_t step = 0; step < steps; step += at_once) {
+              const int64_t t = reverse ? steps - at_once - step : step;
+              const auto [y, after] =
+                  recurrent_steps(cell, narrow(x[0], 0, t, at_once), x[1], bias ? x.back() : Tensor(), h, c, reverse);
+              const Tensor loss = sum(y * narrow(seed, 0, t, at_once).to(dtype));
+              total = total.defined() ? total + loss : loss;
+              h = select(y, 0, reverse ? 0 : at_once - 1);
+              c = after;
+            }
+            return grad(std::vector{total}, x);
+          };
+          const std::vector<Tensor> exact = gradients(f64, 1), whole = gradients(f32, steps);
+          for (size_t i = 0; i < exact.size(); ++i) CHECK(allclose(whole[i].to(f64), exact[i], 1e-4, 2e-5));
+        }
 }
 
 TEST_CASE("second gradients in 16 bits are near those in f32") {
