@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <iostream>
+#include <limits>
 #include <utility>
 
+#include <loom/accelerators/float8.h>
 #include <loom/accelerators/fused.h>
 #include <loom/autograd/autocast.h>
 #include <loom/autograd/grad_mode.h>
@@ -22,9 +25,11 @@ namespace {
 
 constexpr int64_t step = 16;        // of which extents and addresses are multiples
 constexpr int64_t head_length = 3;  // numbers of a scaling before its history
+constexpr int64_t block_layers = 64;
 
 enum Role : size_t { input, weight, gradient };
 constexpr std::array role_names{"input", "weight", "gradient"};
+constexpr std::array role_formats{Fp8::e4m3, Fp8::e4m3, Fp8::e5m2};
 
 FusedKernels& kernels_on(Device device) {
   const std::string lacks = fp8_obstacle(device);
@@ -65,6 +70,45 @@ struct Fp8Layers::Layer {
 
   Codes quantize(Role role, const Tensor& x, int64_t rows, Fp8 format, double margin);
 };
+
+struct Fp8Layers::Block {
+  Tensor states;  // [layers, roles, head and history]
+  Tensor most;    // [1, roles, 1]: what a factor brings the largest magnitude to
+  int64_t used = 0;
+};
+
+// [roles, head and history], with factors of 1.
+Tensor Fp8Layers::states_of_next(Device device) {
+  if (blocks_.empty() || blocks_.back().used == block_layers || blocks_.back().states.device() != device) {
+    constexpr auto roles = static_cast<int64_t>(role_names.size());
+    const TensorOptions like(DType::f32, device);
+    std::vector<float> most;
+    for (const Fp8 format : role_formats)
+      most.push_back(static_cast<float>(static_cast<double>(largest(format)) / std::exp2(options_.margin)));
+    const Tensor states = zeros({block_layers, roles, head_length + options_.history}, like);
+    raw::fill_into(raw::slice(states, 2, 0, 2, 1), 1);
+    blocks_.push_back({states, from_vector(most, {1, roles, 1}, like)});
+  }
+  Block& block = blocks_.back();
+  return raw::select(block.states, 0, block.used++);
+}
+
+// Of the last use's factors the least counts, which evaluation takes: with it nobody's numbers are clamped.
+void Fp8Layers::merge(const std::function<void(const Tensor&)>& largest) {
+  const NoGrad off;
+  const NoAutocast as_given;
+  for (const Block& block : blocks_) {
+    const Tensor own = raw::slice(block.states, 0, 0, block.used, 1), all = raw::clone(own);
+    const Tensor now = raw::slice(all, 2, 0, 1, 1), before = raw::slice(all, 2, 1, 2, 1);
+    before.mul_(-1.0);
+    largest(all);
+    before.mul_(-1.0);
+    const Tensor seen = amax(raw::slice(all, 2, head_length, all.size(2), 1), {2}, true);
+    const Tensor next = (block.most / seen).clamp(0, std::numeric_limits<float>::max());
+    raw::copy_into(now, where(seen > 0.0, next, now));
+    raw::copy_into(own, all);
+  }
+}
 
 // x as [rows of x, columns] in codes; rows past its own are zeros.
 Codes Fp8Layers::Layer::quantize(Role role, const Tensor& x, int64_t rows, Fp8 format, double margin) {
@@ -144,15 +188,12 @@ Fp8Layers::Layer* Fp8Layers::layer_of(const Tensor& weight) {
   if (!layer.fits)
     std::cerr << str("loom: fp8-mixed: a linear layer with a weight of shape ", weight.shape(),
                      " multiplies in bf16; products of 8 bits need extents that are multiples of ", step, "\n");
+  const Tensor states = states_of_next(weight.device());
   for (size_t role = 0; role < role_names.size(); ++role) {
     const auto found = waiting_.find(str(index, '.', role_names[role]));
     layer.used[role] = found != waiting_.end();
-    const TensorOptions like(DType::f32, weight.device());
-    Tensor& state = layer.states[role] = zeros({head_length + options_.history}, like);
-    if (layer.used[role])
-      raw::copy_into(state, found->second);
-    else
-      raw::fill_into(raw::slice(state, 0, 0, 2, 1), 1);  // factors
+    layer.states[role] = raw::select(states, 0, static_cast<int64_t>(role));
+    if (layer.used[role]) raw::copy_into(layer.states[role], found->second);
   }
   return &layer;
 }

@@ -5,6 +5,7 @@
 //   { const Autocast region(bf16); const Fp8Region eighths(layers);  loss = cross_entropy(net(x), y); }
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -38,6 +39,11 @@ class Fp8Layers {
   // device has no products of 8 bits.
   Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);
 
+  // Makes the scalings of several ranks one, for all that their layers have noted: `largest` is to replace an f32
+  // tensor by the largest of the ranks', each of which calls it as often (once for 64 layers). Ranks use the same
+  // layers in the same order. Factors of the next uses follow from the common histories; the host reads nothing.
+  void merge(const std::function<void(const Tensor&)>& largest);
+
   // "0.input", "0.weight", "0.gradient", ...: f32 [3 + history] each (accelerators/fused.h).
   std::map<std::string, Tensor> state_dict() const;
   void check_state_dict(const std::map<std::string, Tensor>& saved) const;
@@ -46,9 +52,12 @@ class Fp8Layers {
 
  private:
   struct Layer;
+  struct Block;  // the scalings of several layers, side by side; it stays where it is
   Layer* layer_of(const Tensor& weight);
+  Tensor states_of_next(Device device);
   Fp8Options options_;
   std::vector<std::unique_ptr<Layer>> layers_;
+  std::vector<Block> blocks_;
   std::map<std::string, Tensor> waiting_;  // loaded, for layers to come
 };
 

@@ -14,10 +14,10 @@ constexpr std::array rows{
     bench::Row{"machine", "what the machine can do at most   device=cpu", bench::run_machine},
     bench::Row{"fixture", "weights and samples for both sides   model=NAME out=DIR samples=256 [the model's keys]",
                bench::run_fixture},
-    bench::Row{
-        "train",
-        "a training step   model=NAME [its keys] fixture=DIR batch=64 steps=10 warmup=3 device=cpu precision=32-true",
-        bench::run_train},
+    bench::Row{"train",
+               "a training step   model=NAME [its keys] fixture=DIR batch=64 steps=10 warmup=3 device=cpu "
+               "precision=32-true graph=1",
+               bench::run_train},
     bench::Row{"growth", "a training step over a key   model=NAME over=KEY values=16-32-64 [as train]",
                bench::run_growth},
     bench::Row{"collective",

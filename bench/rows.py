@@ -169,32 +169,37 @@ def gpu_micro(group, what, targets, dtypes=("bf16",), variants=None, seconds=12)
                   targets=targets, seconds=seconds)
 
 
-def gpu_training(name, what, arguments, losses, targets, tiny, images=False, seconds=25):
-    """Peers: eager with the fused optimizer; compiled, which takes long to start, in the first run."""
+def gpu_training(name, what, arguments, losses, targets, tiny, images=False, seconds=25, graph=False):
+    """Peers: eager with the fused optimizer; compiled, which takes long to start, in the first run. graph: the step is a
+    CUDA graph on our side, and its row stands beside the one where PyTorch was compiled."""
     model = [argument for argument in arguments if not argument.startswith(("batch=", "steps=", "precision="))]
     plain = CHANNELS_LAST if images else ["fused=1"]
-    return Row(f"gpu/train/{name}", what, ["train", *arguments], {"eager": ["training.py", *arguments, *plain]}, gpu=True,
+    ours = ["train", *arguments, *(["graph=1"] if graph else [])]
+    return Row(f"gpu/train/{name}", what, ours, {"eager": ["training.py", *arguments, *plain]}, gpu=True,
                model=model, losses=losses, targets=targets, tiny={"samples": 8, "batch": 2, "steps": 1} | tiny,
-               once={"compile": ["training.py", *arguments, *plain, "compile=1"]}, seconds=seconds)
+               once={} if graph else {"compile": ["training.py", *arguments, *plain, "compile=1"]}, seconds=seconds)
 
 
 MEMORY = {"^peak memory$": Target(ratio=1)}
+GPT2 = (["model=gpt", "width=768", "depth=12", "heads=12", "context=1024", "vocabulary=50304", "gelu_tanh=1",
+         "samples=32", "batch=32", "steps=20", "precision=bf16-mixed"], 2e-3,
+        MEMORY | {"^(step|throughput)$": Target(ratio=1.15)},
+        {"width": 16, "depth": 1, "heads": 2, "context": 8, "vocabulary": 64})
+RESNET50 = (["model=resnet50", "width=64", "side=224", "classes=1000", "samples=256", "batch=256", "steps=20",
+             "precision=bf16-mixed"], 2e-2, MEMORY | {"^(step|throughput)$": Target(ratio=1)},
+            {"width": 4, "side": 64, "classes": 10, "precision": "32-true"})
 GPU = [
     Row("gpu/machine", "what the GPU can do at most: the limits of the other rows", ["machine"], gpu=True, seconds=4),
-    gpu_training("gpt2", "GPT-2 124M, 32 x 1024 tokens, bf16-mixed, AdamW",
-                 ["model=gpt", "width=768", "depth=12", "heads=12", "context=1024", "vocabulary=50304", "gelu_tanh=1",
-                  "samples=32", "batch=32", "steps=20", "precision=bf16-mixed"], 2e-3,
-                 MEMORY | {"^(step|throughput)$": Target(ratio=1.15)},
-                 {"width": 16, "depth": 1, "heads": 2, "context": 8, "vocabulary": 64}),
+    gpu_training("gpt2", "GPT-2 124M, 32 x 1024 tokens, bf16-mixed, AdamW", *GPT2),
+    gpu_training("gpt2/graph", "the same, our step a CUDA graph", *GPT2, graph=True),
     *gpu_micro("gemm", "products of GPT-2 124M", GPU_PRODUCT),
     *gpu_micro("attention", "causal attention", GPU_PRODUCT),
     *gpu_micro("elementwise", "elementwise functions and copies", GPU_MEMORY_BOUND),
     *gpu_micro("rows", "softmax, norms, losses, sums, embeddings", GPU_MEMORY_BOUND),
     *gpu_micro("optimizers", "an optimizer's step over GPT-2's parameters", GPU_MEMORY_BOUND, ("f32",)),
-    gpu_training("resnet50", "ResNet-50, 256 images of 224 x 224, bf16-mixed, SGD with momentum",
-                 ["model=resnet50", "width=64", "side=224", "classes=1000", "samples=256", "batch=256", "steps=20",
-                  "precision=bf16-mixed"], 2e-2, MEMORY | {"^(step|throughput)$": Target(ratio=1)},
-                 {"width": 4, "side": 64, "classes": 10, "precision": "32-true"}, images=True, seconds=30),
+    gpu_training("resnet50", "ResNet-50, 256 images of 224 x 224, bf16-mixed, SGD with momentum", *RESNET50, images=True,
+                 seconds=30),
+    gpu_training("resnet50/graph", "the same, our step a CUDA graph", *RESNET50, images=True, seconds=30, graph=True),
     *gpu_micro("conv", "convolutions of ResNet-50", GPU_PRODUCT,
                variants={"contiguous": [], "channels_last": ["channels_last=1"]}, seconds=20),
     gpu_training("cnn", "image classifier (conv 32, conv 64, fc 128), AdamW, batch 1024, f32",

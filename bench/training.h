@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <loom/loom.h>
+#include <loom/tensor/device_graph.h>
 #include <loom/tensor/safetensors.h>
 
 #include "device.h"
@@ -69,16 +70,32 @@ Training train(loom::Fabric& fabric, const Options& options) {
   loom::reset_peak_memory_stats(device);
   const double before = resident_mib();
   int64_t taken = 0;
-  const auto step = [&] {
-    const int64_t start = (taken++ % batches * world + fabric.global_rank()) * batch;
-    optimizer.zero_grad();
-    const loom::Tensor loss =
-        loom::cross_entropy(model(inputs.narrow(0, start, batch)), targets.narrow(0, start, batch).flatten());
+  loom::Tensor loss;
+  const auto train_on = [&](const loom::Tensor& x, const loom::Tensor& y) {
+    loss = loom::cross_entropy(model(x), y.flatten());
     fabric.backward(loss);
     optimizer.step();
+    optimizer.zero_grad();
+  };
+  // graph=1: what the device repeats reads the batch where it was recorded.
+  const bool as_graph = options.flag("graph");
+  const loom::Tensor input = as_graph ? inputs.narrow(0, 0, batch).clone() : loom::Tensor();
+  const loom::Tensor target = as_graph ? targets.narrow(0, 0, batch).clone() : loom::Tensor();
+  loom::DeviceGraph graph(device, {.warm_up = options.smoke() ? 1 : 3});
+  const auto step = [&] {
+    const int64_t start = (taken++ % batches * world + fabric.global_rank()) * batch;
+    const loom::Tensor x = inputs.narrow(0, start, batch), y = targets.narrow(0, start, batch);
+    if (as_graph) {
+      input.copy_(x);
+      target.copy_(y);
+      graph.run([&] { train_on(input, target); });
+    } else {
+      train_on(x, y);
+    }
     if (taken <= compared_losses) result.losses.push_back(loss.template item<double>());
   };
-  const int64_t warmup = options.smoke() ? 1 : std::max(options.number("warmup", 3), compared_losses);
+  const int64_t least = as_graph ? 5 : compared_losses;  // as it is, then recorded, then repeated
+  const int64_t warmup = options.smoke() ? 1 : std::max(options.number("warmup", 3), least);
   const int64_t steps = options.smoke() ? 1 : options.number("steps", 10);
   if (device.kind == loom::Device::cuda) {
     result.times = time_steps_on(device, warmup, steps, step);

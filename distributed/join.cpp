@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <loom/distributed/work_keeper.h>
+#include <loom/tensor/context.h>
 
 namespace loom {
 
@@ -66,6 +67,8 @@ void Join::settle() {
 }
 
 void Join::announce(const Joinable& model, int event) {
+  check(context().capture == nullptr,
+        "join: ranks tell each other on the host what comes next, which a captured step does not do again");
   const auto number = std::ranges::find(models_, &model) - models_.begin();
   exchange(static_cast<int32_t>(number) * events_each + event);
   if (options_.throw_on_early_termination)

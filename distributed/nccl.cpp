@@ -2,6 +2,8 @@
 #include <loom/distributed/nccl.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -20,14 +22,18 @@ NcclPlugin load() {
     plugin.description = "LOOM_NCCL=0";
     return plugin;
   }
-  const char* const file = std::getenv("LOOM_NCCL_PLUGIN");
-  void* const entry = file != nullptr ? plugin_symbol_in(file, "loom_nccl", plugin.description)
-                                      : plugin_symbol("loom_nccl", "loom_nccl", plugin.description);
+  const char* const named = std::getenv("LOOM_NCCL_PLUGIN");
+  const std::string file = named != nullptr ? named : plugin_path("loom_nccl");
+  if (!std::filesystem::exists(file)) {
+    plugin.description = str("built without NCCL: there is no ", file);
+    return plugin;
+  }
+  void* const entry = plugin_symbol_in(file, "loom_nccl", plugin.description);
   if (entry == nullptr) return plugin;
   reinterpret_cast<NcclEntry>(entry)(plugin);
   if (plugin.abi != interface_digest(LOOM_RANKS_INTERFACE)) {
     plugin.make = nullptr;
-    plugin.description = "libloom_nccl.so is of another build than libloom.so";
+    plugin.description = str(file, " is of another build than libloom.so");
   }
   return plugin;
 }

@@ -23,7 +23,7 @@
 namespace loom {
 
 bool nccl_available();
-const std::string& nccl_description();  // "NCCL 2.28.9", or why there is none
+const std::string& nccl_description();  // "NCCL 2.28.9 (the library's file)", or why there is none
 
 // As CommunicatorOptions::from_environment, but 10 minutes where LOOM_TIMEOUT says nothing.
 CommunicatorOptions nccl_options();

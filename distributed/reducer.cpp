@@ -6,6 +6,7 @@
 #include <loom/autograd/engine.h>
 #include <loom/distributed/default_hooks.h>
 #include <loom/distributed/work_keeper.h>
+#include <loom/tensor/context.h>
 
 namespace loom {
 
@@ -97,6 +98,10 @@ bool Reducer::before_forward() {
 }
 
 void Reducer::rebuild(int root) {
+  check(
+      context().capture == nullptr,
+      "DDP: the second step lays the buckets out anew, which a captured step must not do at each replay; do two steps "
+      "as they are before one is captured");
   std::vector<int> order = statistics.ready_order;
   const std::string own(reinterpret_cast<const char*>(order.data()), order.size() * sizeof(int));
   const std::string common = communicator_.broadcast_bytes(own, root);

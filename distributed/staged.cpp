@@ -3,6 +3,7 @@
 #include <exception>
 #include <utility>
 
+#include <loom/accelerators/accelerator.h>
 #include <loom/accelerators/sync_debug.h>
 #include <loom/distributed/forward.h>
 #include <loom/distributed/mpi.h>
@@ -74,6 +75,9 @@ class StagedCommunicator final : public Communicator {
  protected:
   Work submit(Collective c) override {
     if (!on_gpu(c)) return forward_to(*host_, c);
+    check(!accelerator(device_).is_capturing(), to_string(c.kind),
+          ": goes through the host's memory, for which a captured ",
+          "step does not wait; collectives are captured over NCCL");
     if (c.between_two()) return messages_.post(c);
     if (is_empty(c)) return {};
     const Event ready = current_stream(device_).record();

@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include <loom/autograd/graph.h>
+#include <loom/tensor/context.h>
 #include <loom/tensor/create.h>
 
 namespace loom {
@@ -58,6 +59,9 @@ ParameterUse::ParameterUse(size_t parameters) : here_(parameters, 0), anywhere_(
 int ParameterUse::unused_here() const { return static_cast<int>(std::ranges::count(here_, 0)); }
 
 void ParameterUse::exchange(Communicator& communicator) {
+  check(context().capture == nullptr,
+        "DDP: which parameters a step uses is asked of all ranks' hosts, which a captured step does not do again; use "
+        "static_graph, and capture after the first steps, instead of find_unused_parameters");
   flags_ = from_vector(here_, {static_cast<int64_t>(here_.size())}, {DType::i32, Device()});
   work_ = communicator.all_reduce(flags_, ReduceOp::max);
 }

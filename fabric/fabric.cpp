@@ -11,6 +11,7 @@
 #include <loom/fabric/gradient_pieces.h>
 #include <loom/tensor/context.h>
 #include <loom/tensor/create.h>
+#include <loom/tensor/device_graph.h>
 
 namespace loom {
 
@@ -172,9 +173,16 @@ std::shared_ptr<OptimizerSync> Fabric::setup_sync(optim::Optimizer& optimizer) {
 
 optim::StepOutcome Fabric::step(OptimizerSync& optimizer) {
   const optim::StepOutcome made = precision_->step(optimizer);
-  steps_.add(made);
-  if (options_.callbacks.empty() || !made) return made;  // callbacks are for steps that were made: asking may wait
-  for (const auto& callback : options_.callbacks) callback->on_after_optimizer_step(*this);
+  if (!joining_) precision_->share(*communicator_);
+  const auto follow = [this, made] {
+    steps_.add(made);
+    if (options_.callbacks.empty() || !made) return;  // callbacks are for steps that were made: asking may wait
+    for (const auto& callback : options_.callbacks) callback->on_after_optimizer_step(*this);
+  };
+  if (GraphCapture* const capture = context().capture)
+    capture->after_replay(follow);
+  else
+    follow();
   return made;
 }
 

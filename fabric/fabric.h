@@ -248,6 +248,7 @@ class Fabric {
   std::shared_ptr<Communicator> communicator_;
   std::shared_ptr<Strategy> strategy_;
   std::shared_ptr<Precision> precision_;
+  bool joining_ = false;
   std::shared_ptr<bool> inside_backward_ = std::make_shared<bool>(false);  // for what a module's outputs may outlive
   Device device_;
   int local_rank_ = 0, node_rank_ = 0;

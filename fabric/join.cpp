@@ -24,11 +24,13 @@ class KeptAlike : public Joinable {
   StateEntry entry_;
 };
 
-// Has its turn before the models', so that they take over gradients of one scale.
+// Has its turn before the models', so that they take over gradients of one scale. Meanwhile steps share nothing: a rank
+// that has run out takes none.
 class AdoptingPrecision final : public KeptAlike {
  public:
-  AdoptingPrecision(Communicator& ranks, StateEntry entry, Precision& precision)
-      : KeptAlike(ranks, std::move(entry)), precision_(precision) {}
+  AdoptingPrecision(Communicator& ranks, StateEntry entry, Precision& precision, bool& joining)
+      : KeptAlike(ranks, std::move(entry)), precision_(precision), joining_(joining) {}
+  void set_join(Join* join) override { joining_ = join != nullptr; }
   void adopt(int rank) override {
     KeptAlike::adopt(rank);
     precision_.before_adoption();
@@ -36,6 +38,7 @@ class AdoptingPrecision final : public KeptAlike {
 
  private:
   Precision& precision_;
+  bool& joining_;
 };
 
 // How far this rank's random numbers are: ranks that draw alike go on alike.
@@ -54,7 +57,7 @@ StateEntry random_entry() {
 Joined Fabric::join_modules(const std::vector<ModuleSync*>& modules, const std::function<void()>& loop,
                             const FabricJoinOptions& options) {
   require_launched("join");
-  AdoptingPrecision precision(*communicator_, precision_entry(), *precision_);
+  AdoptingPrecision precision(*communicator_, precision_entry(), *precision_, joining_);
   std::vector<Joinable*> all{&precision};
   for (ModuleSync* m : modules) {
     if (Joinable* const joinable = m->joinable())
@@ -78,6 +81,7 @@ Joined Fabric::join_modules(const std::vector<ModuleSync*>& modules, const std::
                                    {.divide_by_initial_world_size = options.divide_by_initial_world_size,
                                     .throw_on_early_termination = options.throw_on_early_termination});
   if (joined.uneven) precision_->after_adoption();
+  precision_->share(*communicator_);
   return joined;
 }
 

@@ -123,6 +123,10 @@ struct Fp8Forward {
 
 std::shared_ptr<void> Fp8Precision::forward_scope() const { return std::make_shared<Fp8Forward>(layers_); }
 
+void Fp8Precision::share(Communicator& ranks) {
+  if (ranks.size() > 1) layers_->merge([&](const Tensor& x) { ranks.all_reduce(x, ReduceOp::max).wait(); });
+}
+
 HalfPrecision::HalfPrecision(DType half, const std::optional<optim::GradScalerOptions>& scaling)
     : ScaledPrecision(half, scaling_of(half, scaling)) {}
 

@@ -37,6 +37,8 @@ class Precision {
   // Undefined: the step will be made, whatever they are.
   virtual Tensor found_inf([[maybe_unused]] OptimizerSync& optimizer) { return {}; }
   virtual optim::StepOutcome step(OptimizerSync& optimizer) { return optimizer.step({}); }
+  // After a step of all ranks, made or skipped: what each has noted for itself becomes common.
+  virtual void share([[maybe_unused]] Communicator& ranks) {}
   virtual void after_zero_grad([[maybe_unused]] OptimizerSync& optimizer) {}
   // Ranks that ran out of data before others take over gradients; the state of this precision they have by then.
   virtual void before_adoption() {}
@@ -121,6 +123,7 @@ class Fp8Precision final : public ScaledPrecision {
   std::string_view name() const override { return "fp8-mixed"; }
   void check_device(Device device) const override;
   std::shared_ptr<void> forward_scope() const override;
+  void share(Communicator& ranks) override;
   StateDict state_dict() const override { return layers_->state_dict(); }
   void check_state_dict(const StateDict& saved) const override { layers_->check_state_dict(saved.tensors); }
   void load_state_dict(const StateDict& saved) override { layers_->load_state_dict(saved.tensors); }

@@ -56,13 +56,17 @@ const uint64_t* GraphCapture::words(size_t count, std::function<void(std::span<u
 }
 
 void GraphCapture::prepare_replay() {
-  for (const auto& action : actions_) action();
+  for (const auto& action : before_) action();
   size_t at = 0;
   for (const Filled& f : filled_) {
     f.fill(std::span(values_).subspan(at, f.count));
     at += f.count;
   }
   if (!values_.empty()) accelerator(device_).write_words(View(memory_).as<uint64_t>(), values_);
+}
+
+void GraphCapture::follow_replay() {
+  for (const auto& action : after_) action();
 }
 
 DeviceGraph::DeviceGraph(Device device, const DeviceGraphOptions& options) : device_(device), options_(options) {
@@ -91,12 +95,13 @@ void DeviceGraph::capture(const std::function<void()>& work) {
   check(context().capture == nullptr, "DeviceGraph: a graph is being captured already");
   captured_.reset();
   capture_.reset();
+  std::unique_ptr<GraphCapture> capture;  // what it keeps goes after the graph
   std::unique_ptr<Captured> captured = accelerator(device_).capture();
   if (!captured) {
     on_host_ = work;
     return;
   }
-  auto capture = std::make_unique<GraphCapture>(device_, captured->aside());
+  capture = std::make_unique<GraphCapture>(device_, captured->aside());
   uint64_t drawn = 0;
   {
     CaptureScope scope(*capture);
@@ -121,6 +126,7 @@ void DeviceGraph::replay() {
   capture_->prepare_replay();
   context().generator.offset += drawn_;
   captured_->replay();
+  capture_->follow_replay();
 }
 
 OutsideCapture::OutsideCapture() {

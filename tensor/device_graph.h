@@ -72,12 +72,16 @@ class GraphCapture {
   Device device() const { return device_; }
   void* aside() const { return aside_; }
 
-  // Called on the host before each replay, in order.
-  void before_replay(std::function<void()> action) { actions_.push_back(std::move(action)); }
+  // Called on the host before and after each replay is put into this thread's stream, in order.
+  void before_replay(std::function<void()> action) { before_.push_back(std::move(action)); }
+  void after_replay(std::function<void()> action) { after_.push_back(std::move(action)); }
+  // Something that is there until the graph has gone.
+  void keep(std::shared_ptr<void> owner) { kept_.push_back(std::move(owner)); }
   // `count` words of the device's memory, in which each replay finds what `fill` wrote into its argument before it.
   const uint64_t* words(size_t count, std::function<void(std::span<uint64_t>)> fill);
 
   void prepare_replay();
+  void follow_replay();
 
  private:
   struct Filled {
@@ -89,7 +93,8 @@ class GraphCapture {
   Tensor memory_;  // i64
   std::vector<Filled> filled_;
   std::vector<uint64_t> values_;
-  std::vector<std::function<void()>> actions_;
+  std::vector<std::function<void()>> before_, after_;
+  std::vector<std::shared_ptr<void>> kept_;
 };
 
 // For a scope, what this thread asks of the device is done now and once, in memory that stays, though a graph is being

@@ -9,6 +9,7 @@
 #include <loom/accelerators/cuda.h>
 #include <loom/accelerators/threads.h>
 #include <loom/distributed/mpi.h>
+#include <loom/distributed/nccl.h>
 
 using namespace loom;
 
@@ -45,6 +46,7 @@ void info() {
   line("MPI", mpi_description());
   line("CUDA", cuda_description());
   if (!cuda_libraries().empty()) line("libraries", cuda_libraries());
+  line("NCCL", nccl_description());
   for (int i = 0; i < device_count(Device::cuda); ++i) tell_gpu(i);
 }
 

@@ -6,10 +6,10 @@ namespace loom::cuda {
 
 // What earlier steps have left in the cache goes back first: the graph takes memory of its own.
 CapturedGraph::CapturedGraph(Gpu& gpu) : gpu_(gpu), stream_(gpu.stream()) {
+  const DeviceScope scope(gpu.index());
   check(!is_capturing(stream_), "a graph is being captured in this stream of cuda:", gpu.index(), " already");
   gpu.synchronize();
   gpu.memory().empty_cache();
-  const DeviceScope scope(gpu.index());
   check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
   recording_ = true;
   pool_ = gpu.memory().begin_capture(stream_);
@@ -17,16 +17,13 @@ CapturedGraph::CapturedGraph(Gpu& gpu) : gpu_(gpu), stream_(gpu.stream()) {
 
 // Errors of the device stay for the next call that tells of them.
 CapturedGraph::~CapturedGraph() {
-  int device = 0;
-  (void)cudaGetDevice(&device);
-  (void)cudaSetDevice(gpu_.index());
+  const DeviceScope scope(gpu_.index(), std::nothrow);
   cudaGraph_t graph = nullptr;
   if (recording_ && end_recording(&graph) == cudaSuccess && graph != nullptr) (void)cudaGraphDestroy(graph);
   if (last_ != nullptr) (void)cudaStreamSynchronize(last_);
   if (graph_ != nullptr) (void)cudaGraphExecDestroy(graph_);
   (void)cudaGetLastError();
   gpu_.memory().forget_capture(pool_);
-  (void)cudaSetDevice(device);
 }
 
 cudaError_t CapturedGraph::end_recording(cudaGraph_t* graph) {

@@ -55,6 +55,8 @@ void Cuda::order(void* stream, void* event) {
 }
 
 bool Cuda::is_done(void* event) {
+  const cuda::DeviceScope scope(gpu_.index());
+  const cuda::CaptureRelaxed relaxed;
   const cudaError_t status = cudaEventQuery(event_of(event));
   if (status == cudaErrorNotReady) {
     (void)cudaGetLastError();
@@ -65,6 +67,7 @@ bool Cuda::is_done(void* event) {
 }
 
 void Cuda::wait(void* event) {
+  const cuda::DeviceScope scope(gpu_.index());
   gpu_.check_may_wait();
   cuda::check_cuda(cudaEventSynchronize(event_of(event)), "synchronize");
   gpu_.check_faults();
@@ -73,7 +76,10 @@ void Cuda::wait(void* event) {
 void Cuda::synchronize() { gpu_.synchronize(); }
 
 std::unique_ptr<Captured> Cuda::capture() { return std::make_unique<cuda::CapturedGraph>(gpu_); }
-bool Cuda::is_capturing() { return cuda::is_capturing(gpu_.stream()); }
+bool Cuda::is_capturing() {
+  const cuda::DeviceScope scope(gpu_.index());
+  return cuda::is_capturing(gpu_.stream());
+}
 
 void Cuda::use_by(void* block, void* stream) { gpu_.use_by(block, stream_of(stream)); }
 

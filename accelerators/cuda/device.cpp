@@ -18,9 +18,9 @@ namespace {
 
 class DriverMemory final : public DriverEvents {
  public:
-  DriverMemory(int device, bool poisons) : device_(device), poisons_(poisons) {}
+  DriverMemory(int device, bool poisons) : DriverEvents(device), poisons_(poisons) {}
   void* allocate(size_t bytes) override {
-    const DeviceScope scope(device_);
+    const DeviceScope scope(device());
     const CaptureRelaxed relaxed;
     void* memory = nullptr;
     const cudaError_t status = cudaMalloc(&memory, bytes);
@@ -31,20 +31,25 @@ class DriverMemory final : public DriverEvents {
     check_cuda(status, "cudaMalloc");
     return memory;
   }
-  void release(void* segment) noexcept override { (void)cudaFree(segment); }
+  void release(void* segment) noexcept override {
+    const DeviceScope scope(device(), std::nothrow);
+    (void)cudaFree(segment);
+  }
   Event record(void* stream) override {
-    const DeviceScope scope(device_);
+    const DeviceScope scope(device());
     return record_event(static_cast<cudaStream_t>(stream));
   }
-  uint64_t capture_of(void* stream) override { return cuda::capture_of(static_cast<cudaStream_t>(stream)); }
+  uint64_t capture_of(void* stream) override {
+    const DeviceScope scope(device());
+    return cuda::capture_of(static_cast<cudaStream_t>(stream));
+  }
   void spoil(void* memory, size_t bytes, void* stream) override {
     if (!poisons_) return;
-    const DeviceScope scope(device_);
+    const DeviceScope scope(device());
     check_cuda(cudaMemsetAsync(memory, 0xff, bytes, static_cast<cudaStream_t>(stream)), "poison");
   }
 
  private:
-  int device_;
   bool poisons_;
 };
 
@@ -156,6 +161,7 @@ void Gpu::check_faults() {
 }
 
 void Gpu::check_may_wait() const {
+  const DeviceScope scope(index_);
   check(!is_capturing(stream()), "the host would wait for cuda:", index_,
         ", where a graph is being captured: nothing of it has been done yet; wait after replay()");
   note_host_wait(str("cuda:", index_));
@@ -227,6 +233,16 @@ std::vector<Gpu*> gpus_in_use() {
   std::vector<Gpu*> out = made();
   std::erase(out, nullptr);
   return out;
+}
+
+int device_in_use() noexcept {
+  int device = 0;
+  (void)cudaGetDevice(&device);
+  if (has_context(device)) return device;
+  const std::lock_guard lock(making);
+  for (const Gpu* const one : made())
+    if (one != nullptr) return one->index();
+  return device;
 }
 
 }  // namespace loom::cuda

@@ -59,5 +59,7 @@ class Gpu {
 int count_devices(std::string& description);
 Gpu& gpu(int index);
 std::vector<Gpu*> gpus_in_use();
+// For calls that concern none in particular: this thread's device where it has a context, else the first in use.
+int device_in_use() noexcept;
 
 }  // namespace loom::cuda

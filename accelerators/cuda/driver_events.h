@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <loom/accelerators/block_pool.h>
+#include <loom/accelerators/cuda/device.h>
 #include <loom/accelerators/cuda/runtime.h>
 
 namespace loom::cuda {
@@ -16,9 +17,12 @@ inline BlockSource::Event record_event(cudaStream_t stream) {
   return event;
 }
 
+// Of one device; without a number, of any.
 class DriverEvents : public BlockSource {
  public:
+  explicit DriverEvents(int device = -1) : device_(device) {}
   bool is_done(Event event) override {
+    const DeviceScope scope(device());
     const CaptureRelaxed relaxed;
     const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(event));
     if (status == cudaErrorNotReady) {
@@ -29,9 +33,20 @@ class DriverEvents : public BlockSource {
     return true;
   }
   void wait(Event event) override {
+    const DeviceScope scope(device());
     check_cuda(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "cudaEventSynchronize");
   }
-  void drop(Event event) noexcept override { (void)cudaEventDestroy(static_cast<cudaEvent_t>(event)); }
+  void drop(Event event) noexcept override {
+    const DeviceScope scope(device(), std::nothrow);
+    (void)cudaEventDestroy(static_cast<cudaEvent_t>(event));
+  }
+
+ protected:
+  // That calls are made on.
+  int device() const { return device_ >= 0 ? device_ : device_in_use(); }
+
+ private:
+  int device_;
 };
 
 }  // namespace loom::cuda

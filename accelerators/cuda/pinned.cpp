@@ -10,6 +10,7 @@ namespace {
 class PinnedSource final : public DriverEvents {
  public:
   void* allocate(size_t bytes) override {
+    const DeviceScope scope(device());
     const CaptureRelaxed relaxed;
     void* memory = nullptr;
     const cudaError_t status = cudaHostAlloc(&memory, bytes, cudaHostAllocPortable);
@@ -20,7 +21,10 @@ class PinnedSource final : public DriverEvents {
     check_cuda(status, "cudaHostAlloc");
     return memory;
   }
-  void release(void* segment) noexcept override { (void)cudaFreeHost(segment); }
+  void release(void* segment) noexcept override {
+    const DeviceScope scope(device(), std::nothrow);
+    (void)cudaFreeHost(segment);
+  }
   Event record(void* stream) override { return record_event(static_cast<cudaStream_t>(stream)); }
 };
 

@@ -66,7 +66,7 @@ std::shared_ptr<Group> Group::make(Communicator& host, Setting setting) {
   }));
   setting.family = host.broadcast_bytes(std::string(id.internal, sizeof id.internal));
   std::memcpy(id.internal, setting.family.data(), sizeof id.internal);
-  const auto group = std::make_shared<Group>(&host, std::move(setting));
+  auto group = std::make_shared<Group>(&host, std::move(setting));
   host.agree(error_of([&] {
     const Setting& s = group->setting_;
     const cuda::DeviceScope scope(s.device.index);
@@ -85,7 +85,7 @@ std::shared_ptr<Group> Group::split(Communicator* part, int color, int key) {
   Setting setting = setting_;
   setting.rank = part != nullptr ? part->rank() : 0;
   setting.size = part != nullptr ? part->size() : 1;
-  const auto group = std::make_shared<Group>(part, std::move(setting));
+  auto group = std::make_shared<Group>(part, std::move(setting));
   host_->agree(error_of([&] {
     wait_until_idle();
     const cuda::DeviceScope scope(setting_.device.index);
@@ -103,6 +103,7 @@ std::shared_ptr<Group> Group::split(Communicator* part, int color, int key) {
 }
 
 Group::~Group() {
+  const cuda::DeviceScope scope(setting_.device.index, std::nothrow);
   if (comm_ != nullptr) (void)ncclCommAbort(comm_);
 }
 
@@ -135,8 +136,9 @@ std::string Group::place_of(const Fingerprint& collective) const {
   return str(to_string(collective), " on rank ", setting_.rank, " of ", setting_.size);
 }
 
-std::string Group::timed_out(const Fingerprint& collective, size_t behind) const {
-  return str("timeout after ", seconds(setting_.timeout), " s in ", place_of(collective),
+std::string Group::timed_out(const Pending& late, size_t behind) const {
+  return str("timeout after ", seconds(setting_.timeout), " s in ", place_of(late.collective),
+             late.replayed ? ", or what follows it in its graph" : "",
              behind > 0 ? str("; ", behind, " more behind it") : "");
 }
 
@@ -147,6 +149,7 @@ void Group::check_alive() const {
 
 Work Group::submit(const Collective& c) {
   static_cast<void>(type_of(c.in.data != nullptr ? c.in.dtype : c.out.dtype));  // one that NCCL lacks ends no group
+  const cuda::DeviceScope scope(setting_.device.index);  // where the library goes back to when it has issued its calls
   const Stream own = stream(setting_.device, Lane::communication);
   auto* const handle = static_cast<cudaStream_t>(own.handle());
   Lock lock(mutex_);
@@ -159,18 +162,21 @@ Work Group::submit(const Collective& c) {
   });
   if (!settled) {
     static_cast<void>(error_of([&] { collect(); }));
-    const Fingerprint at = pending_.empty() || error.empty() ? fingerprint(c) : pending_.front().collective;
+    const Pending own{fingerprint(c), {}, {}};
+    const Pending& at = pending_.empty() ? own : pending_.front();
+    const std::string text = error.empty() ? timed_out(own, 0) : str(place_of(at.collective), ": ", error);
     lock.unlock();
-    fail_family(setting_.family, error.empty() ? timed_out(at, 0) : str(place_of(at), ": ", error));
+    fail_family(setting_.family, text);
     check_alive();
   }
   const bool captured = cuda::is_capturing(handle);
   const Event done = own.record();
-  if (!captured) {
-    for (const View* v : {&c.out, &c.in})
-      if (v->data != nullptr) accelerator(setting_.device).use_by(v->data, own.handle());
+  for (const View* v : {&c.out, &c.in})
+    if (v->data != nullptr) accelerator(setting_.device).use_by(v->data, own.handle());
+  if (captured)
+    note_capture(fingerprint(c));
+  else
     pending_.push_back({fingerprint(c), done, Clock::now()});
-  }
   return Work(std::make_shared<InStream>(shared_from_this(), done, captured));
 }
 
@@ -201,7 +207,7 @@ std::string Group::watch() {
     return describe(state, pending_.empty() ? "NCCL" : place_of(pending_.front().collective), comm_);
   }
   if (pending_.empty() || Clock::now() < std::max(pending_.front().since, last_done_) + setting_.timeout) return {};
-  return timed_out(pending_.front().collective, pending_.size() - 1);
+  return timed_out(pending_.front(), pending_.size() - 1);
 }
 
 void Group::end_ranks_when_due() {
@@ -254,11 +260,12 @@ void Group::leave(bool by_exception) {
   ncclComm_t comm = nullptr;
   {
     const std::lock_guard lock(mutex_);
-    comm = std::exchange(comm_, nullptr);
+    left_ = graphs_ > 0 && !by_exception;
+    if (!left_) comm = std::exchange(comm_, nullptr);
   }
   if (comm == nullptr) return;
   if (by_exception)
-    (void)ncclCommAbort(comm);
+    give_up(comm);
   else
     finish(comm);
 }

@@ -11,6 +11,7 @@
 #include <loom/accelerators/stream.h>
 #include <loom/distributed/communicator.h>
 #include <loom/distributed/nccl/call.h>
+#include <loom/tensor/device_graph.h>
 
 namespace loom::nccl {
 
@@ -46,6 +47,10 @@ class Group : public std::enable_shared_from_this<Group> {
   bool failed() const { return failed_.load(std::memory_order_acquire); }
   void check_alive() const;
 
+  // Ends what fail() returned. It waits for graphs that hold some of its collectives to go, so then a thread of its own
+  // does: what runs is given up at once in any case.
+  void give_up(ncclComm_t comm) noexcept;
+
   // For the watchdog: forgets what is done; what has gone wrong, empty if nothing.
   std::string watch();
   void end_ranks_when_due();  // the same: a while after a failure, those of the host
@@ -53,15 +58,20 @@ class Group : public std::enable_shared_from_this<Group> {
  private:
   using Clock = std::chrono::steady_clock;
   struct Pending {
-    Fingerprint collective;
+    Fingerprint collective;  // of a graph: its first
     Event done;
     Clock::time_point since;
+    bool replayed = false;  // as part of a graph
   };
+  class InGraph;
   using Lock = std::unique_lock<std::mutex>;
 
   bool settle(Lock& lock, ncclComm_t& comm, std::string_view call) const;
   void settle_or_fail(Lock& lock, ncclComm_t& comm, std::string_view call) const;
-  std::string timed_out(const Fingerprint& collective, size_t behind) const;
+  std::string timed_out(const Pending& late, size_t behind) const;
+  void note_capture(const Fingerprint& first);
+  void follow_replay(const Fingerprint& first);
+  void graph_gone() noexcept;
   std::string place_of(const Fingerprint& collective) const;
   void collect();
   void wait_until_idle();
@@ -74,6 +84,10 @@ class Group : public std::enable_shared_from_this<Group> {
   mutable std::mutex mutex_;  // of all that follows, and of calls on comm_
   ncclComm_t comm_ = nullptr;
   std::deque<Pending> pending_;
+  std::weak_ptr<InGraph> in_graph_;        // the last
+  const GraphCapture* capture_ = nullptr;  // whose that is
+  int graphs_ = 0;                         // that hold collectives of this group
+  bool left_ = false;                      // comm_ ends with the last of them
   Clock::time_point last_done_;
   std::atomic<bool> failed_ = false;
   std::string error_;

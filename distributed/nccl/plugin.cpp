@@ -1,4 +1,6 @@
 // What libloom_nccl.so hands over to the library that loads it.
+#include <dlfcn.h>
+
 #include <loom/accelerators/cuda_abi.h>
 #include <loom/distributed/nccl.h>
 #include <loom/distributed/nccl/call.h>
@@ -11,6 +13,9 @@ extern "C" [[gnu::visibility("default")]] void loom_nccl(loom::NcclPlugin& plugi
     plugin.description = loom::nccl::describe(result, "ncclGetVersion", nullptr);
     return;
   }
-  plugin.description = loom::str("NCCL ", version / 10000, '.', version / 100 % 100, '.', version % 100);
+  Dl_info library{};
+  const bool found = dladdr(reinterpret_cast<const void*>(&ncclGetVersion), &library) != 0;
+  plugin.description = loom::str("NCCL ", version / 10000, '.', version / 100 % 100, '.', version % 100,
+                                 found ? loom::str(" (", library.dli_fname, ")") : std::string());
   plugin.make = &loom::nccl::make_communicator;
 }

@@ -5,6 +5,7 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace loom::nccl {
@@ -78,11 +79,11 @@ void forget(const Group* group) { Watchdog::one().remove(group); }
 
 // All know before the first is aborted, which the others may see as an error of its own.
 void fail_family(const std::string& family, const std::string& error) noexcept {
-  std::vector<ncclComm_t> comms;
+  std::vector<std::pair<std::shared_ptr<Group>, ncclComm_t>> failed;
   for (const auto& group : Watchdog::one().groups())
-    if (group->setting().family == family) comms.push_back(group->fail(error));
-  for (const ncclComm_t comm : comms)
-    if (comm != nullptr) (void)ncclCommAbort(comm);
+    if (group->setting().family == family) failed.emplace_back(group, group->fail(error));
+  for (const auto& [group, comm] : failed)
+    if (comm != nullptr) group->give_up(comm);
 }
 
 }  // namespace loom::nccl

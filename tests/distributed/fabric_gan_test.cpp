@@ -74,10 +74,8 @@ Trained train(Fabric& fabric, int steps, int frozen_every = 1) {
 }
 
 Trained train_alone(const Fabric& fabric, int steps) {
-  const auto self = self_communicator();
-  Fabric alone(over(*self, {.precision = fabric.options().precision}));
   Trained out;
-  alone.launch([&] { out = train(alone, steps); });
+  on_one([&](Fabric& alone) { out = train(alone, steps); }, {.precision = fabric.options().precision});
   return out;
 }
 

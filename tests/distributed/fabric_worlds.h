@@ -49,6 +49,18 @@ inline void on_first(Communicator& world, int n, const Loop& f, const FabricOpti
   world.barrier().wait();
 }
 
+// f with a Fabric of one rank alone, and new tensors on its device: one of n ranks with GPUs has the first here.
+inline void on_one(const Loop& f, const FabricOptions& options = {}) {
+  const auto self = self_communicator();
+  Fabric alone(over(*self, options));
+  alone.launch([&] {
+    Context here = context();
+    here.default_device = alone.device();
+    const ContextGuard guard(here);
+    f(alone);
+  });
+}
+
 // One folder for all ranks, gone with the last of them. Collective.
 class SharedFolder {
  public:
@@ -110,14 +122,14 @@ inline std::vector<Tensor> values(const std::map<std::string, Tensor>& named) {
 inline bool equal_all(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   if (a.size() != b.size()) return false;
   for (size_t i = 0; i < a.size(); ++i)
-    if (a[i].dtype() != b[i].dtype() || !equal(a[i], b[i])) return false;
+    if (a[i].dtype() != b[i].dtype() || !equal(a[i].to(Device::cpu), b[i].to(Device::cpu))) return false;
   return true;
 }
 
 inline double difference(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   double out = a.size() == b.size() ? 0 : INFINITY;
   for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
-    out = std::max(out, abs(a[i].to(f64) - b[i].to(f64)).max().item<double>());
+    out = std::max(out, abs(a[i].to(Device::cpu).to(f64) - b[i].to(Device::cpu).to(f64)).max().item<double>());
   return out;
 }
 

@@ -12,7 +12,7 @@ from session import fail
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = {"unit_tests": "tests", "distributed_tests": "tests", "loom_bench": "bench", "gpt": "examples",
-            "nccl_ranks": "tests/programs"}
+            "image_classifier": "examples", "nccl_ranks": "tests/programs"}
 OF_MPI = ["nccl_ranks"]
 EMULATED = "tests/libloom_cuda_emulated.so"
 

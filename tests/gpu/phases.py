@@ -65,7 +65,7 @@ def parity(build):
         for way in ({"LOOM_CUDNN": 0}, {"LOOM_DETERMINISTIC": 0}):
             name = f"{file}/" + "".join(f"{key}={value}" for key, value in way.items())
             checks.append(unit(build, name, file, **way))
-    return [*checks, *fabric_alone(build)]
+    return [*checks, *fabric_alone(build), *programs(build)]
 
 
 # --- bench: rows of bench/report.py, which writes them down one by one
@@ -128,7 +128,8 @@ def sanitizer_result(code, output):
     return Result(FAIL, f"exit code {code}; " + "; ".join(errors[:3] or output.strip().splitlines()[-2:])[:400])
 
 
-WITH_RANKS = ["nccl", "staged", "collectives", "ddp_gradients", "ddp_buckets", "fabric_training"]
+WITH_RANKS = ["nccl", "staged", "collectives", "ddp_gradients", "ddp_buckets", "ddp_graph", "ddp_power_sgd", "fabric_collectives",
+              "fabric_gpu", "fabric_training"]
 
 
 def tests_read(variable):
@@ -164,6 +165,14 @@ def fabric_alone(build):
     for file in test_files("distributed", "fabric_*"):
         command = [build.program("distributed_tests"), f"--source-file=*/distributed/{file}_test.cpp", "--no-colors"]
         yield Check(file, command, 120, build.environment(LOOM_TEST_ACCELERATOR="cuda"))
+
+
+def programs(build):
+    """The examples as users start them: on the GPU as on the CPU, also from one another's checkpoints."""
+    for name in ("image_classifier", "gpt"):
+        command = [sys.executable, "-u", ROOT / f"tests/programs/{name}.py", build.mpirun() or "mpirun", build.program(name), "cuda"]
+        yield Check(f"programs/{name}", command, 300, build.environment(),
+                    without="" if build.has(name) else f"this build has no {name}")
 
 
 METRICS = {"gpu__time_duration.sum": "ns", "dram__throughput.avg.pct_of_peak_sustained_elapsed": "dram %",

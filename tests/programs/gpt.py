@@ -21,6 +21,7 @@ import jobs
 from jobs import expect, fails, run, succeeds, which
 
 SMALL = ["--n-layer", 2, "--n-head", 2, "--n-embd", 32, "--block-size", 16, "--warmup", 5, "--eval-batches", 4]
+TINY = ["--n-layer", 1, "--n-head", 2, "--n-embd", 16, "--block-size", 8, "--warmup", 2, "--eval-batches", 1]
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/golden"))
 from gpt_start import write_start  # pylint: disable=wrong-import-position  # noqa: E402
@@ -458,8 +459,7 @@ def files_are_checked(program, folder):
 def a_gpu_gives_the_same(program, folder):
     """Losses, validation and text in every precision; the run goes on from the other device's checkpoint."""
     text = write_text(folder, words=300)
-    tiny = ["--n-layer", 1, "--n-head", 2, "--n-embd", 16, "--block-size", 8, "--warmup", 2, "--eval-batches", 1,
-            "--batch-size", 2, "--steps", 4]
+    tiny = [*TINY, "--batch-size", 2, "--steps", 4]
     worst = {}
     for precision in ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true"):
         def of(device, *flags, precision=precision):
@@ -468,8 +468,8 @@ def a_gpu_gives_the_same(program, folder):
                         "--checkpoints", place, *flags], limit=5 * jobs.LIMIT)
 
         job = of("cuda", "--max-steps", 2)
-        if "error: accelerator 'cuda': " in job.output:
-            return "skipped: " + job.output.split("error: accelerator 'cuda': ")[1].split(";")[0]
+        if jobs.no_gpu(job):
+            return "skipped: " + jobs.no_gpu(job)
         succeeds(job)
         succeeds(of("cpu", "--max-steps", 2))
         saved = {device: (folder / precision / device / "last.safetensors").rename(folder / precision / f"{device}.st")
@@ -485,6 +485,30 @@ def a_gpu_gives_the_same(program, folder):
     return "ok: losses differ by at most " + ", ".join(f"{d:.0e} in {name}" for name, d in worst.items())
 
 
+def ranks_on_gpus_train_as_on_the_cpu(program, folder):
+    """Each rank with a GPU of its own, their gradients' mean by what GPUs exchange data with."""
+    text = write_text(folder, words=300)
+    worst = {}
+    for ranks, precision, allowed in ((2, "32-true", 1e-4), (2, "bf16-mixed", 0.03), (2, "16-mixed", 0.03),
+                                      (4, "32-true", 1e-4)):
+        seen = {}
+        for device in ("cuda", "cpu"):
+            place = folder / f"{ranks} {precision} {device}"
+            job = run([program, "--data", text, *TINY, "--batch-size", 4 // ranks, "--steps", 4, "--accumulate", 2, "--log",
+                       place, "--accelerator", device, "--devices", ranks, "--strategy", "ddp", "--precision", precision],
+                      ranks, limit=5 * jobs.LIMIT, LOOM_EMULATED_CONTEXTS="1")
+            if jobs.no_gpu(job):
+                return "skipped: " + jobs.no_gpu(job)
+            if device == "cuda":
+                jobs.expect_a_gpu_each(job, ranks)
+            seen[device] = [*losses(place), validation(succeeds(job))]
+            expect(len(seen[device]) == 5, job, "expected 4 steps")
+        off = max(abs(a - b) for a, b in zip(*seen.values()))
+        expect(off <= allowed, job, f"losses of {ranks} ranks in {precision} differ by {off}")
+        worst[f"{ranks} ranks in {precision}"] = off
+    return "ok: losses differ by at most " + ", ".join(f"{off:.0e} of {name}" for name, off in worst.items())
+
+
 GROUPS = {
     "train": [trains_and_writes, shows_validations_between_bars, writes_by_seed, reads_the_bible, learns_byte_pairs],
     "pytorch": [equals_pytorch],
@@ -496,6 +520,7 @@ GROUPS = {
     "errors": [flags_are_checked, files_are_checked, mistakes_show_before_the_first_step, broken_models_do_not_write],
     "identity": [checkpoints_are_of_one_run],
     "cuda": [a_gpu_gives_the_same],
+    "gpus": [ranks_on_gpus_train_as_on_the_cpu],
 }
 
 if __name__ == "__main__":

@@ -137,5 +137,16 @@ def write_data(folder, train=640, test=64):
     return folder
 
 
+def no_gpu(job):
+    """Why a program had none for each of its ranks; empty if it had."""
+    return job.output.partition("error: accelerator 'cuda': ")[2].split(";")[0]
+
+
+def expect_a_gpu_each(job, ranks):
+    """Ranks with emulated devices, started with LOOM_EMULATED_CONTEXTS=1: each has touched its own alone."""
+    told = sorted(line.rpartition("contexts on ")[2] for line in job.output.splitlines() if "emulated CUDA: cont" in line)
+    expect(not told or told == [str(rank) for rank in range(ranks)], job, "expected each rank to have a GPU of its own")
+
+
 def which(program):
     return shutil.which(program)

@@ -29,6 +29,9 @@ def says_why_there_is_no_gpu(program, folder):
     none = folder / "none.so"
     has_line(succeeds(run([program, "info"], LOOM_CUDA_PLUGIN=str(none))), "CUDA",
              f"built without CUDA: there is no {none}\n")
+    has_line(succeeds(run([program, "info"], LOOM_NCCL_PLUGIN=str(none))), "NCCL",
+             f"built without NCCL: there is no {none}\n")
+    has_line(succeeds(run([program, "info"], LOOM_NCCL="0")), "NCCL", "LOOM_NCCL=0\n")
     text = folder / "text.so"
     text.write_text("no library")
     job = succeeds(run([program, "info"], LOOM_CUDA_PLUGIN=str(text)))
@@ -36,6 +39,7 @@ def says_why_there_is_no_gpu(program, folder):
     other = os.environ["OTHER_BUILD"]
     has_line(succeeds(run([program, "info"], LOOM_CUDA_PLUGIN=other)), "CUDA",
              f"{other} is of another build than libloom.so\n")
+    has_line(succeeds(run([program, "info"], LOOM_NCCL_PLUGIN=str(text))), "NCCL", f"{text}: ")
 
 
 def tells_of_gpus(program, _):
@@ -44,6 +48,8 @@ def tells_of_gpus(program, _):
         return "skipped: " + re.search(r"^  CUDA +(.*)$", job.output, re.M)[1]
     for part in ("  libraries     CUDA runtime ", "compute capability ", " multiprocessors at ", " TB/s", " GiB at "):
         expect(part in job.output, job, f"expected {part!r}")
+    expect(re.search(r"^  NCCL +(NCCL \d+\.\d+\.\d+ \(/.+\)|built without NCCL: .*)$", job.output, re.M), job,
+           "expected NCCL's version and file, or why there is none")
     return None
 
 

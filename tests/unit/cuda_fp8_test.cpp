@@ -271,3 +271,41 @@ TEST_CASE("a GPU's linear layers of 8 bits: errors") {
   CHECK(error_of([&] { grad(sum(y), {x}, {}, {.create_graph = true}); }) ==
         "linear: products of 8 bits have no second derivatives; use 'bf16-mixed' for them");
 }
+
+TEST_CASE("scalings of ranks become one: the largest magnitudes of all, and the factors that follow") {
+  if (!has_gpu()) return;
+  manual_seed(6);
+  const Parameter first(randn({32, 16}).to(Device::cuda)), second(randn({16, 32}).to(Device::cuda));
+  const auto ranks = std::array{std::make_shared<Fp8Layers>(Fp8Options{.history = 3, .margin = 1}),
+                                std::make_shared<Fp8Layers>(Fp8Options{.history = 3, .margin = 1})};
+  std::vector<Tensor> own[2];
+  for (int rank = 0; rank < 2; ++rank)
+    for (int use = 0; use < 2; ++use) {
+      const Tensor x = (randn({16, 16}) * (rank == use ? 1.0 : 8.0)).to(Device::cuda);
+      const auto loss = [&] { return sum(square(linear(linear(x, first), second))); };
+      in_eighths(ranks[static_cast<size_t>(rank)], loss).backward();
+    }
+  const auto states = [&](int rank) {
+    std::map<std::string, Tensor> out;
+    for (const auto& [name, x] : ranks[static_cast<size_t>(rank)]->state_dict()) out[name] = x.to(Device()).clone();
+    return out;
+  };
+  const auto before = std::array{states(0), states(1)};
+  for (int rank = 0; rank < 2; ++rank)
+    ranks[static_cast<size_t>(rank)]->merge([&](const Tensor& x) { own[rank].push_back(x.clone()); });
+  CHECK(own[0].size() == 1);
+  for (const auto& [name, x] : states(0)) CHECK(equal(x, before[0].at(name)));  // alone: as it was
+  for (int rank = 0; rank < 2; ++rank)
+    ranks[static_cast<size_t>(rank)]->merge([&](const Tensor& x) { x.copy_(maximum(own[0][0], own[1][0])); });
+  CHECK(before[0].size() == 6);
+  for (const auto& [name, x] : states(0)) {
+    CAPTURE(name);
+    CHECK(equal(x, states(1).at(name)));
+    const auto a = before[0].at(name).to_vector<float>(), b = before[1].at(name).to_vector<float>(),
+               now = x.to_vector<float>();
+    for (size_t i = 2; i < now.size(); ++i) CHECK(now[i] == std::max(a[i], b[i]));
+    CHECK(now[1] == std::min(a[1], b[1]));
+    const float most = largest(name.ends_with("gradient") ? Fp8::e5m2 : Fp8::e4m3) / 2;
+    CHECK(now[0] == most / std::max({now[3], now[4], now[5]}));
+  }
+}

@@ -19,9 +19,10 @@ void note_begun() { ++begun; }
 void note_ended() { --begun; }
 cudaStreamCaptureMode exchange_mode(cudaStreamCaptureMode wanted) { return std::exchange(mode, wanted); }
 
-void add_node(InCapture& at, std::function<void()> work) {
+void add_node(InCapture& at, Node node) {
   Nodes& nodes = at.capture->nodes;
-  nodes.push_back({std::move(work), at.last});
+  node.after = at.last;
+  nodes.push_back(std::move(node));
   at.last = {nodes.size() - 1};
 }
 

@@ -51,6 +51,7 @@ class Member {
 
   const int ranks, rank;
   std::atomic<int> state = ncclInProgress;
+  std::atomic<int> in_graphs = 0;  // calls
 
   void post(const std::shared_ptr<Op>& op) {
     const std::lock_guard lock(mutex_);
@@ -70,6 +71,9 @@ class Member {
     if (socket_ >= 0) ::close(std::exchange(socket_, -1));
   }
   bool ended() const { return ended_; }
+  void wait_for_graphs() const {
+    while (in_graphs > 0) std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
   bool is_faulty() { return ++collectives_ == fault_at_; }
 
   std::atomic<bool> launched = false;
@@ -160,8 +164,9 @@ thread_local std::vector<Call> calls;
 
 std::string bytes_at(const void* data, size_t bytes) { return {static_cast<const char*>(data), bytes}; }
 
-void put_in_stream(const std::shared_ptr<Member>& member, const std::shared_ptr<Op>& op, cudaStream_t stream) {
-  enqueue_outside(stream, [member, op, posted = false]() mutable {
+// The steps of a call in a stream.
+std::function<bool()> steps_of(const std::shared_ptr<Member>& member, const std::shared_ptr<Op>& op) {
+  return [member, op, posted = false]() mutable {
     if (member->ended()) return true;
     if (!std::exchange(posted, true)) {
       if (member->is_faulty())
@@ -170,6 +175,26 @@ void put_in_stream(const std::shared_ptr<Member>& member, const std::shared_ptr<
         member->post(op);
     }
     return op->done.load();
+  };
+}
+
+// A communicator does not end before all graphs have gone that hold some of its calls.
+struct InGraph {
+  explicit InGraph(std::shared_ptr<Member> m) : member(std::move(m)) { ++member->in_graphs; }
+  ~InGraph() { --member->in_graphs; }
+  InGraph(const InGraph&) = delete;
+  InGraph& operator=(const InGraph&) = delete;
+  const std::shared_ptr<Member> member;
+};
+
+void put_in_stream(const std::shared_ptr<Member>& member, const std::shared_ptr<Op>& op, cudaStream_t stream) {
+  if (!place_of(stream)) return enqueue_outside(stream, [&] { return steps_of(member, op); });
+  enqueue_outside(stream, [held = std::make_shared<InGraph>(member), op] {
+    auto again = std::make_shared<Op>();
+    again->request = op->request;
+    again->data = op->data;
+    again->receive = op->receive;
+    return steps_of(held->member, again);
   });
 }
 
@@ -292,13 +317,17 @@ ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t* part
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
   auto op = std::make_shared<Op>();
   op->request.kind = Request::finalize;
-  op->receive = [member = comm->member.get()](const std::string&) { member->state = ncclSuccess; };
+  op->receive = [member = comm->member.get()](const std::string&) {
+    while (member->in_graphs > 0 && !member->ended()) std::this_thread::sleep_for(std::chrono::microseconds(100));
+    member->state = ncclSuccess;
+  };
   comm->member->state = ncclInProgress;
   comm->member->post(op);
   return ncclInProgress;
 }
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
   comm->member->end();
+  comm->member->wait_for_graphs();
   delete comm;
   return ncclSuccess;
 }

@@ -138,10 +138,16 @@ void put(cudaStream_t stream, Task task) {
     std::fputs("emulated CUDA: work in the default stream, which waits for all others\n", stderr);
     std::abort();
   }
-  if (stream->place) return add_node(stream->place, std::move(task.work));
+  if (stream->place) return add_node(stream->place, {.work = std::move(task.work)});
   stream->tasks.push_back(std::move(task));
   ++stream->given;
   work_a_little();
+}
+
+void put_outside(cudaStream_t stream, std::function<bool()> step) {
+  ++machine().outside;
+  put(stream, {.outside = std::move(step)});
+  if (!std::exchange(machine().running, true)) std::thread(run_meanwhile).detach();
 }
 
 }  // namespace
@@ -151,15 +157,10 @@ void enqueue(cudaStream_t stream, Work work) {
   put(stream, {.work = std::move(work)});
 }
 
-void enqueue_outside(cudaStream_t stream, std::function<bool()> step) {
+void enqueue_outside(cudaStream_t stream, std::function<std::function<bool()>()> make) {
   const std::lock_guard lock(machine().mutex);
-  if (stream->place) {
-    std::fputs("emulated CUDA: work outside of the machine cannot be captured\n", stderr);
-    std::abort();
-  }
-  ++machine().outside;
-  put(stream, {.outside = std::move(step)});
-  if (!std::exchange(machine().running, true)) std::thread(run_meanwhile).detach();
+  if (stream->place) return add_node(stream->place, {.outside = std::move(make)});
+  put_outside(stream, make());
 }
 
 void enqueue_record(cudaStream_t stream, const std::shared_ptr<EventState>& event) {
@@ -206,7 +207,12 @@ InCapture place_of(cudaStream_t stream) {
 // As one task a node, so that other streams' work comes in between.
 void enqueue_graph(cudaStream_t stream, const std::shared_ptr<const Nodes>& nodes) {
   const std::lock_guard lock(machine().mutex);
-  for (const size_t i : any_order(*nodes, machine().draw)) put(stream, {.work = [nodes, i] { (*nodes)[i].work(); }});
+  for (const size_t i : any_order(*nodes, machine().draw)) {
+    if ((*nodes)[i].outside)
+      put_outside(stream, (*nodes)[i].outside());
+    else
+      put(stream, {.work = [nodes, i] { (*nodes)[i].work(); }});
+  }
 }
 
 cudaError_t refused(cudaStream_t stream) {

@@ -15,6 +15,7 @@ namespace loom::cuda::emulated {
 
 struct Node {
   std::function<void()> work;
+  std::function<std::function<bool()>()> outside;  // in place of work: what makes the steps of each replay
   std::vector<size_t> after;
 };
 using Nodes = std::vector<Node>;
@@ -32,7 +33,7 @@ struct InCapture {
   explicit operator bool() const { return capture != nullptr; }
 };
 
-void add_node(InCapture& at, std::function<void()> work);
+void add_node(InCapture& at, Node node);
 // A stream waits for an event; success, or why it may not.
 cudaError_t join(InCapture& stream, const InCapture& event);
 // Whether all that the others come to lies before where the origin stands.

@@ -19,8 +19,8 @@ void enqueue(cudaStream_t stream, Work work);
 
 // What goes on outside of the machine: `step` is asked again and again whether it is over, and what follows in the
 // stream comes after that. While there is some, a thread of its own runs what waits, as the other side may depend on
-// it.
-void enqueue_outside(cudaStream_t stream, std::function<bool()> step);
+// it. `make` gives the step: now, or for each replay of the graph that the stream is captured into.
+void enqueue_outside(cudaStream_t stream, std::function<std::function<bool()>()> make);
 
 // How often an event has been recorded, and up to which of these times it has happened; or where in a capture.
 struct EventState {
