@@ -2,6 +2,7 @@
 #pragma once
 
 #include <loom/accelerators/memory.h>
+#include <loom/accelerators/profiler.h>
 #include <loom/accelerators/threads.h>
 #include <loom/autograd/checkpoint.h>
 #include <loom/autograd/engine.h>

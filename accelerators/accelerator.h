@@ -84,6 +84,7 @@ struct RecurrentGrad {
   View dh, dc, kept, h, c, h_before, c_before;
 };
 
+class DeviceClock;   // device_clock.h
 class FusedKernels;  // fused.h
 
 class Accelerator {
@@ -91,6 +92,7 @@ class Accelerator {
   virtual ~Accelerator() = default;
   // What the device does at once that takes others several calls; null: nothing.
   virtual FusedKernels* fused() { return nullptr; }
+  virtual DeviceClock* clock() { return nullptr; }  // null: work is done when its call returns
 
   virtual DeviceProperties properties() const = 0;
   // Memory. Blocks are 64-byte aligned; release returns a block to the cache. bytes may be 0 (gives null).

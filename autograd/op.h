@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <loom/accelerators/profile.h>
 #include <loom/tensor/context.h>
 #include <loom/tensor/tensor.h>
 
@@ -43,6 +44,24 @@ inline const Tensor& resolve(const Tensor& x) {
   return context().parameter_values && x.defined() ? resolve_parameter(x) : x;
 }
 
+// Tells observers of an op, from here to the end of its function.
+class OpRange {
+ public:
+  OpRange(const Op& op, std::span<const Tensor* const> arguments) {
+    if (profile::observed()) [[unlikely]]
+      begin(op, arguments);
+  }
+  OpRange(const Op& op, std::span<const Tensor> arguments) {
+    if (profile::observed()) [[unlikely]]
+      begin(op, arguments);
+  }
+
+ private:
+  void begin(const Op& op, std::span<const Tensor* const> arguments);
+  void begin(const Op& op, std::span<const Tensor> arguments);
+  profile::Range range_;
+};
+
 // Replaces, under autocast, those arguments that the op wants in another dtype; `own` keeps them.
 void autocast_arguments(const Op& op, std::span<const Tensor*> arguments, std::span<Tensor> own);
 
@@ -51,10 +70,12 @@ template <size_t n>
 class Entered {
  public:
   template <class... Tensors>
-  explicit Entered(const Op& op, const Tensors&... tensors) : arguments_{&resolve(tensors)...} {
+  explicit Entered(const Op& op, const Tensors&... tensors)
+      : arguments_{&resolve(tensors)...}, range_(op, std::span<const Tensor* const>(arguments_)) {
     if (context().autocast) [[unlikely]]
       autocast_arguments(op, arguments_, own_);
   }
+  [[gnu::always_inline]] ~Entered() {}  // NOLINT: called, it would cost more than what it does
   Entered(const Entered&) = delete;
   Entered& operator=(const Entered&) = delete;
   template <size_t i>
@@ -65,9 +86,10 @@ class Entered {
  private:
   std::array<const Tensor*, n> arguments_;
   std::array<Tensor, n> own_;
+  OpRange range_;
 };
 
-// The same for any number of arguments.
+// The same for any number of arguments; an OpRange tells of such an op.
 std::vector<Tensor> enter_all(const Op& op, const std::vector<Tensor>& tensors);
 
 // The door. The arguments outlive what it returns. Undefined tensors pass (optional arguments).

@@ -112,6 +112,15 @@ void Run::run_output_hooks(Node& node) {
       if (std::optional<Tensor> replaced = hook(node.incoming[slot])) node.incoming[slot] = *std::move(replaced);
 }
 
+namespace {
+
+profile::Description description(const char* op, std::span<const Tensor> gradients) {
+  const auto any = std::ranges::find_if(gradients, [](const Tensor& g) { return g.defined(); });
+  return {.name = str(op, " backward"), .device = any->device()};
+}
+
+}  // namespace
+
 void Run::propagate(Node& node) {
   std::vector<Tensor> several;
   Tensor single;
@@ -128,6 +137,7 @@ void Run::propagate(Node& node) {
   check(!node.released(), op_name,
         ": backward through a graph that an earlier backward has freed; pass "
         "retain_graph to the earlier one to differentiate twice");
+  const profile::Range range(Activity::backward, [&] { return description(op_name, gradients); });
   Needs needs;
   for (size_t i = 0; i < node.inputs.size(); ++i) {
     const Edge& edge = node.inputs[i];

@@ -146,6 +146,7 @@ class DataLoader {
     Context context;
 
     Batch operator()(int64_t i) const {
+      const profile::Range range(Activity::loader, "DataLoader.collate");
       Context mine = context;
       const ContextGuard guard(mine);
       return pinned(batch(i, mine), mine.pinned_for);
@@ -181,6 +182,7 @@ class DataLoader {
 
     bool exhausted() const { return !ahead && batches.exhausted(); }
     Batch take() {
+      const profile::Range range(Activity::loader, "DataLoader.next");
       if (!device) return batches.take();
       Sent<Batch> sent = ahead ? std::move(*ahead) : send();
       ahead.reset();

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <loom/accelerators/profile.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom::data {
@@ -69,6 +70,7 @@ class Prefetch {
 
   void work() {
     keep_to_one_thread();  // the pool is the trainer's
+    profile::name_thread("data loader", rank_);
     std::unique_lock lock(mutex_);
     while (true) {
       room_.wait(lock, [&] { return stopping_ || next_ == count_ || next_ - taken_ < std::ssize(slots_); });
@@ -101,6 +103,7 @@ class Prefetch {
   }
 
   const int64_t count_;
+  const int rank_ = profile::rank();
   const std::function<T(int64_t)> make_;
   std::mutex mutex_;
   std::condition_variable ready_, room_;  // an item was made; one was taken

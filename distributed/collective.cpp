@@ -1,5 +1,7 @@
 #include <loom/distributed/collective.h>
 
+#include <algorithm>
+
 namespace loom {
 
 std::string to_string(ReduceOp op) {
@@ -45,6 +47,17 @@ uint64_t hash_of(const std::vector<int64_t>& counts) {
 }
 
 }  // namespace
+
+profile::Description description(const Collective& c, int size) {
+  const View& v = part(c);
+  profile::Description out{to_string(c.kind)};
+  out.args =
+      str("\"bytes\": ", std::max(c.out.data == nullptr ? 0 : c.out.bytes(), c.in.data == nullptr ? 0 : c.in.bytes()),
+          ", \"dtype\": \"", v.dtype, "\", \"Group size\": ", size, ", \"sequence\": ", c.sequence);
+  if (reduces(c.kind)) out.args += str(", \"op\": \"", to_string(c.op), '"');
+  if (has_peer(c.kind)) out.args += str(", \"peer\": ", c.peer);
+  return out;
+}
 
 Fingerprint fingerprint(const Collective& c) {
   Fingerprint f;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <loom/accelerators/profile.h>
 #include <loom/accelerators/view.h>
 
 namespace loom {
@@ -38,6 +39,9 @@ struct Collective {
 };
 std::string to_string(Collective::Kind kind);
 std::string to_string(const Collective& c);  // "all_reduce #12 f32[1024] sum"
+
+// What observers are told of it, in a group of `size` ranks.
+profile::Description description(const Collective& c, int size);
 
 // What must be equal on all ranks, as plain bytes. The count is that of one rank's part (of all parts where ragged).
 struct Fingerprint {

@@ -24,6 +24,7 @@ class SelfCommunicator : public Communicator {
  protected:
   Work submit(Collective c) override {
     check_alive();
+    const profile::Range range(Activity::collective, [&] { return description(c, 1); });
     if (c.in.data == nullptr || c.in.data == c.out.data || c.in.numel() == 0) return {};
     if (c.out.device.kind == Device::cpu)
       std::memmove(c.out.data, c.in.data, c.in.bytes());

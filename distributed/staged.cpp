@@ -48,7 +48,7 @@ class StagedCommunicator final : public Communicator {
         piece_bytes_(options.piece_bytes),
         ranks_(host_->split(0, host_->rank())),
         messages_(*ranks_, device, takes_threads(*host_)) {
-    if (takes_threads(*host_)) thread_ = std::make_unique<TaskThread>(0);
+    if (takes_threads(*host_)) thread_ = std::make_unique<TaskThread>(0, "collectives of GPUs");
   }
 
   // By an exception the other ranks may never come to what is under way.
@@ -83,6 +83,7 @@ class StagedCommunicator final : public Communicator {
     const Event ready = current_stream(device_).record();
     const auto done = std::make_shared<Event>();
     auto run = [this, c = std::move(c), ready, done] {
+      const profile::Range range(Activity::collective, [&] { return description(c, size()); });
       *done = run_in_pieces(*ranks_, c, device_, ready, piece_bytes_);
     };
     if (thread_) return Work(std::make_shared<InTurn>(device_, thread_->push(std::move(run)), done));

@@ -68,7 +68,7 @@ class Received final : public Work::State {
 }  // namespace
 
 StagedMessages::StagedMessages(Communicator& ranks, Device device, bool threads) : ranks_(ranks), device_(device) {
-  if (threads) sends_ = std::make_unique<TaskThread>(0);
+  if (threads) sends_ = std::make_unique<TaskThread>(0, "messages of GPUs");
 }
 
 Work StagedMessages::post(const Collective& message) {

@@ -8,16 +8,23 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
+#include <utility>
 
+#include <loom/accelerators/profile.h>
 #include <loom/distributed/pending.h>
 
 namespace loom {
 
 class TaskThread {
  public:
-  // looks: how often it, and who waits for a task, looks before it sleeps.
-  explicit TaskThread(int looks) : queue_(std::make_shared<Queue>(looks)), thread_([q = queue_] { run(*q); }) {}
+  // looks: how often it, and who waits for a task, looks before it sleeps. name: in traces.
+  TaskThread(int looks, std::string name)
+      : queue_(std::make_shared<Queue>(looks)), thread_([q = queue_, name = std::move(name), rank = profile::rank()] {
+          profile::name_thread(name, rank);
+          run(*q);
+        }) {}
   // Finishes all tasks first.
   ~TaskThread() {
     stop();

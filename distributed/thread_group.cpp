@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include <loom/accelerators/host_clock.h>
+#include <loom/accelerators/recording.h>
 #include <loom/distributed/reduction.h>
 #include <loom/distributed/thread_group.h>
 
@@ -98,8 +100,24 @@ ThreadGroup::~ThreadGroup() {
   thread_.join();
 }
 
-Work ThreadGroup::submit(int rank, Collective c) {
+ThreadGroup::Entry ThreadGroup::entry_of(int rank, Collective c) {
   Entry entry{std::move(c), std::make_shared<Pending>(), rank};
+  if (!profile::observed()) return entry;
+  entry.since = host_nanoseconds();
+  entry.issuer = profile::rank();
+  return entry;
+}
+
+// Observers, of what has been done for a rank, on a track of the rank's.
+void ThreadGroup::tell(const Entry& entry, int size, int64_t not_before) const {
+  if (!profile::observed() || entry.since == 0) return;
+  const char* const track = entry.collective.between_two() ? "messages" : "collectives";
+  profile::add_span(Activity::collective, description(entry.collective, size), std::max(entry.since, not_before),
+                    host_nanoseconds(), {track, entry.issuer});
+}
+
+Work ThreadGroup::submit(int rank, Collective c) {
+  Entry entry = entry_of(rank, std::move(c));
   Work work(entry.work);
   if (entry.collective.between_two()) {
     submit_message(std::move(entry));
@@ -136,6 +154,8 @@ void ThreadGroup::submit_message(Entry entry) {
   const View &out = to.collective.out, &in = from.collective.in;
   if (out.dtype == in.dtype && out.numel() == in.numel()) {
     copy_bytes(out.data, in.data, in.bytes());
+    tell(to, 2, 0);
+    tell(from, 2, 0);
     to.work->finish();
     from.work->finish();
   } else {
@@ -214,6 +234,8 @@ void ThreadGroup::run_front(std::unique_lock<std::mutex>& lock) {
   }
   const std::string error = mismatch(fingerprints);
   if (error.empty()) execute(ranks);
+  const int64_t before = std::chrono::nanoseconds(last_executed_.time_since_epoch()).count();
+  for (const Entry& e : round.entries) tell(e, size_, before);
   lock.lock();
   if (!rounds_.empty()) rounds_.pop_front();  // end() may have emptied it
   ++executed_;

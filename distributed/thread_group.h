@@ -69,6 +69,9 @@ class ThreadGroup {
     Collective collective;
     std::shared_ptr<Pending> work;
     int rank = 0;
+    // For observers, where there were some: when it was issued, and by which rank of all.
+    int64_t since = 0;
+    int issuer = -1;
   };
   struct Round {  // one collective, as far as the ranks have issued it
     std::vector<Entry> entries;
@@ -79,6 +82,8 @@ class ThreadGroup {
     Clock::time_point since;
   };
 
+  static Entry entry_of(int rank, Collective c);
+  void tell(const Entry& entry, int size, int64_t not_before) const;
   void submit_message(Entry entry);
   void run();
   void run_front(std::unique_lock<std::mutex>& lock);

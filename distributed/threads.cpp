@@ -122,6 +122,7 @@ void run_threads(int n, const std::function<void(Communicator&)>& f, const Threa
   for (int rank = 0; rank < n; ++rank)
     threads.emplace_back([&, rank] {
       std::unique_ptr<Communicator> communicator;  // outlives the handler: its end must not come before the abort
+      profile::name_thread(str("rank ", rank), rank);
       try {
         Context mine = inherited;
         mine.data_rank = rank;

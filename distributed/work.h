@@ -4,6 +4,8 @@
 #include <exception>
 #include <memory>
 
+#include <loom/accelerators/profile.h>
+
 namespace loom {
 
 class Work {
@@ -22,7 +24,9 @@ class Work {
   // Blocks until the outputs are complete; of a collective on a GPU, makes this thread's current stream wait for that
   // instead. Throws Error when the collective failed. May be called more than once.
   void wait() const {
-    if (state_) state_->wait();
+    if (!state_) return;
+    const profile::Range range(Activity::wait, "Work.wait");
+    state_->wait();
   }
   bool done() const { return !state_ || state_->done(); }
 

@@ -6,11 +6,11 @@
 #include <string>
 #include <system_error>
 
+#include <loom/accelerators/atomic_file.h>
 #include <loom/fabric/agreement.h>
 #include <loom/fabric/csv_logger.h>
 #include <loom/fabric/directory_lock.h>
 #include <loom/loom.h>
-#include <loom/tensor/atomic_file.h>
 
 namespace loom {
 

@@ -5,6 +5,7 @@
 #include <span>
 #include <sstream>
 
+#include <loom/accelerators/profile.h>
 #include <loom/fabric/agreement.h>
 #include <loom/fabric/directory_lock.h>
 #include <loom/fabric/fabric.h>
@@ -234,10 +235,6 @@ State Fabric::with_own_state(State state) {
   return state;
 }
 
-void Fabric::note_loader(std::weak_ptr<void> loader, StateEntry position) {
-  loaders_.emplace_back(std::move(loader), std::move(position));
-}
-
 void Fabric::lock_directory(const std::filesystem::path& path) {
   const auto directory = std::filesystem::weakly_canonical(std::filesystem::absolute(path).parent_path());
   const bool held =
@@ -247,6 +244,7 @@ void Fabric::lock_directory(const std::filesystem::path& path) {
 
 void Fabric::save(const std::filesystem::path& path, const State& state) {
   require_launched("save");
+  const profile::Range range(Activity::fabric, "Fabric.save");
   warn_of_gradients();
   const State complete = with_own_state(state);
   File file;
@@ -269,6 +267,7 @@ void Fabric::save(const std::filesystem::path& path, const State& state) {
 
 std::vector<std::string> Fabric::load(const std::filesystem::path& path, const State& state, bool strict) {
   require_launched("load");
+  const profile::Range range(Activity::fabric, "Fabric.load");
   const std::string where = str("load: ", path.string(), ": ");
   std::optional<SavedFile> file;
   together(communicator(), [&] {

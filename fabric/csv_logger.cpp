@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include <loom/accelerators/atomic_file.h>
 #include <loom/accelerators/error.h>
-#include <loom/tensor/atomic_file.h>
 
 namespace loom {
 

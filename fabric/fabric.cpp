@@ -5,6 +5,7 @@
 #include <iostream>
 #include <utility>
 
+#include <loom/accelerators/profile.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/ops.h>
 #include <loom/fabric/directory_lock.h>
@@ -171,7 +172,12 @@ std::shared_ptr<OptimizerSync> Fabric::setup_sync(optim::Optimizer& optimizer) {
   return sync;
 }
 
+void Fabric::note_loader(std::weak_ptr<void> loader, StateEntry position) {
+  loaders_.emplace_back(std::move(loader), std::move(position));
+}
+
 optim::StepOutcome Fabric::step(OptimizerSync& optimizer) {
+  const profile::Range range(Activity::fabric, "Fabric.step");
   const optim::StepOutcome made = precision_->step(optimizer);
   if (!joining_) precision_->share(*communicator_);
   const auto follow = [this, made] {
@@ -188,6 +194,7 @@ optim::StepOutcome Fabric::step(OptimizerSync& optimizer) {
 
 void Fabric::backward(const Tensor& loss, const Tensor& gradient, bool retain_graph, bool create_graph) {
   require_launched("backward");
+  const profile::Range range(Activity::fabric, "Fabric.backward");
   const Tensor root = precision_->before_backward(loss);
   const ToldScale told(*strategy_, precision_->gradient_scale());
   try {
@@ -228,6 +235,7 @@ Tensor Fabric::clip(OptimizerSync& optimizer, const ClipOptions& options) {
   check(limit >= 0, "clip_gradients: ", options.clip_val ? "clip_val" : "max_norm", " is ", limit,
         ", expected 0 or more");  // a negative one would turn gradients round
   check(options.norm_type > 0, "clip_gradients: norm_type is ", options.norm_type, ", expected more than 0");
+  const profile::Range range(Activity::fabric, "Fabric.clip_gradients");
   const NoGrad off;
   precision_->before_clip(optimizer);
   const Tensor found = precision_->found_inf(optimizer);

@@ -8,6 +8,7 @@
 
 #include <loom/accelerators/accelerator.h>
 #include <loom/accelerators/cuda.h>
+#include <loom/accelerators/profile.h>
 #include <loom/accelerators/threads.h>
 #include <loom/distributed/mpi.h>
 #include <loom/fabric/agreement.h>
@@ -115,7 +116,10 @@ void Fabric::join_ranks() {
   if (const std::string warning = precision_warning(options_.precision); !warning.empty() && is_global_zero())
     std::cerr << "loom: " + warning + "\n";
   context().data_rank = strategy_->data_share(*communicator_).index;
-  if (processes) suggest_num_threads(place.cores);
+  if (processes) {
+    profile::set_process_rank(global_rank());
+    suggest_num_threads(place.cores);
+  }
   if (local_rank_ == 0) warn_about_cores(place);
 }
 

@@ -14,6 +14,7 @@
 #include <loom/fabric/precision.h>
 #include <loom/fabric/strategy.h>
 #include <loom/nn/module.h>
+#include <loom/nn/module_range.h>
 
 namespace loom {
 
@@ -87,6 +88,8 @@ class FabricModule {
  private:
   template <class F, class... Args>
   auto run(const F& f, Args&&... args) const {
+    const nn::ModuleNames names(*module_);
+    const nn::ModuleRange range(*module_);
     sync_->before_forward(nn::is_training(*module_));
     const auto forward = [&] {
       const auto scope = precision_->forward_scope();

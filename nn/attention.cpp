@@ -5,6 +5,7 @@
 
 #include <loom/autograd/ops.h>
 #include <loom/nn/init.h>
+#include <loom/nn/module_range.h>
 
 namespace loom::nn {
 
@@ -89,6 +90,7 @@ std::array<Tensor, 3> MultiheadAttention::project(const Tensor& q, const Tensor&
 
 std::pair<Tensor, Tensor> MultiheadAttention::operator()(const Tensor& query, const Tensor& key, const Tensor& value,
                                                          const AttentionCall& call) const {
+  const ModuleRange range(*this);
   check((query.dim() == 2 || query.dim() == 3) && key.dim() == query.dim() && value.dim() == query.dim(),
         "MultiheadAttention: expects query, key and value of 3 dimensions, or of 2 without a batch, got ",
         query.shape(), ", ", key.shape(), " and ", value.shape());

@@ -4,6 +4,7 @@
 #include <loom/autograd/ops/fused.h>
 #include <loom/autograd/ops/neural.h>
 #include <loom/nn/init.h>
+#include <loom/nn/module_range.h>
 
 namespace loom::nn {
 
@@ -52,12 +53,14 @@ Tensor with_statistics(const BatchNorm& layer, const F& f) {
 }  // namespace
 
 Tensor BatchNorm::operator()(const Tensor& x) const {
+  const ModuleRange range(*this);
   return with_statistics(*this, [&](const Tensor& mean, const Tensor& var, bool batch, double momentum) {
     return batch_norm(x, mean, var, weight, bias, batch, momentum, options.eps);
   });
 }
 
 Tensor BatchNorm::relu(const Tensor& x, const Tensor& added) const {
+  const ModuleRange range(*this);
   return with_statistics(*this, [&](const Tensor& mean, const Tensor& var, bool batch, double momentum) {
     return batch_norm_relu(x, added, mean, var, weight, bias, batch, momentum, options.eps);
   });

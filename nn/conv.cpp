@@ -4,6 +4,7 @@
 
 #include <loom/autograd/ops/shape.h>
 #include <loom/nn/init.h>
+#include <loom/nn/module_range.h>
 
 namespace loom::nn {
 
@@ -50,6 +51,7 @@ Conv1d::Conv1d(int64_t in_channels, int64_t out_channels, int64_t kernel_size, c
 void Conv1d::reset_parameters() const { reset(weight, bias); }
 
 Tensor Conv1d::operator()(const Tensor& x) const {
+  const ModuleRange range(*this);
   loom::Conv1dOptions o{options.stride, options.padding.amount.width, options.dilation, options.groups};
   if (!options.padding.same) return conv1d(x, weight, bias, o);
   const Same same(weight.size(2), options.dilation);
@@ -68,6 +70,7 @@ Conv2d::Conv2d(int64_t in_channels, int64_t out_channels, Pair kernel_size, cons
 void Conv2d::reset_parameters() const { reset(weight, bias); }
 
 Tensor Conv2d::operator()(const Tensor& x) const {
+  const ModuleRange range(*this);
   loom::Conv2dOptions o{options.stride, options.padding.amount, options.dilation, options.groups};
   if (!options.padding.same) return conv2d(x, weight, bias, o);
   const Same height(weight.size(2), options.dilation.height), width(weight.size(3), options.dilation.width);
@@ -88,6 +91,7 @@ ConvTranspose2d::ConvTranspose2d(int64_t in_channels, int64_t out_channels, Pair
 void ConvTranspose2d::reset_parameters() const { reset(weight, bias); }
 
 Tensor ConvTranspose2d::operator()(const Tensor& x) const {
+  const ModuleRange range(*this);
   return conv_transpose2d(x, weight, bias,
                           {options.stride, options.padding, options.output_padding, options.dilation, options.groups});
 }

@@ -2,6 +2,7 @@
 
 #include <loom/autograd/ops/index.h>
 #include <loom/nn/init.h>
+#include <loom/nn/module_range.h>
 
 namespace loom::nn {
 
@@ -28,6 +29,9 @@ void Embedding::reset_parameters() const {
   if (padding_idx >= 0) weight[padding_idx].zero_();
 }
 
-Tensor Embedding::operator()(const Tensor& index) const { return embedding(index, weight, padding_idx); }
+Tensor Embedding::operator()(const Tensor& index) const {
+  const ModuleRange range(*this);
+  return embedding(index, weight, padding_idx);
+}
 
 }  // namespace loom::nn

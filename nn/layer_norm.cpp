@@ -3,6 +3,7 @@
 #include <loom/autograd/ops/fused.h>
 #include <loom/autograd/ops/neural.h>
 #include <loom/nn/init.h>
+#include <loom/nn/module_range.h>
 
 namespace loom::nn {
 
@@ -23,9 +24,13 @@ LayerNorm::LayerNorm(const Dims& shape, const LayerNormOptions& o) : normalized_
 
 void LayerNorm::reset_parameters() const { reset(weight, bias); }
 
-Tensor LayerNorm::operator()(const Tensor& x) const { return layer_norm(x, normalized_shape, weight, bias, eps); }
+Tensor LayerNorm::operator()(const Tensor& x) const {
+  const ModuleRange range(*this);
+  return layer_norm(x, normalized_shape, weight, bias, eps);
+}
 
 std::pair<Tensor, Tensor> LayerNorm::join(const Tensor& x, const Tensor& branch) const {
+  const ModuleRange range(*this);
   return add_layer_norm(x, branch, normalized_shape, weight, bias, eps);
 }
 
@@ -36,9 +41,13 @@ RMSNorm::RMSNorm(const Dims& shape, const RmsNormOptions& o) : normalized_shape(
 
 void RMSNorm::reset_parameters() const { reset(weight, {}); }
 
-Tensor RMSNorm::operator()(const Tensor& x) const { return rms_norm(x, normalized_shape, weight, eps); }
+Tensor RMSNorm::operator()(const Tensor& x) const {
+  const ModuleRange range(*this);
+  return rms_norm(x, normalized_shape, weight, eps);
+}
 
 std::pair<Tensor, Tensor> RMSNorm::join(const Tensor& x, const Tensor& branch) const {
+  const ModuleRange range(*this);
   return add_rms_norm(x, branch, normalized_shape, weight, eps);
 }
 
@@ -54,6 +63,9 @@ GroupNorm::GroupNorm(int64_t groups, int64_t channels, const GroupNormOptions& o
 
 void GroupNorm::reset_parameters() const { reset(weight, bias); }
 
-Tensor GroupNorm::operator()(const Tensor& x) const { return group_norm(x, num_groups, weight, bias, eps); }
+Tensor GroupNorm::operator()(const Tensor& x) const {
+  const ModuleRange range(*this);
+  return group_norm(x, num_groups, weight, bias, eps);
+}
 
 }  // namespace loom::nn

@@ -4,6 +4,7 @@
 
 #include <loom/autograd/ops.h>
 #include <loom/nn/init.h>
+#include <loom/nn/module_range.h>
 
 namespace loom::nn {
 
@@ -21,7 +22,10 @@ void Linear::reset_parameters() const {
   init::uniform_(bias, -bound, bound);
 }
 
-Tensor Linear::operator()(const Tensor& x) const { return linear(x, weight, bias); }
+Tensor Linear::operator()(const Tensor& x) const {
+  const ModuleRange range(*this);
+  return linear(x, weight, bias);
+}
 
 Bilinear::Bilinear(int64_t in1_features, int64_t in2_features, int64_t out_features, const LinearOptions& options)
     : weight(uninitialized({out_features, in1_features, in2_features}, options)) {
@@ -36,6 +40,7 @@ void Bilinear::reset_parameters() const {
 }
 
 Tensor Bilinear::operator()(const Tensor& x1, const Tensor& x2) const {
+  const ModuleRange range(*this);
   const Tensor y = einsum("...i,kij,...j->...k", {x1, weight, x2});
   return bias.defined() ? y + bias : y;
 }

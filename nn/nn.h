@@ -14,6 +14,7 @@
 #include <loom/nn/linear.h>
 #include <loom/nn/losses.h>
 #include <loom/nn/module.h>
+#include <loom/nn/module_range.h>
 #include <loom/nn/pooling.h>
 #include <loom/nn/recurrent.h>
 #include <loom/nn/sequential.h>

@@ -4,6 +4,7 @@
 
 #include <loom/autograd/ops.h>
 #include <loom/nn/init.h>
+#include <loom/nn/module_range.h>
 
 namespace loom::nn {
 
@@ -100,6 +101,7 @@ RNN::RNN(int64_t input_size, int64_t hidden_size, const RecurrentOptions& o)
 }
 
 RecurrentOutput RNN::operator()(const Tensor& x, const Tensor& h_0) const {
+  const ModuleRange range(*this);
   auto [output, states] = run(x, {h_0});
   return {output, states[0]};
 }
@@ -108,6 +110,7 @@ GRU::GRU(int64_t input_size, int64_t hidden_size, const RecurrentOptions& o)
     : Recurrent("GRU", RecurrentCell::gru, input_size, hidden_size, o) {}
 
 RecurrentOutput GRU::operator()(const Tensor& x, const Tensor& h_0) const {
+  const ModuleRange range(*this);
   auto [output, states] = run(x, {h_0});
   return {output, states[0]};
 }
@@ -116,6 +119,7 @@ LSTM::LSTM(int64_t input_size, int64_t hidden_size, const RecurrentOptions& o)
     : Recurrent("LSTM", RecurrentCell::lstm, input_size, hidden_size, o) {}
 
 LstmOutput LSTM::operator()(const Tensor& x, const Tensor& h_0, const Tensor& c_0) const {
+  const ModuleRange range(*this);
   check(h_0.defined() == c_0.defined(), "LSTM: both h_0 and c_0 are expected, or none");
   auto [output, states] = run(x, {h_0, c_0});
   return {output, states[0], states[1]};

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <loom/nn/module.h>
+#include <loom/nn/module_range.h>
 
 namespace loom::nn {
 
@@ -16,7 +17,7 @@ class Sequential {
 
   Tensor operator()(const Tensor& x) const {
     Tensor y = x;
-    std::apply([&y](const auto&... module) { ((y = module(y)), ...); }, modules_);
+    std::apply([&y](const auto&... module) { ((y = call(module, y)), ...); }, modules_);
     return y;
   }
   template <size_t i>
@@ -40,6 +41,16 @@ class Sequential {
   }
 
  private:
+  template <class M>
+  static Tensor call(const M& module, const Tensor& x) {
+    if constexpr (Module<const M>) {
+      const ModuleRange range(module);
+      return module(x);
+    } else {
+      return module(x);
+    }
+  }
+
   std::tuple<Modules...> modules_;
 };
 

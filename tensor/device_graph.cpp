@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include <loom/accelerators/profile.h>
 #include <loom/tensor/create.h>
 
 namespace loom {
@@ -93,6 +94,7 @@ void DeviceGraph::run(const std::function<void()>& step) {
 
 void DeviceGraph::capture(const std::function<void()>& work) {
   check(context().capture == nullptr, "DeviceGraph: a graph is being captured already");
+  const profile::Range range(Activity::op, "DeviceGraph.capture");
   captured_.reset();
   capture_.reset();
   std::unique_ptr<GraphCapture> capture;  // what it keeps goes after the graph
@@ -122,6 +124,8 @@ void DeviceGraph::capture(const std::function<void()>& work) {
 
 void DeviceGraph::replay() {
   check(is_captured(), "DeviceGraph: replay() before capture()");
+  const profile::Range range(Activity::op,
+                             [this] { return profile::Description{.name = "DeviceGraph.replay", .device = device_}; });
   if (on_host_) return on_host_();
   capture_->prepare_replay();
   context().generator.offset += drawn_;

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include <loom/tensor/atomic_file.h>
+#include <loom/accelerators/atomic_file.h>
 #include <loom/tensor/input_file.h>
 #include <loom/tensor/raw.h>
 

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <utility>
 
-#include <loom/tensor/atomic_file.h>
+#include <loom/accelerators/atomic_file.h>
 #include <loom/tensor/raw.h>
 #include <loom/tensor/utf8.h>
 

@@ -1,6 +1,7 @@
 // The accelerator of one GPU. Member functions are defined one family a file.
 #pragma once
 
+#include <loom/accelerators/cuda/clock.h>
 #include <loom/accelerators/cuda/device.h>
 #include <loom/accelerators/cuda/fused.h>
 
@@ -8,8 +9,9 @@ namespace loom {
 
 class Cuda final : public Accelerator {
  public:
-  explicit Cuda(int index) : gpu_(cuda::gpu(index)), fused_(*this, gpu_) {}
+  explicit Cuda(int index) : gpu_(cuda::gpu(index)), fused_(*this, gpu_), clock_(gpu_) {}
   FusedKernels* fused() override { return &fused_; }
+  DeviceClock* clock() override { return &clock_; }
 
   DeviceProperties properties() const override;
   void* allocate(size_t bytes) override;
@@ -97,6 +99,7 @@ class Cuda final : public Accelerator {
  private:
   cuda::Gpu& gpu_;
   CudaFused fused_;
+  CudaClock clock_;
 };
 
 }  // namespace loom

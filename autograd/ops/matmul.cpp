@@ -188,6 +188,7 @@ std::pair<Tensor, std::string> contract(const Tensor& a, const std::string& la, 
 }  // namespace
 
 Tensor einsum(std::string_view equation, const std::vector<Tensor>& given) {
+  const OpRange range(ops::einsum, given);
   const std::vector<Tensor> operands = enter_all(ops::einsum, given);
   const NoAutocast as_given;
   return speaking_as("einsum", [&] {

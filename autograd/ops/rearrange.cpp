@@ -22,6 +22,7 @@ Tensor clone(const Tensor& x_) {
 }
 
 Tensor cat(const std::vector<Tensor>& tensors, int dim) {
+  const OpRange range(ops::cat, tensors);
   const std::vector<Tensor> parts = enter_all(ops::cat, tensors);
   check(!parts.empty(), "cat: no tensors were given");
   const int at = normalize_dim("cat", dim, parts[0].dim());

@@ -112,6 +112,7 @@ bool mpi_takes_threads() { return mpi::running() && mpi::many_threads(); }
 
 std::unique_ptr<Communicator> mpi_communicator(const MpiOptions& options) {
   mpi::start(options.communicator.timeout);
+  profile::set_process_rank(rank_in(MPI_COMM_WORLD));
   return over(MPI_COMM_WORLD, options);
 }
 

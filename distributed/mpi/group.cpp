@@ -63,7 +63,7 @@ Group::Group(MPI_Comm comm, const MpiOptions& options, const Host& host)
                                            many_threads_ && options.mode == MpiMode::threaded)) {
   if (!many_threads_) messages_->call_while_waiting([this] { watch_messages(); });  // the watchdog must not call MPI
   if (options.mode == MpiMode::threaded)
-    thread_ = std::make_unique<TaskThread>(crowded(options, host) ? 0 : looks_before_sleep);
+    thread_ = std::make_unique<TaskThread>(crowded(options, host) ? 0 : looks_before_sleep, "collectives");
 }
 
 Work Group::submit(Collective c) {
@@ -75,6 +75,8 @@ Work Group::submit(Collective c) {
 
 void Group::run(const Collective& c) {
   if (broken_) fail(to_string(c), ": an earlier collective of this group failed");
+  const profile::Range range(Activity::collective,
+                             [&] { return description(c, static_cast<int>(world_ranks_.size())); });
   recorder_.begin(fingerprint(c));
   try {
     if (!window_ || !window_->run(c)) transport_.run(c);

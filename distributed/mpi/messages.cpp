@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <climits>
 
+#include <loom/accelerators/host_clock.h>
+#include <loom/accelerators/recording.h>
 #include <loom/distributed/mpi/messages.h>
 
 namespace loom::mpi {
@@ -94,6 +96,10 @@ bool Messages::progress() {
 
 void Messages::settle(Active& active, int code) const {
   const Collective& c = active.collective;
+  if (profile::observed()) {
+    const auto since = std::chrono::nanoseconds(active.since.time_since_epoch()).count();
+    profile::add_span(Activity::collective, description(c, 2), since, host_nanoseconds(), {"messages"});
+  }
   const Label& label = active.label;
   try {
     const bool labelled = code == MPI_SUCCESS || statuses_[0].MPI_ERROR == MPI_SUCCESS;

@@ -157,6 +157,12 @@ Work Group::submit(const Collective& c) {
   own.wait(current_stream(setting_.device).record());
   bool settled = false;
   const std::string error = error_of([&] {
+    const profile::Range range(Activity::collective, [&] {
+      profile::Description d = description(c, setting_.size);
+      d.device = setting_.device;
+      d.stream = own.handle();
+      return d;
+    });
     enqueue(c, comm_, setting_.rank, setting_.size, handle);
     settled = settle(lock, comm_, to_string(c.kind));
   });

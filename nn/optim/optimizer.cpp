@@ -2,6 +2,7 @@
 
 #include <unordered_set>
 
+#include <loom/accelerators/profile.h>
 #include <loom/autograd/ops.h>
 #include <loom/tensor/device_graph.h>
 #include <loom/tensor/raw.h>
@@ -129,6 +130,11 @@ void Optimizer::step() {
 }
 
 void Optimizer::make_step() {
+  const profile::Range range(Activity::optimizer, [this] {
+    const std::vector<NamedTensor>& first = groups_.front().parameters;
+    return profile::Description{.name = str(name_, ".step"),
+                                .device = first.empty() ? Device() : first.front().tensor.device()};
+  });
   uint64_t place = 0;
   for (const Group& group : groups_) {
     std::vector<Item> items;

@@ -1,6 +1,7 @@
 // Copies: to dense memory, another dtype, another device, into memory that exists.
 #include <limits>
 
+#include <loom/accelerators/profile.h>
 #include <loom/tensor/device_graph.h>
 #include <loom/tensor/pinned.h>
 #include <loom/tensor/raw/operand.h>
@@ -27,6 +28,11 @@ namespace {
 // Between devices memory moves as it is, dense to dense; the device that is not the host does it.
 void transfer(std::string_view op, const View& y, const View& x, bool non_blocking) {
   const bool to_host = y.device.kind == Device::cpu;
+  const profile::Range range(Activity::copy, [&] {
+    return profile::Description{.name = str("copy ", x.device, " to ", y.device),
+                                .args = str("\"bytes\": ", y.bytes()),
+                                .device = to_host ? x.device : y.device};
+  });
   Accelerator& device = accelerator(to_host ? x.device : y.device);
   if (non_blocking && device.is_pinned(to_host ? y.data : x.data)) return device.copy_in_stream(y, x);
   if (to_host) check_may_wait(op, x.device);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Programs on Fabric that go wrong, each in its own way. tests/programs/fabric_cases.py starts them and judges what
-// becomes of the job.
+// Programs on Fabric that go wrong, each in its own way, and one that does not. tests/programs/fabric_cases.py starts
+// them and judges what becomes of the job.
 //   fabric_cases CASE [FOLDER]
 #include <sys/resource.h>
 
@@ -45,6 +45,18 @@ void train(Fabric& fabric, const std::string& how) {
   for (int64_t step = 0;; ++step) {
     if (step == 5 && how == "throw_all") fail("no data set");
     if (step == 5 && fabric.global_rank() == 1) go_wrong(how);
+    optimizer.zero_grad();
+    fabric.backward(sum(model(ones({4, 8}))));
+    optimizer.step();
+  }
+}
+
+// A run that ends well.
+void few_steps(Fabric& fabric) {
+  Net net;
+  optim::SGD sgd(nn::parameters(net));
+  auto [model, optimizer] = fabric.setup(net, sgd);
+  for (int step = 0; step < 3; ++step) {
     optimizer.zero_grad();
     fabric.backward(sum(model(ones({4, 8}))));
     optimizer.step();
@@ -108,6 +120,8 @@ int main(int argc, char** argv) {
       hold(fabric, folder);
     else if (what == "place")
       place(fabric);
+    else if (what == "few_steps")
+      few_steps(fabric);
     else
       train(fabric, what);
   });

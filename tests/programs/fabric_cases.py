@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Programs on Fabric that go wrong: the job is over within seconds, the first cause is printed first.
+"""Programs on Fabric that go wrong: the job is over within seconds, the first cause is printed first. And what is said
+of one that goes well: traces.
 
 usage: fabric_cases.py MPIEXEC PROGRAM [GROUP...]
 """
+import json
 import os
 import re
 
@@ -118,6 +120,34 @@ def bound_ranks_say_so_once(program, _):
     expect("loom:" not in job.output, job, "expected nothing about the cores")
 
 
+def trace_of_each_rank(program, folder):
+    """LOOM_TRACE: one file a rank, on one line of time."""
+    for ranks in (None, 2):
+        job = jobs.succeeds(run([program, "few_steps"], ranks, LOOM_TRACE=str(folder / "trace.json")))
+        files = sorted(folder.iterdir())
+        expect([f.name for f in files] == [f"trace.rank{r}.json" for r in range(ranks or 1)], job, f"found {files}")
+        seen = []
+        for rank, file in enumerate(files):
+            trace = json.loads(file.read_text())
+            spans = [e for e in trace["traceEvents"] if e["ph"] == "X"]
+            expect({e["pid"] for e in spans} == {rank}, job, f"expected rank {rank} alone in {file.name}")
+            steps = [e for e in spans if e["name"] == "Fabric.step"]
+            expect(len(steps) == 3, job, f"expected 3 steps, found {len(steps)}")
+            expect(any(e["name"] == "first (Linear)" for e in spans), job, "expected a layer by its path")
+            seen.append((steps[0]["ts"], steps[-1]["ts"]))
+            if ranks:
+                expect(any(e["name"] == "all_reduce" for e in spans), job, "expected collectives")
+            file.unlink()
+        first, last = max(s[0] for s in seen), min(s[1] for s in seen)
+        expect(first < last, job, f"expected the ranks' steps at the same time, found {seen}")
+
+
+def trace_without_a_folder(program, folder):
+    job = jobs.succeeds(run([program, "few_steps"], LOOM_TRACE=str(folder / "no" / "trace.json")))
+    expect(f"loom: LOOM_TRACE: the folder {folder}/no does not exist; nothing is recorded\n" in job.output, job,
+           "expected the reason")
+
+
 @on_slurm
 def srun_places_ranks(program, _):
     for ranks in (1, 2, 4):
@@ -143,6 +173,7 @@ if __name__ == "__main__":
         "faults": [rank_throws, rank_throws_a_number, rank_exits, rank_is_killed, rank_crashes, all_ranks_throw,
                    one_rank_throws, models_differ],
         "checkpoints": [disk_is_full, two_programs_write_one_folder],
+        "trace": [trace_of_each_rank, trace_without_a_folder],
         "cores": [ranks_share_cores, bound_ranks_say_so_once],
         "srun": [srun_places_ranks, srun_ends_the_job],
     })

@@ -8,7 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <loom/tensor/atomic_file.h>
+#include <loom/accelerators/atomic_file.h>
 #include <loom/tensor/raw.h>
 #include <loom/tensor/safetensors.h>
 

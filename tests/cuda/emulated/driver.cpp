@@ -159,10 +159,11 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
   return emulated::enqueue_wait(stream, event->state);
 }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   begin();
-
-  return *event = new emulated_event(), cudaSuccess;
+  *event = new emulated_event();
+  (*event)->state->timed = flags != cudaEventDisableTiming;
+  return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   begin();
@@ -183,6 +184,10 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   begin();
   return emulated::finish(event->state);
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  begin();
+  return emulated::elapsed(*milliseconds, start->state, end->state);
 }
 
 // As CUDA says ("API synchronization behavior"): pageable memory has been read when the call returns, and has been

@@ -74,7 +74,10 @@ void run_first(emulated_stream& s) {
   s.tasks.pop_front();
   ++s.done;
   if (task.outside) --machine().outside;
-  if (task.happens) task.happens->happened = std::max(task.happens->happened, task.time);
+  if (task.happens) {
+    task.happens->happened = std::max(task.happens->happened, task.time);
+    task.happens->when = std::chrono::steady_clock::now();
+  }
   if (!task.work) return;
   try {
     task.work();
@@ -258,6 +261,18 @@ cudaError_t query(const std::shared_ptr<EventState>& event) {
   if (event->place) return cudaErrorCapturedEvent;
   if (draw_below(2) == 0) run_any();
   return event->happened >= event->recorded ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t elapsed(float& milliseconds, const std::shared_ptr<EventState>& from,
+                    const std::shared_ptr<EventState>& to) {
+  const std::lock_guard lock(machine().mutex);
+  for (const EventState* const event : {from.get(), to.get()}) {
+    if (event->place) return cudaErrorCapturedEvent;
+    if (!event->timed || event->recorded == 0) return cudaErrorInvalidResourceHandle;
+    if (event->happened < event->recorded) return cudaErrorNotReady;
+  }
+  milliseconds = std::chrono::duration<float, std::milli>(to->when - from->when).count();
+  return cudaSuccess;
 }
 
 const char* failure() { return told.c_str(); }

@@ -3,6 +3,7 @@
 // is drawn anew each time: any that their events allow. LOOM_EMULATED_ORDER seeds it; 0: all is done at once.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -25,6 +26,8 @@ void enqueue_outside(cudaStream_t stream, std::function<std::function<bool()>()>
 // How often an event has been recorded, and up to which of these times it has happened; or where in a capture.
 struct EventState {
   uint64_t recorded = 0, happened = 0;
+  bool timed = false;
+  std::chrono::steady_clock::time_point when = {};  // it happened last
   InCapture place = {};
 };
 void enqueue_record(cudaStream_t stream, const std::shared_ptr<EventState>& event);
@@ -46,5 +49,7 @@ cudaError_t finish(const std::shared_ptr<EventState>& event);
 cudaError_t finish_device(int device);
 const char* failure();                                        // of which this thread was told last
 cudaError_t query(const std::shared_ptr<EventState>& event);  // some work may be done before it looks
+cudaError_t elapsed(float& milliseconds, const std::shared_ptr<EventState>& from,
+                    const std::shared_ptr<EventState>& to);
 
 }  // namespace loom::cuda::emulated

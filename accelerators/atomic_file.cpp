@@ -1,4 +1,4 @@
-#include <loom/tensor/atomic_file.h>
+#include <loom/accelerators/atomic_file.h>
 
 #include <atomic>
 #include <cerrno>
