@@ -22,10 +22,9 @@ namespace {
 bool can_capture() { return carrier() != Carrier::staged; }
 
 // Losses and parameters of ten steps, each of two micro-batches, with a parameter in a bucket of its own.
-std::vector<Tensor> train(Communicator& comm, bool as_graph, const std::shared_ptr<CommHook>& hook) {
+std::vector<Tensor> train(Communicator& comm, bool as_graph, DdpOptions options) {
   Net net = seeded();
-  DdpOptions options{.bucket_cap_mb = 1e-4};
-  options.comm_hook = hook;
+  options.bucket_cap_mb = 1e-4;
   Ddp ddp(comm, nn::parameters(net), {}, options);
   optim::AdamW adamw(nn::parameters(net), {.lr = 0.02});
   const Tensor input = zeros({8, 6}), target = zeros({8, 3});
@@ -85,9 +84,10 @@ bool has_two_gpus() { return !under_mpirun() && carrier() == Carrier::nccl && ha
 TEST_CASE("a captured step of ranks trains as the step does, bit for bit") {
   if (!can_capture()) return;
   for_each_world([](Communicator& comm) {
-    for (const bool in_16_bits : {false, true}) {
-      const auto hook = [&] { return in_16_bits ? bf16_compress_hook() : allreduce_hook(); };
-      const auto graph = train(comm, true, hook()), steps = train(comm, false, hook());
+    const std::vector<DdpOptions> ways = {
+        {}, {.comm_hook = bf16_compress_hook()}, {.static_graph = true}, {.gradient_as_bucket_view = false}};
+    for (const DdpOptions& options : ways) {
+      const auto graph = train(comm, true, options), steps = train(comm, false, options);
       REQUIRE(graph.size() == steps.size());
       for (size_t i = 0; i < graph.size(); ++i) CHECK(equal(graph[i], steps[i]));
     }
