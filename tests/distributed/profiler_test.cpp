@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Traces of ranks: collectives, on one line of time; training through Fabric.
+#include <numeric>
+#include <sstream>
+
 #include <loom/accelerators/profiler.h>
 
 #include "../trace_file.h"
@@ -37,8 +40,8 @@ std::vector<TraceEvent> of_rank(std::vector<TraceEvent> spans, int rank) {
 
 std::vector<int> ranks_in_trace(const Communicator& comm) {
   if (under_mpirun()) return {comm.rank()};
-  std::vector<int> out;
-  for (int r = 0; r < comm.size(); ++r) out.push_back(r);
+  std::vector<int> out(static_cast<size_t>(comm.size()));
+  std::iota(out.begin(), out.end(), 0);
   return out;
 }
 
