@@ -53,6 +53,12 @@ std::shared_ptr<Meta> leaf_of(const Tensor& x) {
 
 int64_t rounded_up(int64_t n) { return (n + step - 1) / step * step; }
 
+// A first use takes its factor from what it sees, which a graph would do at every replay.
+void refuse_first_use() {
+  check(context().capture == nullptr, "fp8-mixed: a layer is used for the first time in a step that is captured; do a ",
+        "training step as it is before (DeviceGraph's warm_up)");
+}
+
 }  // namespace
 
 std::string fp8_obstacle(Device device) {
@@ -79,6 +85,7 @@ struct Fp8Layers::Block {
 
 // [roles, head and history], with factors of 1.
 Tensor Fp8Layers::states_of_next(Device device) {
+  refuse_first_use();
   if (blocks_.empty() || blocks_.back().used == block_layers || blocks_.back().states.device() != device) {
     constexpr auto roles = static_cast<int64_t>(role_names.size());
     const TensorOptions like(DType::f32, device);
@@ -117,6 +124,7 @@ Codes Fp8Layers::Layer::quantize(Role role, const Tensor& x, int64_t rows, Fp8 f
   if (rows > own) raw::fill_into(raw::slice(out.codes, 0, own, rows, 1), 0);
   // Evaluation looks on: it takes the factor of the last use, and leaves none behind.
   const bool again = used[role] && (recomputing() || (role != gradient && !context().grad_mode));
+  if (!used[role]) refuse_first_use();
   const Fp8Scaling scaling{states[role], format, margin, !used[role], again};
   const View first = view_over(View(out.codes).data, DType::u8, {own, columns}, x.device());
   kernels_on(x.device()).fp8_quantize(first, out.inverse, raw::reshape(x, {own, columns}), scaling);

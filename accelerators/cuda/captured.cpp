@@ -20,6 +20,7 @@ CapturedGraph::~CapturedGraph() {
   const DeviceScope scope(gpu_.index(), std::nothrow);
   cudaGraph_t graph = nullptr;
   if (recording_ && end_recording(&graph) == cudaSuccess && graph != nullptr) (void)cudaGraphDestroy(graph);
+  (void)cudaStreamSynchronize(gpu_.aside());  // what was made there outlives a capture that failed
   if (last_ != nullptr) (void)cudaStreamSynchronize(last_);
   if (graph_ != nullptr) (void)cudaGraphExecDestroy(graph_);
   (void)cudaGetLastError();

@@ -94,7 +94,7 @@ Piece Optimizer::piece(const NamedTensor& parameter) const {
 
 void Optimizer::set_half_update(HalfUpdate how, uint64_t seed) {
   half_update_ = how;
-  rounding_seed_ = seed;
+  set_rounding_seed(seed);
   if (how == HalfUpdate::master) return;
   for (auto& [parameter, state] : states_) state.tensors.erase("master");
 }
@@ -105,7 +105,7 @@ Optimizer::Item Optimizer::item(const NamedTensor& parameter, const Piece& piece
   if (!half) own.restore_from_master(piece.value);
   Item out{{raw::contiguous(piece.value), raw::contiguous(piece.grad)}, &own, {}, {}, false, {}};
   if (!half) return out;
-  out.factor = half_factor_;
+  if (half_factor_.defined()) out.factor = raw::to_device(half_factor_, piece.value.device());  // it may have moved
   if (half_update_ == HalfUpdate::master) {
     {
       const OutsideCapture once;

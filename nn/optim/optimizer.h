@@ -87,6 +87,7 @@ class ParameterState {
   // For an update's piece, whose state this is: the number of the step that is being made.
   int64_t next_step() { return count.defined() ? 0 : ++step; }
   std::map<std::string, Tensor> tensors;  // "exp_avg", ...
+  bool master_loaded = false;  // it is kept though no step may have been made since
 
   static DType dtype_of_state(DType of_parameter) { return of_parameter == f64 ? f64 : f32; }
   // The tensor of that name, at first filled with `initial`.
@@ -199,6 +200,7 @@ class Optimizer {
   void advance_rounding();
   int64_t rounding_steps() const;
   void set_rounding_steps(int64_t steps);
+  void set_rounding_seed(uint64_t seed);
   ParameterState uncounted(const Tensor& parameter) const;
   void load_slots(ParameterState& state, const Group& group, const NamedTensor& parameter, State& values) const;
   const float* control_skip() const;

@@ -95,8 +95,11 @@ void Optimizer::count_on_device(std::span<const Item> items) {
   for (const Item& item : items) {
     ParameterState& state = *item.state;
     const Device own = item.piece.value.device();
-    if (own.kind == Device::cpu) count_on_host(state);
-    if (own.kind == Device::cpu) continue;
+    if (own.kind == Device::cpu) {
+      if (device_.skip.defined()) fail(name_, ": the loss was on ", device_.skip.device(), ", a parameter is on ", own);
+      count_on_host(state);
+      continue;
+    }
     if (!state.count.defined() && (device_.skip.defined() || repeats())) state.count = number_on(own, steps_of(state));
     if (!state.count.defined()) continue;
     if (state.count.device() != own) state.count = number_on(own, state.steps());  // it follows its parameter
@@ -162,6 +165,15 @@ void Optimizer::advance_rounding() {
   }
   std::array stream{counter(device_.rounding, 1)};
   accelerator(device_.rounding.device()).advance(stream, int64_t{1} << bits_of_place, control_skip());
+}
+
+// In the memory where a captured graph looks for it.
+void Optimizer::set_rounding_seed(uint64_t seed) {
+  rounding_seed_ = seed;
+  if (!device_.rounding.defined()) return;
+  std::vector<int64_t> words = device_.rounding.to_vector<int64_t>();
+  words[0] = static_cast<int64_t>(seed ^ apart);
+  raw::copy_into(device_.rounding, from_vector(words, {3}, {i64, device_.rounding.device()}));
 }
 
 void Optimizer::set_rounding_steps(int64_t steps) {

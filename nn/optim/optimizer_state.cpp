@@ -69,7 +69,10 @@ State Optimizer::state_dict() const {
       if (found == states_.end()) continue;
       const ParameterState& state = found->second;
       const int64_t steps = state.steps();
-      if (state.count.defined() && steps == 0) continue;  // all were skipped
+      if (state.count.defined() && steps == 0) {  // all were skipped
+        if (state.master_loaded && state.tensors.contains("master")) out["master." + name] = state.tensors.at("master");
+        continue;
+      }
       if (counts_steps() && steps > 0) out["step." + name] = full({}, static_cast<double>(steps), i64);
       for (const auto& [slot, x] : state.tensors) out[str(slot, ".", name)] = x;
     }
@@ -134,8 +137,12 @@ ParameterState Optimizer::uncounted(const Tensor& parameter) const {
 void Optimizer::load_slots(ParameterState& state, const Group& group, const NamedTensor& parameter,
                            State& values) const {
   const Tensor value = piece(parameter).value;
+  const std::vector<std::string> names = slots(group);
+  std::erase_if(state.tensors, [&](const auto& kept) {
+    return kept.first != "master" && std::ranges::find(names, kept.first) == names.end();
+  });
   bool stepped = false;
-  for (const std::string& slot : slots(group)) {
+  for (const std::string& slot : names) {
     const auto x = values.find(slot + "." + parameter.name);
     stepped = stepped || x != values.end();
     if (x != values.end())
@@ -145,7 +152,9 @@ void Optimizer::load_slots(ParameterState& state, const Group& group, const Name
   }
   if (!counts_steps() && state.count.defined()) state.set_steps(stepped ? 1 : 0);
   if (is_half(value.dtype()) && half_update_ != HalfUpdate::master) return;
-  if (const auto x = values.find("master." + parameter.name); x != values.end())
+  const auto x = values.find("master." + parameter.name);
+  state.master_loaded = x != values.end();
+  if (state.master_loaded)
     load_into(state, "master", std::exchange(x->second, {}), value);
   else if (state.tensors.contains("master"))
     raw::copy_into(state.tensors["master"], raw::cast(value, f32));

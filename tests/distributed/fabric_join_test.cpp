@@ -128,25 +128,39 @@ TEST_CASE("join: loss scaling; an overflow on a rank with data is skipped by tho
   });
 }
 
-TEST_CASE("join: scaled steps with momentum stay alike after it") {
-  for_each_world([](Communicator& ranks) {
-    Fabric fabric(over(ranks, {.precision = "16-mixed"}));
-    fabric.launch([&] {
-      Net net = seeded();
-      optim::SGD sgd(nn::parameters(net), {.lr = 0.05, .momentum = 0.9});
-      auto [model, optimizer] = fabric.setup(net, sgd);
-      const auto step = [&, &model = model, &optimizer = optimizer](int i) {
-        optimizer.zero_grad();
-        fabric.backward(loss_of(model, 50 * i + 4 * fabric.global_rank()));
-        optimizer.step();
-      };
-      fabric.join(model, [&] {
-        for (int i = 0; i < 2 + fabric.global_rank(); ++i) step(i);
-      });
-      for (int i = 0; i < 3; ++i) step(i);
-      CHECK(alike(fabric, values(net)));
-      CHECK(alike(fabric, values(sgd.state_dict())));
+// Joins, skips a step, joins again with the first rank last, and goes on.
+void join_twice(Communicator& ranks, const std::string& precision, double momentum) {
+  Fabric fabric(over(ranks, {.precision = precision}));
+  fabric.launch([&] {
+    Net net = seeded();
+    optim::SGD sgd(nn::parameters(net), {.lr = 0.001, .momentum = momentum});
+    auto [model, optimizer] = fabric.setup(net, sgd);
+    const auto step = [&, &model = model, &optimizer = optimizer](int i, double factor = 1) {
+      optimizer.zero_grad();
+      fabric.backward(loss_of(model, 50 * i + 4 * fabric.global_rank()) * factor);
+      optimizer.step();
+    };
+    fabric.join(model, [&] {
+      for (int i = 0; i < 2 + fabric.global_rank(); ++i) step(i);
     });
+    fabric.join(model, [&] {
+      for (int i = 0; i < fabric.world_size() - fabric.global_rank(); ++i) step(i, INFINITY);
+    });
+    CHECK(alike(fabric, values(sgd.state_dict())));
+    for (int i = 0; i < 5; ++i) step(i);
+    CHECK(alike(fabric, values(net)));
+    CHECK(alike(fabric, values(sgd.state_dict())));
+  });
+}
+
+TEST_CASE("join: scaled steps with and without momentum stay alike after it, and after a second") {
+  for_each_world([](Communicator& ranks) {
+    for (const char* const precision : {"16-mixed", "16-true"})
+      for (const double momentum : {0.0, 0.9}) {
+        CAPTURE(precision);
+        CAPTURE(momentum);
+        join_twice(ranks, precision, momentum);
+      }
   });
 }
 

@@ -107,22 +107,22 @@ TEST_CASE("gemm: panels of columns side by side") {
   for (const int threads : {1, 3}) {
     const Threads scope(threads);
     for (const DType t : floating)
-      for (const int64_t rows : {1, 3, 4, 15, 32, 150})  // few rows read panels as they lie
-        for (const int64_t width : {32, 48, 50})
-          for (const int64_t k : {0, 40, 1100})
-            for (const double beta : {0.0, 1.0}) {
-              CAPTURE(to_string(t));
-              CAPTURE(rows);
-              CAPTURE(width);
-              CAPTURE(k);
-              const Array a = random(t, {rows, k}), b = random(t, {5, k, width}), c = random(t, {rows, 5, width});
-              const Array bias = random(t, {rows, 5, width});
-              View each = a;
-              each.shape.insert(0, 5);
-              each.strides.insert(0, 0);
-              check_gemm({.c = side_by_side(c), .a = each, .b = b, .bias = without(), .alpha = 0.5, .beta = beta});
-              check_gemm({.c = side_by_side(c), .a = each, .b = b, .bias = side_by_side(bias), .beta = beta});
-            }
+      for (const int64_t rows : {1, 4, 15, 130})  // few rows read panels as they lie
+        for (const int64_t width : {32, 50})
+          for (const int64_t k : {0, 40, 600}) {
+            if (rows == 130 && (k == 600) != (t == DType::f32)) continue;  // the reference is slow
+            CAPTURE(to_string(t));
+            CAPTURE(rows);
+            CAPTURE(width);
+            CAPTURE(k);
+            const Array a = random(t, {rows, k}), b = random(t, {3, k, width}), c = random(t, {rows, 3, width});
+            const Array bias = random(t, {rows, 3, width});
+            View each = a;
+            each.shape.insert(0, 3);
+            each.strides.insert(0, 0);
+            check_gemm({.c = side_by_side(c), .a = each, .b = b, .bias = without(), .alpha = 0.5});
+            check_gemm({.c = side_by_side(c), .a = each, .b = b, .bias = side_by_side(bias), .beta = 1});
+          }
   }
 }
 
