@@ -98,6 +98,7 @@ int gpu_of_rank(const std::string& accelerator, int local_rank, const std::vecto
   for (const auto& ids : seen) all.insert(ids.begin(), ids.end());
   const bool one_each = std::ranges::all_of(seen, [](const auto& ids) { return ids.size() == 1; });
   if (one_each && all.size() == seen.size()) return 0;
+  if (switched_on("LOOM_SHARE_GPUS")) return local_rank % static_cast<int>(mine.size());
   check(local_rank < std::ssize(mine), "accelerator '", accelerator, "': local rank ", local_rank,
         " has no GPU, this machine has ", mine.size(), " and ", seen.size(), " ranks; start ", mine.size(),
         mine.size() == 1 ? " rank" : " ranks", ", or use accelerator 'cpu'");

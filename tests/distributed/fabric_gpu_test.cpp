@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One line of options puts a program on a GPU: what Fabric brings there, what comes out, and which GPU it is.
+#include <cstdlib>
+
 #include <loom/fabric/placement.h>
 #include <loom/nn/batch_norm.h>
 #include <loom/nn/dropout.h>
@@ -318,6 +320,9 @@ TEST_CASE("loaders: not ahead where that is not wanted, on the host where they a
 }
 
 TEST_CASE("ranks take the GPUs of their node one after the other, or the one that each sees for itself") {
+  const char* const given = std::getenv("LOOM_SHARE_GPUS");
+  const std::string kept = given != nullptr ? given : "";
+  unsetenv("LOOM_SHARE_GPUS");
   const std::vector<std::string> all = {"a", "b", "c", "d"};
   for (int r = 0; r < 4; ++r) CHECK(gpu_of_rank("cuda", r, {all, all, all, all}) == r);
   for (int r = 0; r < 3; ++r) CHECK(gpu_of_rank("cuda", r, {{"a"}, {"b"}, {"c"}}) == 0);
@@ -332,6 +337,10 @@ TEST_CASE("ranks take the GPUs of their node one after the other, or the one tha
         }) ==
         "accelerator 'gpu': local rank 4 has no GPU, this machine has 4 and 5 ranks; start 4 ranks, or use accelerator "
         "'cpu'");
+  setenv("LOOM_SHARE_GPUS", "1", 1);
+  CHECK(gpu_of_rank("cuda", 1, {{"a"}, {"a"}}) == 0);
+  CHECK(gpu_of_rank("gpu", 5, {all, all, all, all, all, all}) == 1);
   CHECK(error_of([] { gpu_of_rank("cuda", 0, {{}}); }) ==
         str("accelerator 'cuda': ", cuda_description(), "; use 'cpu' or 'auto'"));
+  setenv("LOOM_SHARE_GPUS", kept.c_str(), 1);
 }

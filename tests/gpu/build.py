@@ -64,6 +64,7 @@ class Build:
         values = {"LD_LIBRARY_PATH": self.libraries()} | more
         if self.emulated:
             values |= {name: str(self.folder / EMULATED) for name in ("LOOM_CUDA_PLUGIN", "LOOM_NCCL_PLUGIN")}
+            values["CUDA_VISIBLE_DEVICES"] = 0  # one GPU, as where it will run
         return {name: str(value) for name, value in values.items()}
 
     def mpirun(self):
@@ -87,7 +88,7 @@ class Build:
         mpi = {"OMPI_ALLOW_RUN_AS_ROOT": 1, "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": 1, "OMPI_MCA_btl": "self,vader",
                "OMPI_MCA_pml": "ob1", "OMPI_MCA_rmaps_base_oversubscribe": 1, "OMPI_MCA_hwloc_base_binding_policy": "none",
                "OMPI_MCA_btl_vader_single_copy_mechanism": "none", "OMPI_MCA_mpi_yield_when_idle": 1,
-               "LOOM_NUM_THREADS": 1}
+               "LOOM_NUM_THREADS": 1, "LOOM_SHARE_GPUS": 1}
         if self.mpi.exists():
             mpi |= {"OPAL_PREFIX": self.mpi, "OMPI_MCA_plm": "isolated"}
         return self.environment(**nccl, **mpi)

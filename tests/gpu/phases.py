@@ -44,6 +44,8 @@ def machine(build):
         if code:
             return Result(FAIL, output.strip()[-300:], known)
         skipped = re.search(r"skipped: (.*)", output)
+        if skipped and known["gpu"]:
+            return Result(FAIL, f"there is {known['gpu']}, but {skipped.group(1)}", known)
         return Result(SKIP if skipped else PASS, skipped.group(1) if skipped else known["gpu"] or "emulated", known)
     check = unit(build, "device", "cuda_random", seconds=120)
     check.read = read
@@ -212,4 +214,4 @@ def kernels_result(code, output):
 
 
 def tools(build):
-    return [*ranks(build), *sanitizers(build), slowest_kernels(build)]
+    return [*sanitizers(build), slowest_kernels(build)]

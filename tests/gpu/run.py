@@ -10,7 +10,7 @@ import pack
 import phases
 from session import FAIL, PASS, Check, Result, Session, fail, table
 
-PHASES = ("parity", "bench", "tools")
+PHASES = ("parity", "bench", "ranks", "tools")
 
 
 def arguments():
@@ -41,7 +41,8 @@ def run_phase(name, made, given):
     elif name == "bench":
         phases.bench(session, made, given.rehearse, python_with_torch())
     else:
-        session.run_all(phases.tools(made), phases.JOBS)
+        checks = phases.ranks(made) if name == "ranks" else phases.tools(made)
+        session.run_all(list(checks), phases.JOBS)
     return session.results
 
 

@@ -97,7 +97,11 @@ cudaError_t cudaSetDevice(int device) {
   current_device = device;
   return begin(), cudaSuccess;
 }
-cudaError_t cudaGetDeviceCount(int* count) { return *count = emulated::devices, cudaSuccess; }
+// CUDA_VISIBLE_DEVICES=0: the first alone.
+cudaError_t cudaGetDeviceCount(int* count) {
+  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  return *count = visible != nullptr && std::strcmp(visible, "0") == 0 ? 1 : emulated::devices, cudaSuccess;
+}
 cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned, unsigned long long,
                                              cudaDriverEntryPointQueryResult* result) {
   const bool known = std::strcmp(symbol, "cuDevicePrimaryCtxGetState") == 0;
