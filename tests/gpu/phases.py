@@ -147,15 +147,15 @@ def ranks(build):
     if not script.exists() or not build.has("nccl_ranks"):
         without = without or "this build has no nccl_ranks"
     folder = build.program("nccl_ranks").parent
-    yield Check("ranks/nccl_ranks", [sys.executable, "-u", script, build.mpirun(), folder], 300, build.ranks_environment(), True,
+    yield Check("nccl_ranks", [sys.executable, "-u", script, build.mpirun(), folder], 300, build.ranks_environment(), True,
                 without)
     if not tests_read("LOOM_TEST_RANKS"):
-        yield Check("ranks/tests", without="these tests do not run on GPUs (LOOM_TEST_RANKS)")
+        yield Check("tests", without="these tests do not run on GPUs (LOOM_TEST_RANKS)")
         return
     for file in WITH_RANKS:
         for carrier in ("nccl", "staged"):
             command = build.ranks(2, "distributed_tests", f"--source-file=*/distributed/{file}_test.cpp", "--no-colors")
-            yield Check(f"ranks/{file}/{carrier}", command or [], 130,
+            yield Check(f"{file}/{carrier}", command or [], 130,
                         build.ranks_environment() | {"LOOM_TEST_RANKS": carrier}, True, "" if command else "no mpirun")
 
 
