@@ -90,6 +90,7 @@ Tensor Fp8Layers::states_of_next(Device device) {
     constexpr auto roles = static_cast<int64_t>(role_names.size());
     const TensorOptions like(DType::f32, device);
     std::vector<float> most;
+    most.reserve(role_formats.size());
     for (const Fp8 format : role_formats)
       most.push_back(static_cast<float>(static_cast<double>(largest(format)) / std::exp2(options_.margin)));
     const Tensor states = zeros({block_layers, roles, head_length + options_.history}, like);
