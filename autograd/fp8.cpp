@@ -189,6 +189,7 @@ Fp8Layers::Layer* Fp8Layers::layer_of(const Tensor& weight) {
     if (const auto own = layer->leaf.lock(); own && layer->memory == memory && (!leaf || leaf == own))
       return layer.get();
   if (!leaf || !leaf->requires_grad) return nullptr;
+  const Tensor states = states_of_next(weight.device());
   const auto index = layers_.size();
   Layer& layer = *layers_.emplace_back(std::make_unique<Layer>());
   layer.leaf = leaf;
@@ -197,7 +198,6 @@ Fp8Layers::Layer* Fp8Layers::layer_of(const Tensor& weight) {
   if (!layer.fits)
     std::cerr << str("loom: fp8-mixed: a linear layer with a weight of shape ", weight.shape(),
                      " multiplies in bf16; products of 8 bits need extents that are multiples of ", step, "\n");
-  const Tensor states = states_of_next(weight.device());
   for (size_t role = 0; role < role_names.size(); ++role) {
     const auto found = waiting_.find(str(index, '.', role_names[role]));
     layer.used[role] = found != waiting_.end();

@@ -178,7 +178,7 @@ void Fabric::note_loader(std::weak_ptr<void> loader, StateEntry position) {
 
 optim::StepOutcome Fabric::step(OptimizerSync& optimizer) {
   const profile::Range range(Activity::fabric, "Fabric.step");
-  const optim::StepOutcome made = precision_->step(optimizer);
+  optim::StepOutcome made = precision_->step(optimizer);
   if (!joining_) precision_->share(*communicator_);
   const auto follow = [this, made] {
     steps_.add(made);

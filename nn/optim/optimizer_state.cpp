@@ -40,6 +40,10 @@ bool expect_options(Mismatches& found, const Group& group, const State& values, 
   return all_fit;
 }
 
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::ranges::find(names, name) != names.end();
+}
+
 void expect_count(Mismatches& found, const State& values, const std::string& key, bool needed) {
   if (!found.expect(key, {}, i64, needed)) return;
   if (const auto count = values.at(key).item<int64_t>(); count < 0) found.refuse(str(key, " is ", count));
@@ -64,6 +68,7 @@ State Optimizer::state_dict() const {
     out["rounding_step"] = full({}, static_cast<double>(steps), i64);
   for (size_t i = 0; i < groups_.size(); ++i) {
     for (const auto& [name, value] : groups_[i].options) out[str("groups.", i, ".", name)] = full({}, value, f64);
+    const std::vector<std::string> names = slots(groups_[i]);
     for (const auto& [name, tensor] : groups_[i].parameters) {
       const auto found = states_.find(tensor.body_pointer().get());
       if (found == states_.end()) continue;
@@ -74,7 +79,8 @@ State Optimizer::state_dict() const {
         continue;
       }
       if (counts_steps() && steps > 0) out["step." + name] = full({}, static_cast<double>(steps), i64);
-      for (const auto& [slot, x] : state.tensors) out[str(slot, ".", name)] = x;
+      for (const auto& [slot, x] : state.tensors)
+        if (slot == "master" || contains(names, slot)) out[str(slot, ".", name)] = x;
     }
   }
   return out;
@@ -138,9 +144,8 @@ void Optimizer::load_slots(ParameterState& state, const Group& group, const Name
                            State& values) const {
   const Tensor value = piece(parameter).value;
   const std::vector<std::string> names = slots(group);
-  std::erase_if(state.tensors, [&](const auto& kept) {
-    return kept.first != "master" && std::ranges::find(names, kept.first) == names.end();
-  });
+  for (const auto& [slot, kept] : state.tensors)  // a captured graph may know it still
+    if (slot != "master" && !contains(names, slot)) raw::fill_into(kept, initial(group, slot));
   bool stepped = false;
   for (const std::string& slot : names) {
     const auto x = values.find(slot + "." + parameter.name);

@@ -15,6 +15,7 @@
 #include <loom/nn/optim/adam.h>
 #include <loom/tensor/context.h>
 #include <loom/tensor/create.h>
+#include <loom/tensor/device_graph.h>
 #include <loom/tensor/raw.h>
 
 #include "../error_of.h"
@@ -270,6 +271,15 @@ TEST_CASE("a GPU's linear layers of 8 bits: errors") {
   const Tensor y = in_eighths(layers, [&] { return linear(x, weight); });
   CHECK(error_of([&] { grad(sum(y), {x}, {}, {.create_graph = true}); }) ==
         "linear: products of 8 bits have no second derivatives; use 'bf16-mixed' for them");
+  const auto fresh = std::make_shared<Fp8Layers>(Fp8Options{.history = 8});
+  const auto forward = [&] { return in_eighths(fresh, [&] { return linear(x, weight); }); };
+  DeviceGraph graph(Device::cuda);
+  for (int i = 0; i < 2; ++i)
+    CHECK(
+        error_of([&] { graph.capture([&] { (void)forward(); }); }) ==
+        "fp8-mixed: a layer is used for the first time in a step that is captured; do a training step as it is before "
+        "(DeviceGraph's warm_up)");
+  CHECK(equal(forward(), y));  // which is the step that is asked for
 }
 
 TEST_CASE("scalings of ranks become one: the largest magnitudes of all, and the factors that follow") {
