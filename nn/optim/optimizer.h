@@ -87,7 +87,7 @@ class ParameterState {
   // For an update's piece, whose state this is: the number of the step that is being made.
   int64_t next_step() { return count.defined() ? 0 : ++step; }
   std::map<std::string, Tensor> tensors;  // "exp_avg", ...
-  bool master_loaded = false;  // it is kept though no step may have been made since
+  bool master_loaded = false;             // it is kept though no step may have been made since
 
   static DType dtype_of_state(DType of_parameter) { return of_parameter == f64 ? f64 : f32; }
   // The tensor of that name, at first filled with `initial`.
