@@ -15,10 +15,19 @@ double Group::option(const std::string& name) const {
   return found->second;
 }
 
+Tensor& ParameterState::memory(const std::string& name) {
+  Tensor& x = tensors[name];
+  if (const auto found = unused.find(name); found != unused.end()) {
+    if (!x.defined()) x = found->second;
+    unused.erase(found);
+  }
+  return x;
+}
+
 const Tensor& ParameterState::tensor(const std::string& name, const Tensor& value, double initial) {
   const OutsideCapture once;
   const DType dtype = dtype_of_state(value.dtype());
-  Tensor& x = tensors[name];
+  Tensor& x = memory(name);
   if (!x.defined()) x = full(value.shape(), initial, {dtype, value.device()});
   if (x.dtype() != dtype) x = raw::cast(x, dtype);  // state follows its parameter
   if (x.device() != value.device()) x = raw::to_device(x, value.device());
@@ -93,7 +102,7 @@ Piece Optimizer::piece(const NamedTensor& parameter) const {
 }
 
 void Optimizer::set_half_update(HalfUpdate how, uint64_t seed) {
-  half_update_ = how;
+  if (how != std::exchange(half_update_, how)) ++half_updates_;
   set_rounding_seed(seed);
   if (how == HalfUpdate::master) return;
   for (auto& [parameter, state] : states_) state.tensors.erase("master");
@@ -151,7 +160,7 @@ void Optimizer::make_step() {
       items.push_back(item(parameter, {value, grad}, place));
       targets.push_back(std::move(value));
     }
-    count_on_device(items);
+    count_on_device(group, items);
     update(group, items);
     for (size_t i = 0; i < items.size(); ++i) {
       if (items[i].piece.value.storage() == targets[i].storage())

@@ -87,9 +87,11 @@ class ParameterState {
   // For an update's piece, whose state this is: the number of the step that is being made.
   int64_t next_step() { return count.defined() ? 0 : ++step; }
   std::map<std::string, Tensor> tensors;  // "exp_avg", ...
-  bool master_loaded = false;             // it is kept though no step may have been made since
+  std::map<std::string, Tensor> unused;   // memory of some that were loaded away, for captured steps that know it
+  bool master_kept = false;               // whatever the count tells: there were steps that it has not seen
 
   static DType dtype_of_state(DType of_parameter) { return of_parameter == f64 ? f64 : f32; }
+  Tensor& memory(const std::string& name);  // of the tensor of that name: undefined where there has been none
   // The tensor of that name, at first filled with `initial`.
   const Tensor& tensor(const std::string& name, const Tensor& value, double initial = 0);
   // The f32 copy of a 16-bit value, which is its rounding; elements that somebody else has written are not, and go to
@@ -161,7 +163,7 @@ class Optimizer {
   using Access = std::function<Piece(const NamedTensor&)>;
   void set_access(Access access) { access_ = std::move(access); }
   ParameterState& state(const Tensor& parameter) { return states_[parameter.body_pointer().get()]; }
-  // The names of a parameter's state tensors under a group's options.
+  // The names of a parameter's state tensors under a group's options; an option that is not 0 only adds to them.
   virtual std::vector<std::string> slots(const Group& group) const = 0;
   // What such a tensor holds before the first step.
   virtual double initial(const Group& group, const std::string& slot) const;
@@ -194,7 +196,10 @@ class Optimizer {
   Piece piece(const NamedTensor& parameter) const;
   Item item(const NamedTensor& parameter, const Piece& piece, uint64_t place);
   void make_step();
-  void count_on_device(std::span<const Item> items);
+  std::vector<std::string> all_slots(Group group) const;  // whatever the options
+  bool begins_anew(const Group& group, const ParameterState& state) const;
+  int64_t* count_of(const Group& group, const Item& item);
+  void count_on_device(const Group& group, std::span<const Item> items);
   void count_on_host(ParameterState& state) const;
   Philox rounding(uint64_t place, Device device);
   void advance_rounding();
@@ -202,6 +207,7 @@ class Optimizer {
   void set_rounding_steps(int64_t steps);
   void set_rounding_seed(uint64_t seed);
   ParameterState uncounted(const Tensor& parameter) const;
+  Tensor master_of(const NamedTensor& parameter, const ParameterState& state) const;
   void load_slots(ParameterState& state, const Group& group, const NamedTensor& parameter, State& values) const;
   const float* control_skip() const;
   void note_made();
@@ -214,6 +220,7 @@ class Optimizer {
   std::unordered_map<const Tensor::Body*, ParameterState> states_;
   Access access_;
   HalfUpdate half_update_ = HalfUpdate::master;
+  int64_t half_updates_ = 0;  // how often it was changed
   uint64_t rounding_seed_ = 0;
   int64_t rounding_step_ = 0;  // steps that rounded stochastically
   Tensor half_factor_;

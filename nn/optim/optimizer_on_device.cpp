@@ -1,4 +1,5 @@
 // Steps that a device counts: those that it may have to skip, and those that a captured graph repeats.
+#include <algorithm>
 #include <array>
 #include <bit>
 
@@ -89,24 +90,46 @@ void Optimizer::count_on_host(ParameterState& state) const {
   if (made == 0) std::erase_if(state.tensors, [](const auto& slot) { return slot.first != "master"; });  // never used
 }
 
-void Optimizer::count_on_device(std::span<const Item> items) {
+// Where the number of a step tells only whether its tensors hold something: they are new, the number is not.
+bool Optimizer::begins_anew(const Group& group, const ParameterState& state) const {
+  if (counts_steps()) return false;
+  const std::vector<std::string> names = slots(group);
+  return !names.empty() && std::ranges::none_of(names, [&](const auto& x) { return state.tensors.contains(x); });
+}
+
+// Null: the host counts this one's steps.
+int64_t* Optimizer::count_of(const Group& group, const Item& item) {
+  ParameterState& state = *item.state;
+  const Device own = item.piece.value.device();
+  if (own.kind == Device::cpu) {
+    if (device_.skip.defined()) fail(name_, ": the loss was on ", device_.skip.device(), ", a parameter is on ", own);
+    count_on_host(state);
+  } else if (state.count.defined() && begins_anew(group, state)) {
+    const OutsideCapture once;
+    state.set_steps(0);
+    state.master_kept = true;
+  } else if (!state.count.defined() && (device_.skip.defined() || repeats())) {
+    state.count = number_on(own, steps_of(state));
+  }
+  if (!state.count.defined()) {
+    state.master_kept = true;
+    return nullptr;
+  }
+  if (state.count.device() != own) state.count = number_on(own, state.steps());  // it follows its parameter
+  return counter(state.count);
+}
+
+void Optimizer::count_on_device(const Group& group, std::span<const Item> items) {
   std::vector<int64_t*> counters;
   Device device;
   for (const Item& item : items) {
-    ParameterState& state = *item.state;
+    int64_t* const count = count_of(group, item);
+    if (count == nullptr) continue;
     const Device own = item.piece.value.device();
-    if (own.kind == Device::cpu) {
-      if (device_.skip.defined()) fail(name_, ": the loss was on ", device_.skip.device(), ", a parameter is on ", own);
-      count_on_host(state);
-      continue;
-    }
-    if (!state.count.defined() && (device_.skip.defined() || repeats())) state.count = number_on(own, steps_of(state));
-    if (!state.count.defined()) continue;
-    if (state.count.device() != own) state.count = number_on(own, state.steps());  // it follows its parameter
     check(counters.empty() || own == device, name_, ": a group's parameters are on ", device, " and ", own,
           ", expected one device for steps that it counts");
     device = own;
-    counters.push_back(counter(state.count));
+    counters.push_back(count);
   }
   if (counters.empty()) return;
   if (device_.skip.defined())
@@ -128,8 +151,10 @@ StepControl Optimizer::control(const Group& group, std::span<const char* const> 
     return name == "momentum" ? static_cast<double>(value != 0) : value;
   };
   const auto fill = [this, index, names = std::vector<std::string>(options.begin(), options.end()), captured, kind,
-                     alive = std::weak_ptr(alive_)](std::span<uint64_t> to) {
+                     half_updates = half_updates_, alive = std::weak_ptr(alive_)](std::span<uint64_t> to) {
     check(!alive.expired(), "DeviceGraph: an optimizer whose step was captured is gone");
+    check(half_updates_ == half_updates, name_,
+          ": set_half_update was called since the step was captured; capture it again");
     const Group& now = groups_.at(index);
     for (const char* const fixed : {"amsgrad", "maximize", "nesterov", "centered", "momentum"})
       if (const auto was = captured.find(fixed); was != captured.end())

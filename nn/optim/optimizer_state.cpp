@@ -40,10 +40,6 @@ bool expect_options(Mismatches& found, const Group& group, const State& values, 
   return all_fit;
 }
 
-bool contains(const std::vector<std::string>& names, const std::string& name) {
-  return std::ranges::find(names, name) != names.end();
-}
-
 void expect_count(Mismatches& found, const State& values, const std::string& key, bool needed) {
   if (!found.expect(key, {}, i64, needed)) return;
   if (const auto count = values.at(key).item<int64_t>(); count < 0) found.refuse(str(key, " is ", count));
@@ -53,7 +49,7 @@ void expect_count(Mismatches& found, const State& values, const std::string& key
 void load_into(ParameterState& state, const std::string& slot, const Tensor& given, const Tensor& value) {
   const Tensor fitting =
       raw::cast(raw::to_device(given, value.device()), ParameterState::dtype_of_state(value.dtype()));
-  Tensor& own = state.tensors[slot];
+  Tensor& own = state.memory(slot);
   if (own.defined() && own.shape() == fitting.shape() && own.dtype() == fitting.dtype())
     raw::copy_into(own, fitting);
   else
@@ -69,21 +65,39 @@ State Optimizer::state_dict() const {
   for (size_t i = 0; i < groups_.size(); ++i) {
     for (const auto& [name, value] : groups_[i].options) out[str("groups.", i, ".", name)] = full({}, value, f64);
     const std::vector<std::string> names = slots(groups_[i]);
-    for (const auto& [name, tensor] : groups_[i].parameters) {
+    for (const NamedTensor& parameter : groups_[i].parameters) {
+      const auto& [name, tensor] = parameter;
       const auto found = states_.find(tensor.body_pointer().get());
       if (found == states_.end()) continue;
       const ParameterState& state = found->second;
       const int64_t steps = state.steps();
-      if (state.count.defined() && steps == 0) {  // all were skipped
-        if (state.master_loaded && state.tensors.contains("master")) out["master." + name] = state.tensors.at("master");
-        continue;
-      }
+      const bool all_skipped = state.count.defined() && steps == 0;
+      if (state.tensors.contains("master") && (!all_skipped || state.master_kept))
+        out["master." + name] = master_of(parameter, state);
+      if (all_skipped) continue;
       if (counts_steps() && steps > 0) out["step." + name] = full({}, static_cast<double>(steps), i64);
       for (const auto& [slot, x] : state.tensors)
-        if (slot == "master" || contains(names, slot)) out[str(slot, ".", name)] = x;
+        if (slot != "master") out[str(slot, ".", name)] = x;
+      for (const std::string& slot : names)  // a captured step may have written to it
+        if (const auto x = state.unused.find(slot); x != state.unused.end()) out[str(slot, ".", name)] = x->second;
     }
   }
   return out;
+}
+
+// As the next step will find it: elements that somebody has written since are the parameter's.
+Tensor Optimizer::master_of(const NamedTensor& parameter, const ParameterState& state) const {
+  const NoGrad no_grad;
+  const Tensor& copy = state.tensors.at("master");
+  const Tensor value = piece(parameter).value;
+  if (!is_half(value.dtype()) || state.is_rounding_of_master(value) || copy.device() != value.device()) return copy;
+  return where(raw::cast(copy, value.dtype()) == value, copy, raw::cast(value, f32));
+}
+
+std::vector<std::string> Optimizer::all_slots(Group group) const {
+  for (auto& [name, value] : group.options)
+    if (value == 0) value = 1;
+  return slots(group);
 }
 
 std::string Optimizer::mismatches(const State& values) const {
@@ -109,7 +123,8 @@ std::string Optimizer::mismatches(const State& values) const {
       const Tensor value = piece(parameter).value;
       const Dims shape = value.shape();
       const DType dtype = ParameterState::dtype_of_state(value.dtype());
-      for (const std::string& slot : names) found.expect(slot + "." + parameter.name, shape, dtype, stepped);
+      for (const std::string& slot : all_slots(group))
+        found.expect(slot + "." + parameter.name, shape, dtype, stepped && std::ranges::count(names, slot) > 0);
       found.expect("master." + parameter.name, shape, f32, false);  // whatever the precision that it was saved in
     }
   }
@@ -136,30 +151,30 @@ ParameterState Optimizer::uncounted(const Tensor& parameter) const {
   out.count = found->second.count;
   out.set_steps(0);
   out.tensors = found->second.tensors;
+  out.unused = found->second.unused;
   return out;
 }
 
-// What is not there is as before the first step.
+// What is not there is as before the first step, in the same memory; what the options do not ask for is put aside.
 void Optimizer::load_slots(ParameterState& state, const Group& group, const NamedTensor& parameter,
                            State& values) const {
   const Tensor value = piece(parameter).value;
   const std::vector<std::string> names = slots(group);
-  for (const auto& [slot, kept] : state.tensors)  // a captured graph may know it still
-    if (slot != "master" && !contains(names, slot)) raw::fill_into(kept, initial(group, slot));
   bool stepped = false;
-  for (const std::string& slot : names) {
-    const auto x = values.find(slot + "." + parameter.name);
-    stepped = stepped || x != values.end();
-    if (x != values.end())
+  for (const std::string& slot : all_slots(group)) {
+    if (const auto x = values.find(slot + "." + parameter.name); x != values.end()) {
       load_into(state, slot, std::exchange(x->second, {}), value);
-    else if (state.tensors.contains(slot))
-      raw::fill_into(state.tensors[slot], initial(group, slot));
+      stepped = true;
+    } else if (const auto kept = state.tensors.find(slot); kept != state.tensors.end()) {
+      raw::fill_into(kept->second, initial(group, slot));
+      if (std::ranges::find(names, slot) == names.end()) state.unused.insert(state.tensors.extract(kept));
+    }
   }
   if (!counts_steps() && state.count.defined()) state.set_steps(stepped ? 1 : 0);
   if (is_half(value.dtype()) && half_update_ != HalfUpdate::master) return;
   const auto x = values.find("master." + parameter.name);
-  state.master_loaded = x != values.end();
-  if (state.master_loaded)
+  state.master_kept = x != values.end();
+  if (state.master_kept)
     load_into(state, "master", std::exchange(x->second, {}), value);
   else if (state.tensors.contains("master"))
     raw::copy_into(state.tensors["master"], raw::cast(value, f32));

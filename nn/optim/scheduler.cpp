@@ -6,8 +6,8 @@ namespace loom::optim {
 
 namespace {
 
-// In a state: the optimizer has skipped its steps since the scheduler's last one.
-constexpr const char* waiting = "waits";
+// In a state: since the scheduler's last step the optimizer has made some, or has only skipped them.
+constexpr const char *stepped = "stepped", *waiting = "waits";
 
 }  // namespace
 
@@ -78,7 +78,9 @@ State Scheduler::state_dict() const {
   const_cast<Scheduler*>(this)->visit_all([&](const char* name, std::vector<double>& numbers) {
     out[name] = from_vector(numbers, {static_cast<int64_t>(numbers.size())});
   });
-  if (waits(optimizer_->step_counts())) out[waiting] = full({}, 1, DType::boolean);
+  const StepCounts counts = optimizer_->step_counts();
+  if (counts.taken > seen_.taken) out[stepped] = full({}, 1, DType::boolean);
+  if (waits(counts)) out[waiting] = full({}, 1, DType::boolean);
   return out;
 }
 
@@ -96,6 +98,7 @@ std::string Scheduler::mismatches(const State& values) const {
 void Scheduler::assign(const State& values) {
   visit_all([&](const char* name, std::vector<double>& numbers) { numbers = values.at(name).to_vector<double>(); });
   seen_ = optimizer_->step_counts();
+  if (values.contains(stepped)) --seen_.taken;
   if (values.contains(waiting)) --seen_.skipped;
 }
 

@@ -12,6 +12,8 @@
 #include <loom/tensor/create.h>
 #include <loom/tensor/device_graph.h>
 
+#include "../error_of.h"
+
 using namespace loom;
 
 namespace {
@@ -157,6 +159,61 @@ TEST_CASE("options that are loaded and loaded back leave a captured step what it
   };
   const Tensor host = train(Device());
   CHECK((train(gpu) - host).abs().max().item<double>() < 1e-6);
+}
+
+TEST_CASE(
+    "masters of steps that the device has not counted are saved when it begins to count with a skip or a capture") {
+  if (!has_device()) return;
+  for (const bool captured : {false, true})
+    for (const double momentum : {0.0, 0.9}) {
+      CAPTURE(captured);
+      CAPTURE(momentum);
+      const Tensor x = ones({4}).to(bf16).to(gpu).requires_grad_();
+      optim::SGD sgd(std::vector<NamedTensor>{{"x", x}}, {.lr = 1e-4, .momentum = momentum});
+      const Tensor one = ones({4}, {bf16, gpu});
+      x.set_grad(one);
+      sgd.step();
+      const float master = sgd.state_dict().at("master.x").to(Device())[0].item<float>();
+      DeviceGraph graph(gpu);
+      if (captured)
+        graph.capture([&] { sgd.step(); });
+      else
+        sgd.step_unless(ones({}, {f32, gpu}));
+      const optim::State saved = sgd.state_dict();
+      REQUIRE(saved.contains("master.x"));
+      CHECK(saved.at("master.x").to(Device())[0].item<float>() == master);
+      CHECK(saved.contains("momentum_buffer.x") == (momentum != 0));
+    }
+}
+
+TEST_CASE("momentum that comes later, with dampening, begins as on the host") {
+  if (!has_device()) return;
+  const auto train = [](Device device) {
+    const Tensor x = ones({4}, {f32, device}).requires_grad_();
+    optim::SGD sgd(std::vector<NamedTensor>{{"x", x}}, {.lr = 0.1, .dampening = 0.5});
+    for (const bool skipped : {false, false, true, false, true, false}) {
+      x.set_grad(ones({4}, {f32, device}));
+      sgd.step_unless(full({}, skipped, {f32, device}));
+      sgd.param_groups()[0].options["momentum"] = sgd.step_counts().taken >= 2 ? 0.9 : 0.0;
+    }
+    return x.detach().to(Device());
+  };
+  CHECK((train(gpu) - train(Device())).abs().max().item<double>() < 1e-6);
+}
+
+TEST_CASE("another way to step parameters of 16 bits needs another capture") {
+  if (!has_device()) return;
+  const Tensor x = ones({4}).to(bf16).to(gpu).requires_grad_();
+  optim::SGD sgd(std::vector<NamedTensor>{{"x", x}}, {.lr = 0.1});
+  x.set_grad(ones({4}, {bf16, gpu}));
+  DeviceGraph graph(gpu, {.warm_up = 1});
+  const auto step = [&] { sgd.step(); };
+  for (int i = 0; i < 3; ++i) graph.run(step);
+  for (const auto how : {optim::HalfUpdate::stochastic, optim::HalfUpdate::master}) {
+    sgd.set_half_update(how, 3);
+    CHECK(testing::error_of([&] { graph.run(step); }) ==
+          "SGD: set_half_update was called since the step was captured; capture it again");
+  }
 }
 
 TEST_CASE("a loaded state goes to where the captured step finds it") {

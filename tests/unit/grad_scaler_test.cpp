@@ -385,6 +385,34 @@ TEST_CASE("a schedule that follows epochs advances though the last step was skip
   CHECK(decay.last_epoch() == 1);
 }
 
+TEST_CASE("99: a schedule that follows epochs advances after a resume too, though the rest of the epoch was skipped") {
+  for (const bool in_place : {false, true}) {
+    Weight w;
+    optim::SGD sgd(named(w), {.lr = 0.1});
+    optim::ExponentialLR decay(sgd, 0.5);
+    w.value.set_grad(ones({3}));
+    sgd.step();
+    const auto state = decay.state_dict();
+    if (in_place) {
+      decay.step();
+      decay.load_state_dict(state);
+      sgd.skip_step();
+      decay.step();
+      CHECK(decay.last_epoch() == 1);
+      continue;
+    }
+    optim::SGD resumed_sgd(named(w), {.lr = 0.1});
+    optim::ExponentialLR resumed(resumed_sgd, 0.5);
+    resumed.load_state_dict(state);
+    resumed_sgd.skip_step();
+    resumed.step();
+    CHECK(resumed.last_epoch() == 1);
+    resumed_sgd.skip_step();
+    resumed.step();  // nothing was made since
+    CHECK(resumed.last_epoch() == 1);
+  }
+}
+
 TEST_CASE("gradients of 16 bits keep the scale until the step, which computes in f32") {
   for (const DType dtype : {f16, bf16}) {
     Weight w(1, dtype);

@@ -195,6 +195,22 @@ TEST_CASE("what somebody else writes to a parameter goes to its master, element 
     }
 }
 
+TEST_CASE("a state's masters are what the next step finds: elements written since are the parameter's") {
+  for (const DType dtype : {f16, bf16}) {
+    const Tensor x = ones({2}).to(dtype).requires_grad_();
+    optim::SGD sgd(std::vector<NamedTensor>{{"x", x}}, {.lr = 1e-4});
+    x.set_grad(ones({2}).to(dtype));
+    sgd.step();
+    {
+      const NoGrad off;
+      x.detach()[1].fill_(0.5);
+    }
+    const Tensor master = sgd.state_dict().at("master.x");
+    CHECK(master[0].item<float>() == 1.0F - 1e-4F);
+    CHECK(master[1].item<float>() == 0.5F);
+  }
+}
+
 TEST_CASE("a state with masters loads where there are none: the first step starts from them; and the other way round") {
   Parameter half(ones({4}, bf16)), whole(ones({4}));
   optim::AdamW low(std::vector<NamedTensor>{{"p", half}}), high(std::vector<NamedTensor>{{"p", whole}});

@@ -124,6 +124,28 @@ TEST_CASE("loading continues as if never stopped, bit for bit") {
   CHECK(show(one.bias) == show(two.bias));
 }
 
+TEST_CASE("a tensor that the options do not ask for at the moment is saved, as PyTorch does") {
+  const auto train = [](bool resume) {
+    const Tensor x = ones({4}).requires_grad_();
+    optim::SGD sgd(std::vector<NamedTensor>{{"x", x}}, {.lr = 0.1, .momentum = 0.9});
+    const auto step = [&](double momentum) {
+      sgd.param_groups()[0].options["momentum"] = momentum;
+      x.set_grad(ones({4}));
+      sgd.step();
+    };
+    for (const double momentum : {0.9, 0.9, 0.9, 0.0}) step(momentum);
+    if (resume) {
+      optim::State saved;
+      for (const auto& [name, value] : sgd.state_dict()) saved[name] = value.clone();
+      sgd.load_state_dict(saved);
+    }
+    step(0.9);
+    return x[0].item<double>();
+  };
+  CHECK(train(false) == doctest::Approx(-0.0049));  // PyTorch's
+  CHECK(train(true) == train(false));
+}
+
 TEST_CASE("what does not fit is listed, and nothing changes") {
   Parameter p = parameter(ones({2}), 1);
   Adam adam({{"p", p}});
