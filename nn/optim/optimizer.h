@@ -196,7 +196,7 @@ class Optimizer {
   Piece piece(const NamedTensor& parameter) const;
   Item item(const NamedTensor& parameter, const Piece& piece, uint64_t place);
   void make_step();
-  std::vector<std::string> all_slots(Group group) const;  // whatever the options
+  std::vector<std::string> all_slots(const Group& group) const;  // whatever the options
   bool begins_anew(const Group& group, const ParameterState& state) const;
   int64_t* count_of(const Group& group, const Item& item);
   void count_on_device(const Group& group, std::span<const Item> items);

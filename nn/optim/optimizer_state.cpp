@@ -94,10 +94,10 @@ Tensor Optimizer::master_of(const NamedTensor& parameter, const ParameterState& 
   return where(raw::cast(copy, value.dtype()) == value, copy, raw::cast(value, f32));
 }
 
-std::vector<std::string> Optimizer::all_slots(Group group) const {
-  for (auto& [name, value] : group.options)
-    if (value == 0) value = 1;
-  return slots(group);
+std::vector<std::string> Optimizer::all_slots(const Group& group) const {
+  Group with_all;
+  for (const auto& [name, value] : group.options) with_all.options[name] = value == 0 ? 1 : value;
+  return slots(with_all);
 }
 
 std::string Optimizer::mismatches(const State& values) const {
