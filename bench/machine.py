@@ -45,20 +45,18 @@ def cmake_cache(build):
 
 
 def describe_gpu(python):
-    name, _, rest = output("nvidia-smi", "--query-gpu=name,memory.total,driver_version,clocks.sm,clocks.mem",
-                           "--format=csv,noheader").partition(", ")
-    about = {"gpu": name or "no GPU", "gpu_memory_driver_clocks": rest}
+    def asked(fields):
+        return output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader")
+    about = {"gpu": asked("name") or "no GPU", "gpu_memory_driver": asked("memory.total,driver_version"),
+             "gpu_clocks": asked("clocks.sm,clocks.mem")}
     if python:
         about["torch_cuda"] = output(python, "-c", "import torch; print('CUDA', torch.version.cuda, 'cuDNN', "
                                      "torch.backends.cudnn.version(), 'NCCL', torch.cuda.nccl.version())")
     return about
 
 
-def describe(root, build, python):
+def describe(build, python, revision):
     cache = cmake_cache(build)
-    revision = output("git", "-C", str(root), "rev-parse", "--short=12", "HEAD")
-    if output("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"):
-        revision += " with changes"
     about = {
         "date": time.strftime("%Y-%m-%d"),
         "cpu": cpu_model(),

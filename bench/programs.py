@@ -25,10 +25,15 @@ class Failed(Exception):
     """A program that ended with an error, or results that must not be compared."""
 
 
+class OutOfTime(Exception):
+    """A run that would have taken longer than there was time for."""
+
+
 class Programs:
-    def __init__(self, root, build, python, scratch, smoke, libraries="", rehearse=False):
+    def __init__(self, root, build, python, scratch, smoke, libraries="", rehearse=False, end=float("inf")):
         """libraries: where our program finds its own (LD_LIBRARY_PATH). rehearse: a GPU's rows, tiny, both sides, on the
-        devices that are there."""
+        devices that are there. end: when every run must be over, by the monotonic clock."""
+        self.end = end
         self.root, self.peers, self.build, self.scratch = root, root / "bench/peers", build, scratch
         self.python, self.smoke, self.rehearse, self.libraries = python, smoke, rehearse, libraries
         self.program = build / "bench/loom_bench"
@@ -132,9 +137,9 @@ class Programs:
             processes.append(subprocess.Popen(given, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                               text=True))
         try:
-            results = [(process, *process.communicate(timeout=TIMEOUT)) for process in processes]
+            results = [(process, *process.communicate(timeout=self.limit(TIMEOUT))) for process in processes]
         except subprocess.TimeoutExpired as error:
-            raise Failed(f"{error}") from error
+            raise self.late(error) from error
         finally:
             for process in processes:
                 process.kill()
@@ -143,14 +148,20 @@ class Programs:
                 raise Failed(self.failure(process.args, process.returncode, out + err))
         return self.records(results[0][1], 0)
 
+    def limit(self, seconds):
+        return min(seconds, max(0.1, self.end - time.monotonic()))
+
+    def late(self, error):
+        return OutOfTime() if time.monotonic() >= self.end else Failed(f"{error}")
+
     def run(self, command, environment=None, timeout=TIMEOUT):
         command = [str(part) for part in command]
         started = time.monotonic()
         try:
             done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True,
-                                  timeout=timeout)
+                                  timeout=self.limit(timeout))
         except subprocess.TimeoutExpired as error:
-            raise Failed(f"{error}") from error
+            raise self.late(error) from error
         if done.returncode:
             raise Failed(self.failure(command, done.returncode, done.stdout + done.stderr))
         return self.records(done.stdout, started)

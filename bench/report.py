@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the rows, ours and the peers' by turns, and writes medians, bounded ratios and verdicts after every row: a run
-that is cut keeps what it measured. scripts/bench calls it."""
+that is cut keeps what it measured, and --resume goes on from there. scripts/bench calls it."""
 import argparse
 import json
 import pathlib
@@ -10,17 +10,17 @@ import sys
 import tempfile
 import time
 
-import builds
 import machine
 import predictions
+import resume
+import sources
 import stats
 import table
-from programs import Failed, Programs, Skipped
+from measure import measure
+from programs import Failed, OutOfTime, Programs, Skipped
 from rows import ROWS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TRIALS = 2  # runs after which variants of a peer that are clearly slower than its best stop
-CLEARLY = 1.15
 
 
 def arguments():
@@ -32,11 +32,15 @@ def arguments():
     parser.add_argument("--write", action="store_true", help="with a filter: replace these rows in today's report")
     parser.add_argument("--gpu", action="store_true", help="the rows of a GPU instead of the CPU's")
     parser.add_argument("--rehearse", action="store_true", help="with --gpu: tiny, without one, all peers on the CPU")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="rows that would begin later are left out")
+    parser.add_argument("--resume", action="store_true", help="go on with the newest report of this machine: only the rows "
+                        "that it lacks, or has of another tree, machine or settings, and those that failed")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="rows that would end later are left")
+    parser.add_argument("--spent", type=float, default=0, help="seconds of these that are over already")
     parser.add_argument("--libraries", default="", help="LD_LIBRARY_PATH of Loom's program")
     parser.add_argument("--smoke", action="store_true", help="every row once, tiny, without peers: does it work?")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "benchmarks")
     parser.add_argument("--command", default="scripts/bench", help="what to write down as the command")
+    parser.add_argument("--again", default="", help="the command that goes on; without: the same, with --resume")
     return parser.parse_args()
 
 
@@ -53,76 +57,6 @@ def chosen(given):
     return rows
 
 
-def check_losses(row, results):
-    """All sides must have trained the same thing: their first losses agree."""
-    losses = {who: record["losses"] for who, records in results.items() for record in records if "losses" in record}
-    for values in losses.values():
-        for ours, theirs in zip(losses["ours"], values):
-            if not abs(ours - theirs) <= row.losses * max(1, abs(theirs)):
-                raise Failed(f"the losses differ, so the sides do not do the same: {losses}")
-
-
-def run_once(row, programs, variants, dropped):
-    """{side: records}. A variant of the peer that fails is dropped, and said to be."""
-    if row.measure:
-        return getattr(builds, row.measure)(programs, row)
-    results = {"ours": programs.ours(row)}
-    for variant in [name for name in variants if name not in dropped]:
-        try:
-            records = programs.peer(row, variants[variant])
-        except Failed as error:
-            lines = str(error).strip().splitlines()
-            dropped[variant] = f"failed: {lines[-1] if lines else error}"
-            print(f"bench: {row.name}: {variant}: {error}", file=sys.stderr, flush=True)
-            continue
-        if records is not None:
-            results[variant] = records
-    try:
-        check_losses(row, results)
-    except Failed as error:
-        if not row.gpu:
-            raise
-        dropped["losses"] = str(error)  # a GPU is lent for minutes: what was measured is kept, and the row is marked
-    return results
-
-
-def collect(cases, results):
-    for who, records in results.items():
-        for record in records:
-            case = cases.setdefault(record["case"], {"unit": record["unit"], "ours": [], "theirs": {}})
-            (case["ours"] if who == "ours" else case["theirs"].setdefault(who, [])).append(record["value"])
-            if "limit" in record:
-                case.setdefault("limits", []).append(record["limit"])
-            case |= {key: record[key] for key in ("x", "bytes") if key in record}
-
-
-def slower(cases):
-    """The variants that are clearly behind the peer's best in all that is timed."""
-    behind, ahead = set(), set()
-    for case in cases.values():
-        if case["unit"] == "MiB":
-            continue
-        rates = {name: values if case["unit"].endswith("/s") else [1 / value for value in values]
-                 for name, values in case["theirs"].items()}
-        best = max((min(values) for values in rates.values()), default=0)
-        for name, values in rates.items():
-            (behind if max(values) * CLEARLY < best else ahead).add(name)
-    return behind - ahead
-
-
-def measure(row, programs, runs):
-    """{case: {"unit", "limits", "ours": [..], "theirs": {variant: [..]}}} and why variants are missing."""
-    cases, dropped = {}, {}
-    for run in range(runs):
-        collect(cases, run_once(row, programs, row.peers | ({} if run else row.once), dropped))
-        if run + 1 == TRIALS < runs:
-            dropped |= {name: f"clearly slower in {TRIALS} runs" for name in slower(cases) if name not in dropped}
-    for case in cases.values():  # what ran once is compared with each of ours
-        case["theirs"] |= {name: values * runs for name, values in case["theirs"].items()
-                           if name in row.once and len(values) == 1}
-    return cases, dropped
-
-
 def growth(cases):
     """The fitted exponents of both sides, where cases lie along an x."""
     points = {"ours": [(case["x"], statistics.median(case["ours"])) for case in cases.values() if "x" in case]}
@@ -132,31 +66,47 @@ def growth(cases):
     return {who: value for who, found in points.items() if (value := stats.exponent(found)) is not None}
 
 
+def judged(row, cases, told):
+    """The summaries of what was measured, by the targets and predictions of now."""
+    found = {name: stats.summary(case, row.target(name)) for name, case in cases.items()}
+    for name, case in found.items():
+        if text := told.of(row.name, name):
+            case["predicted"] = text
+    return found
+
+
 def outcome_of(row, programs, given):
     """The row's entry in the report: its cases, or why there are none."""
-    if time.monotonic() - given.started + row.seconds * given.runs > given.seconds:
-        return {"what": row.what, "command": given.command, "date": given.date, "runs": given.runs,
-                "loom": given.revision, "skipped": "no time was left"}
-    entry = {"what": row.what, "command": given.command, "date": given.date, "runs": given.runs,
-             "loom": given.revision, "busy_cores": machine.busy_cores()}
+    entry = {"what": row.what, "command": given.command, "date": given.date, "runs": given.runs, "loom": given.revision,
+             **given.same_of(row), "busy_cores": machine.busy_cores()}
     started = time.monotonic()
     try:
-        cases, dropped = measure(row, programs, 1 if row.slow else given.runs)
+        cases, dropped = measure(row, programs, resume.times(row, given.runs))
     except (Skipped, Failed) as reason:
         outcome = "skipped" if isinstance(reason, Skipped) else "failed"
         print(f"bench: {row.name}: {outcome}: {reason}", file=sys.stderr, flush=True)
         return entry | {outcome: str(reason)}
     entry |= {"seconds": round(time.monotonic() - started, 1), "dropped": dropped, "exponents": growth(cases)}
-    entry["cases"] = {name: stats.summary(case, row.target(name)) for name, case in cases.items()}
-    for name, case in entry["cases"].items():
-        if told := given.predictions.of(row.name, name):
-            case["predicted"] = told
-    return entry
+    return entry | {"cases": judged(row, cases, given.predictions)}
 
 
-def stem_of(about, folder):
+def stem_of(about, given):
+    """Without its ending, the report's file: today's, or the newest one to go on with."""
     slug = re.sub(r"[^a-z0-9]+", "-", about.get("gpu", about["cpu"]).lower()).strip("-")
-    return folder / f"{about['date']}-{slug}"
+    there = [path for path in given.out.glob(f"*-{slug}.json")
+             if re.fullmatch(r"\d{4}-\d\d-\d\d", path.name.removesuffix(f"-{slug}.json"))]
+    return max(there).with_suffix("") if given.resume and there else given.out / f"{about['date']}-{slug}"
+
+
+def begun(about, given, stem):
+    """The report to add to. One that is gone on with has today's head, and the date when it was begun."""
+    report = {"command": given.command, "runs": given.runs, "machine": about, "rows": {}}
+    earlier = stem.with_name(stem.name + ".json")
+    if not (given.filter or given.resume) or not given.keep or not earlier.exists():
+        return report
+    before = json.loads(earlier.read_text(encoding="utf-8"))
+    head = report | {"machine": about | {"date": before["machine"]["date"]}} if given.resume else {}
+    return before | head | {"rows": before["rows"]}
 
 
 def write(report, stem):
@@ -171,40 +121,86 @@ def write(report, stem):
         part.replace(whole)
 
 
+def measure_rows(left, programs, given, keep):
+    """Those of the rows for which there is time; a shorter one may fit where a longer one did not."""
+    measured = {}
+    for row in list(left.rows):
+        begin = time.monotonic()
+        if begin - given.started + left.expected(row) > given.seconds:
+            continue
+        print(f"bench: {row.name}: {row.what}", file=sys.stderr, flush=True)
+        try:
+            measured[row.name] = outcome_of(row, programs, given)
+            left.report["rows"] |= {row.name: measured[row.name]}
+            left.done(row)
+        except OutOfTime:
+            print(f"bench: {row.name}: the time was over before it was done", file=sys.stderr, flush=True)
+            left.cut(row, time.monotonic() - begin)
+        keep()
+    return measured
+
+
+def what_is_left(left, failed, given):
+    """The last line: what a next call would do."""
+    long = [f"{row.name} about {left.expected(row):.0f} s" for row in left.rows if left.expected(row) > given.seconds]
+    told = [f"left: {len(left.rows)} rows, about {left.seconds():.0f} s: {' '.join(row.name for row in left.rows)}"] if left.rows \
+        else ["nothing is left"]
+    told += [f"longer than --seconds {given.seconds:.0f}: {', '.join(long)}"] if long else []
+    told += [f"failed: {' '.join(failed)}"] if failed else []
+    if given.keep and (left.rows or failed):
+        told.append(f"to go on: {given.again or given.command + ('' if given.resume else ' --resume')}")
+    return "bench: " + "; ".join(told)
+
+
+def described(given):
+    """The head of a report of now; given gets what every row's entry needs."""
+    given.revision, tree = sources.measured(ROOT, given.build, given.gpu)
+    about = machine.describe(given.build, given.python, given.revision)
+    if given.gpu:
+        about |= machine.describe_gpu(given.python)
+    given.date, given.predictions = about["date"], predictions.Predictions(ROOT / "docs/benchmarks/gpu_predictions.md")
+    cases = (ROOT / "bench/cases.txt").read_text(encoding="utf-8")
+    given.same_of = lambda row: resume.identity(row, cases, about, tree, given.rehearse)
+    return about
+
+
+def judge_anew(rows, report, told):
+    """Rows that are kept: their targets and predictions may have changed."""
+    for row in rows:
+        entry = report["rows"][row.name]
+        values = {name: case["values"] for name, case in entry["cases"].items()}
+        entry |= {"what": row.what, "cases": judged(row, values, told)}
+
+
 def main():
     given = arguments()
-    given.started = time.monotonic()
+    given.started = time.monotonic() - given.spent
     if given.smoke:
         given.runs, given.python = 1, ""
     rows = chosen(given)
-    about = machine.describe(ROOT, given.build, given.python)
-    if given.gpu:
-        about |= machine.describe_gpu(given.python)
-    given.predictions = predictions.Predictions(ROOT / "docs/benchmarks/gpu_predictions.md")
-    given.date, given.revision = about["date"], about["loom"]
-    keep = not given.smoke and (given.write or not given.filter)
-    stem = stem_of(about, given.out)
-    report = {"command": given.command, "runs": given.runs, "machine": about, "rows": {}}
-    earlier = stem.with_name(stem.name + ".json")
-    if given.filter and keep and earlier.exists():
-        report = json.loads(earlier.read_text(encoding="utf-8"))
+    given.keep = not given.smoke and (given.write or given.resume or not given.filter)
+    about = described(given)
+    stem = stem_of(about, given)
+    report = begun(about, given, stem)
+    waiting = resume.pending(rows, report["rows"], given.same_of, given.runs) if given.resume else rows
+    judge_anew([row for row in rows if row not in waiting], report, given.predictions)
+    left = resume.Left(waiting, report, given.runs, {row.name for row in ROWS} - {row.name for row in rows})
     if not given.smoke:
-        minutes = sum(row.seconds * (1 if row.slow else given.runs) for row in rows) / 60
-        print(f"bench: {len(rows)} rows, about {minutes:.0f} minutes with peers", file=sys.stderr, flush=True)
-    measured = {}
+        print(f"bench: {len(waiting)} of {len(rows)} rows, about {left.seconds() / 60:.0f} minutes with peers", file=sys.stderr,
+              flush=True)
+    keep = (lambda: write(report, stem)) if given.keep else (lambda: None)
+    keep()
     with tempfile.TemporaryDirectory() as scratch:
         programs = Programs(ROOT, given.build, given.python, pathlib.Path(scratch), given.smoke, given.libraries,
-                            given.rehearse)
-        for row in rows:
-            print(f"bench: {row.name}: {row.what}", file=sys.stderr, flush=True)
-            measured[row.name] = outcome_of(row, programs, given)
-            if keep:
-                report["rows"] |= {row.name: measured[row.name]}
-                write(report, stem)
-    print(table.markdown(report | {"command": given.command, "runs": given.runs, "machine": about, "rows": measured}))
-    if keep:
+                            given.rehearse, given.started + given.seconds)
+        measured = measure_rows(left, programs, given, keep)
+    failed = [name for name, entry in measured.items() if "failed" in entry or "losses" in entry.get("dropped", {})]
+    print(table.markdown({"command": given.command, "runs": given.runs, "machine": about, "rows": measured}))
+    if given.keep:
         print(f"bench: wrote {stem}.json and .md", file=sys.stderr)
-    return any("failed" in row or "losses" in row.get("dropped", {}) for row in measured.values())
+    if not given.smoke:
+        print(what_is_left(left, failed, given), file=sys.stderr)
+    return bool(failed)
 
 
 if __name__ == "__main__":

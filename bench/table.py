@@ -47,11 +47,19 @@ def case_line(name, case, predicted=False):
     return line_of([*cells, case.get("predicted", "")] if predicted else cells)
 
 
+def origin(row, report):
+    """Where a row comes from that was not measured as the report's head says."""
+    about = report["machine"]
+    others = [f"{key}: {value}" for key, value in row.get("machine", {}).items() if value != about.get(key)]
+    if row["command"] == report["command"] and row["date"] == about["date"] and row["loom"] == about["loom"] \
+            and row["runs"] == report["runs"] and not others:
+        return []
+    told = f"(measured by `{row['command']}` on {row['date']}, {row['runs']} runs, Loom {row['loom']}"
+    return ["; ".join([told, *others]) + ")", ""]
+
+
 def row_lines(name, row, report):
-    lines = ["", f"## {name}", "", row["what"], ""]
-    if row["command"] != report["command"] or row["date"] != report["machine"]["date"] \
-            or row["loom"] != report["machine"]["loom"] or row["runs"] != report["runs"]:
-        lines += [f"(measured by `{row['command']}` on {row['date']}, {row['runs']} runs, Loom {row['loom']})", ""]
+    lines = ["", f"## {name}", "", row["what"], "", *origin(row, report)]
     if row.get("busy_cores", 0) > 0.2:
         lines += [f"The machine was not idle: other programs kept {row['busy_cores']:g} cores busy.", ""]
     if "cases" not in row:
@@ -96,6 +104,8 @@ def markdown(report):
               "95 %; with ? too few runs for any, so least and greatest)",
               "- met: the median reaches the target; not met: the upper bound does not; open: between, or no peer here"]
     lines += summary_lines(report["rows"])
+    if report.get("left"):
+        lines += ["", f"Left for a next call: {', '.join(report['left'])}."]
     for name, row in report["rows"].items():
         lines += row_lines(name, row, report)
     return "\n".join(lines) + "\n"

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A build with all that a bare machine may lack: the programs and their libraries (not the C and C++ runtime's, not CUDA's),
 Open MPI with what starts ranks, and the packages to build with, should the programs not start there."""
+import json
 import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 
-from build import EMULATED, PROGRAMS, output_of
+from build import EMULATED, PROGRAMS, ROOT, output_of
 from session import fail
+
+sys.path.append(str(ROOT / "bench"))
+import sources  # noqa: E402
 
 RUNTIME = re.compile(r"^(ld-linux-x86-64|linux-vdso|lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s|resolv|util))\.so"
                      r"|^lib(cuda|cublas|cudnn|nv|nccl)")
@@ -61,6 +66,7 @@ def add_build(build, folder):
     for file in files:
         stripped(file)
     shutil.copy2(build.folder / "CMakeCache.txt", folder)
+    (folder / sources.RECORD).write_text(json.dumps(sources.record(ROOT, gpu=True)), encoding="utf-8")
     return files
 
 

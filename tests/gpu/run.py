@@ -3,6 +3,7 @@
 import argparse
 import os
 import pathlib
+import shlex
 import sys
 
 import build
@@ -31,6 +32,11 @@ def python_with_torch():
     return ""
 
 
+def again(words):
+    """The command that goes on with the benchmark, from the arguments of this one."""
+    return shlex.join(["scripts/gpu", "bench", *(word for word in words if word not in PHASES)])
+
+
 def run_phase(name, made, given):
     session = Session(name, given.out, given.seconds)
     device = session.run(phases.machine(made))
@@ -39,7 +45,7 @@ def run_phase(name, made, given):
     elif name == "parity":
         session.run_all(phases.parity(made), phases.JOBS)
     elif name == "bench":
-        phases.bench(session, made, given.rehearse, python_with_torch())
+        phases.bench(session, made, given.rehearse, python_with_torch(), again(sys.argv[1:]))
     else:
         checks = phases.ranks(made) if name == "ranks" else phases.tools(made)
         session.run_all(list(checks), phases.JOBS)

@@ -16,8 +16,12 @@ import unittest
 ROOT = pathlib.Path(sys.argv.pop(1))
 sys.path += [str(ROOT / "tests/gpu"), str(ROOT / "tests/cuda"), str(ROOT / "bench")]
 
+import build  # noqa: E402
+import pack  # noqa: E402
 import phases  # noqa: E402
 import registers  # noqa: E402
+import run  # noqa: E402
+import sources  # noqa: E402
 from predictions import Predictions  # noqa: E402
 from rows import ROWS  # noqa: E402
 from session import FAIL, PASS, SKIP, Check, Result, Session, doctest_result, table  # noqa: E402
@@ -115,6 +119,45 @@ class Texts(unittest.TestCase):
         row = {"cases": {"a": {"verdict": "met"}, "b": {"verdict": "not met"}}, "dropped": {"compile": "failed"}}
         self.assertEqual(phases.row_result(row), Result(PASS, "1 met, 1 not met; compile: failed"))
         self.assertEqual(phases.row_result({"skipped": "no time was left"}).verdict, SKIP)
+
+    def test_rows_of_several_calls(self):
+        whole = {"cases": {"a": {"verdict": "met"}}, "dropped": {}, "seconds": 3}
+        report = {"rows": {"gpu/a": whole, "gpu/of another tree": whole, "gpu/bad": {"failed": "why"}},
+                  "left": ["gpu/of another tree", "gpu/new", "gpu/long"], "cut": {"gpu/long": 7}}
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            session = Session("bench", pathlib.Path(folder), 60)
+            phases.tell_rows(session, report)
+        self.assertEqual([(entry["check"], entry["verdict"], entry["note"]) for entry in session.results],
+                         [("bench/a", PASS, "1 met"), ("bench/bad", FAIL, "why"), ("bench/of another tree", SKIP, "left"),
+                          ("bench/new", SKIP, "left"), ("bench/long", SKIP, "left, not done after 7 s")])
+
+    def test_report_of_the_benchmark(self):
+        output = "# Benchmarks\nbench: wrote a.json and .md\nbench: nothing is left\n"
+        self.assertEqual(phases.report_result(1, output), Result(PASS, "bench: nothing is left"))
+        self.assertEqual(phases.report_result(0, "bench: no").verdict, FAIL)
+        self.assertEqual(phases.report_result(0, "").verdict, FAIL)
+
+    def test_the_command_that_goes_on(self):
+        self.assertEqual(run.again(["parity", "bench", "--build", "a b.tar.xz", "--seconds", "100"]),
+                         "scripts/gpu bench --build 'a b.tar.xz' --seconds 100")
+
+    def test_a_pack_says_what_it_was_made_from(self):
+        with tempfile.TemporaryDirectory() as folder:
+            here, there = pathlib.Path(folder) / "here", pathlib.Path(folder) / "there"
+            here.mkdir()
+            there.mkdir()
+            (here / "CMakeCache.txt").write_text("", encoding="utf-8")
+            of_the_tree = sources.measured(ROOT, here, True)
+            pack.add_build(build.Build(here), there)
+            self.assertEqual(sources.measured(ROOT, there, True), of_the_tree)
+            (there / sources.RECORD).write_text('{"loom": "c", "programs": "p"}', encoding="utf-8")
+            commit, tree = sources.measured(ROOT, there, True)
+            self.assertEqual(commit, "c")
+            self.assertNotEqual(tree, of_the_tree[1])
+
+    def test_large_tensors_are_not_sanitized(self):
+        names = {check.name.partition("/")[2] for check in phases.sanitizers(build.Build("."))}
+        self.assertEqual(names, {*phases.test_files("unit", "cuda_*")} - {"cuda_large"})
 
     def test_every_row_of_a_gpu_has_a_prediction(self):
         told = Predictions(ROOT / "docs/benchmarks/gpu_predictions.md")
