@@ -143,13 +143,13 @@ def measure_rows(left, programs, given, keep):
 def what_is_left(left, failed, given):
     """The last line: what a next call would do."""
     long = [f"{row.name} about {left.expected(row):.0f} s" for row in left.rows if left.expected(row) > given.seconds]
-    told = [f"left: {len(left.rows)} rows, about {left.seconds():.0f} s: {' '.join(row.name for row in left.rows)}"] if left.rows \
-        else ["nothing is left"]
-    told += [f"longer than --seconds {given.seconds:.0f}: {', '.join(long)}"] if long else []
+    names = " ".join(row.name for row in left.rows)
+    told = [f"left: {len(left.rows)} rows, about {left.seconds():.0f} s"] if left.rows else ["nothing is left"]
     told += [f"failed: {' '.join(failed)}"] if failed else []
     if given.keep and (left.rows or failed):
         told.append(f"to go on: {given.again or given.command + ('' if given.resume else ' --resume')}")
-    return "bench: " + "; ".join(told)
+    told += [f"longer than --seconds {given.seconds:.0f}: {', '.join(long)}"] if long else []
+    return "bench: " + "; ".join(told) + (f"; these: {names}" if names else "")
 
 
 def described(given):

@@ -82,8 +82,8 @@ class Calls(unittest.TestCase):
     def test_a_shorter_row_fits_where_a_longer_one_does_not(self):
         ran, last = self.call("--resume", "--seconds", 9.9, "overhead/1", "machine/1")
         self.assertEqual(ran, ["machine"] * 2)
-        self.assertEqual(last, "bench: left: 1 rows, about 12 s: overhead/1; longer than --seconds 10: overhead/1 about 12 s; "
-                               "to go on: scripts/bench")
+        self.assertEqual(last, "bench: left: 1 rows, about 12 s; to go on: scripts/bench; longer than --seconds 10: "
+                               "overhead/1 about 12 s; these: overhead/1")
         self.assertEqual((self.report()["left"], list(self.report()["rows"])), (["overhead/1"], ["machine/1"]))
         ran, last = self.call("--resume", "--seconds", 100, "overhead/1", "machine/1")
         self.assertEqual((ran, last, self.report()["left"]), (["overhead"] * 2, "bench: nothing is left", []))

@@ -90,7 +90,7 @@ def bench(session, build, rehearse, python, again):
 def report_result(_code, output):
     """It has an exit code of 1 where a row failed, which tells so itself."""
     lines = output.strip().splitlines() or [""]
-    return Result(PASS if any(line.startswith("bench: wrote ") for line in lines) else FAIL, lines[-1][:600])
+    return Result(PASS if any(line.startswith("bench: wrote ") for line in lines) else FAIL, lines[-1][:1000])
 
 
 def tell_rows(session, report):
