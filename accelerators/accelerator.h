@@ -62,7 +62,8 @@ struct CrossEntropy {
   double label_smoothing = 0;
 };
 
-// softmax(scale * q k^T + mask) v. q [.., T, D], k [.., S, D], v [.., S, V]: equal rank >= 2 and equal leading dims.
+// softmax(scale * q k^T + mask) v. q [.., T, D], k [.., S, D], v [.., S, V]: equal rank >= 2 and equal leading dims,
+// but that of the last of them (heads) k and v may have 1 / n of q's: head h of q attends to their head h / n.
 struct Attention {
   View q, k, v;
   View mask;  // [.., T, S] boolean (true: attend), or of lse's dtype and added; or null data

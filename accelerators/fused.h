@@ -34,6 +34,13 @@ struct Fp8Gemm {
   bool fast = false;  // sums may be kept with fewer digits
 };
 
+// What becomes of the weights of attention: each is kept with probability `keep`, and 1 / keep as large then.
+struct AttentionDropout {
+  double keep = 1;
+  View words;  // i64 [4], not negative: which weights are kept follows, in the device's own way, from the first and
+               // third
+};
+
 // A device that has these also lets cross_entropy_grad write over its logits.
 class FusedKernels {
  public:
@@ -52,6 +59,13 @@ class FusedKernels {
   // layer_norm_grad with dx = plus + what it gives; plus dense, of x's dtype.
   virtual void add_layer_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& plus,
                                    const View& x, const View& w, const View& mean, const View& rstd, bool rms) = 0;
+
+  // Whether attention and its gradient can drop weights for such operands; lse as Accelerator::attention has it.
+  virtual bool drops_in_attention(const View& y, const View& lse, const Attention& a, double keep) = 0;
+  // Where that is so: attention, and its gradient for the same words, lse and y.
+  virtual void attention_dropout(const View& y, const View& lse, const Attention& a, const AttentionDropout& d) = 0;
+  virtual void attention_dropout_grad(const View& dq, const View& dk, const View& dv, const View& dy, const View& y,
+                                      const View& lse, const Attention& a, const AttentionDropout& d) = 0;
 
   // total (one f64) = sqrt(sum of squares of all gradients); those of 16 bits are multiplied with `factor` (one f32, or
   // null data).

@@ -55,7 +55,7 @@ void forward(const View& y, const View& lse, const Attention& a) {
   const AttentionMask<T> mask(a.mask, a.causal);
   const DenseOutput<T> out(y);
   const int64_t queries = q.extent(2), keys = k.extent(2), columns = v.extent(1);
-  const int64_t tiles = (queries + query_block - 1) / query_block;
+  const int64_t tiles = (queries + query_block - 1) / query_block, shared = sharers(a);
   const int64_t cost = query_block * keys * (q.extent(1) + columns);
   parallel_for(batch_dims(a.q.shape).numel() * tiles, grain_of(cost), [&](int64_t begin, int64_t end) {
     const Scratch<T> scores(query_block * key_block);
@@ -65,10 +65,11 @@ void forward(const View& y, const View& lse, const Attention& a) {
       Running<T> running(out.data() + (index * queries + first) * columns, rows, columns);
       for (int64_t key = 0; key < reach; key += key_block) {
         const int64_t n = std::min(key_block, reach - key);
-        scores_of(scores.data(), q.rows(index, first, rows), k.rows(index, key, n), static_cast<T>(a.scale), mask,
-                  index, first, key);
+        scores_of(scores.data(), q.rows(index, first, rows), k.rows(index / shared, key, n), static_cast<T>(a.scale),
+                  mask, index, first, key);
         running.take(scores.data(), n);
-        multiply_add({running.out, rows, columns, columns, 1}, {scores.data(), rows, n, n, 1}, v.rows(index, key, n));
+        multiply_add({running.out, rows, columns, columns, 1}, {scores.data(), rows, n, n, 1},
+                     v.rows(index / shared, key, n));
       }
       running.finish(lse.as<T>() + index * queries + first, mask.blank_rows_are_zero());
     }
@@ -76,7 +77,7 @@ void forward(const View& y, const View& lse, const Attention& a) {
   out.store();
 }
 
-// The gradients of one matrix of queries, keys and values.
+// The gradients of one matrix of keys and values, and of those of queries that share it.
 template <class T>
 struct Backward {
   const Matrices<T>&q, &k, &v, &dy, &y;
@@ -84,6 +85,7 @@ struct Backward {
   const T* lse;     // [matrices, queries]
   T *dq, *dk, *dv;  // dense
   T scale;
+  int64_t shared;                 // matrices of q to one of k and v
   T *weights, *dweights, *along;  // scratch: [query_block, key_block] twice, [queries]
 
   // along[i] = sum(dy[i] * y[i]): what the normalisation gives back.
@@ -94,17 +96,17 @@ struct Backward {
     }
   }
 
-  void tile(int64_t index, int64_t query, int64_t rows, int64_t key, int64_t n) const {
+  void tile(int64_t index, int64_t pair, int64_t query, int64_t rows, int64_t key, int64_t n) const {
     const int64_t queries = q.extent(2), keys = k.extent(2), width = q.extent(1), columns = v.extent(1);
     const auto q_rows = q.rows(index, query, rows), dy_rows = dy.rows(index, query, rows);
-    const auto k_rows = k.rows(index, key, n), v_rows = v.rows(index, key, n);
+    const auto k_rows = k.rows(pair, key, n), v_rows = v.rows(pair, key, n);
     scores_of(weights, q_rows, k_rows, scale, mask, index, query, key);
     for (int64_t i = 0; i < rows; ++i) {
       T* const w = weights + i * n;
       const T shift = lse[index * queries + query + i];
       for (int64_t j = 0; j < n; ++j) w[j] = vector_math::exp(w[j] - shift);
     }
-    multiply_add({dv + (index * keys + key) * columns, n, columns, columns, 1}, {weights, n, rows, 1, n}, dy_rows);
+    multiply_add({dv + (pair * keys + key) * columns, n, columns, columns, 1}, {weights, n, rows, 1, n}, dy_rows);
     std::fill_n(dweights, rows * n, T(0));
     multiply_add({dweights, rows, n, n, 1}, dy_rows, transposed(v_rows));
     for (int64_t i = 0; i < rows; ++i) {
@@ -114,19 +116,24 @@ struct Backward {
     }
     multiply_add({dq + (index * queries + query) * width, rows, width, width, 1}, {dweights, rows, n, n, 1}, k_rows,
                  scale);
-    multiply_add({dk + (index * keys + key) * width, n, width, width, 1}, {dweights, n, rows, 1, n}, q_rows, scale);
+    multiply_add({dk + (pair * keys + key) * width, n, width, width, 1}, {dweights, n, rows, 1, n}, q_rows, scale);
   }
 
-  void run(int64_t index) const {
-    const int64_t queries = q.extent(2), keys = k.extent(2), width = q.extent(1), columns = v.extent(1);
+  void run(int64_t pair) const {
+    const int64_t keys = k.extent(2), width = q.extent(1), columns = v.extent(1);
+    std::fill_n(dk + pair * keys * width, keys * width, T(0));
+    std::fill_n(dv + pair * keys * columns, keys * columns, T(0));
+    for (int64_t index = pair * shared; index < (pair + 1) * shared; ++index) run(index, pair);
+  }
+
+  void run(int64_t index, int64_t pair) const {
+    const int64_t queries = q.extent(2), keys = k.extent(2), width = q.extent(1);
     std::fill_n(dq + index * queries * width, queries * width, T(0));
-    std::fill_n(dk + index * keys * width, keys * width, T(0));
-    std::fill_n(dv + index * keys * columns, keys * columns, T(0));
     sum_along(index);
     for (int64_t query = 0; query < queries; query += query_block) {
       const int64_t rows = std::min(query_block, queries - query), reach = mask.reach(query, rows, keys);
       for (int64_t key = 0; key < reach; key += key_block)
-        tile(index, query, rows, key, std::min(key_block, reach - key));
+        tile(index, pair, query, rows, key, std::min(key_block, reach - key));
     }
   }
 };
@@ -137,8 +144,8 @@ void backward(const View& dq, const View& dk, const View& dv, const View& dy, co
   const Matrices<T> q(a.q), k(a.k), v(a.v), gradient(dy), output(y);
   const AttentionMask<T> mask(a.mask, a.causal);
   const DenseOutput<T> out_q(dq), out_k(dk), out_v(dv);
-  const int64_t cost = 2 * q.extent(2) * k.extent(2) * (q.extent(1) + v.extent(1));
-  parallel_for(batch_dims(a.q.shape).numel(), grain_of(cost), [&](int64_t begin, int64_t end) {
+  const int64_t cost = 2 * sharers(a) * q.extent(2) * k.extent(2) * (q.extent(1) + v.extent(1));
+  parallel_for(batch_dims(a.k.shape).numel(), grain_of(cost), [&](int64_t begin, int64_t end) {
     const Scratch<T> weights(query_block * key_block), dweights(query_block * key_block), along(q.extent(2));
     const Backward<T> work{q,
                            k,
@@ -151,10 +158,11 @@ void backward(const View& dq, const View& dk, const View& dv, const View& dy, co
                            out_k.data(),
                            out_v.data(),
                            static_cast<T>(a.scale),
+                           sharers(a),
                            weights.data(),
                            dweights.data(),
                            along.data()};
-    for (int64_t index = begin; index < end; ++index) work.run(index);
+    for (int64_t pair = begin; pair < end; ++pair) work.run(pair);
   });
   out_q.store();
   out_k.store();

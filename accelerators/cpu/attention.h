@@ -12,6 +12,12 @@
 
 namespace loom::cpu {
 
+// How many matrices of q in a row share one of k and v.
+inline int64_t sharers(const Attention& a) {
+  const int64_t keys = batch_dims(a.k.shape).numel();
+  return keys > 0 ? batch_dims(a.q.shape).numel() / keys : 1;
+}
+
 // A tile of scores stays in the second-level cache. Causal: rows of a tile that lie above the diagonal are wasted.
 inline constexpr int64_t query_block = 64, key_block = 256;
 

@@ -23,6 +23,49 @@ int64_t most_score_bytes(const cuda::Gpu& gpu) {
   return std::clamp<int64_t>(static_cast<int64_t>(gpu.properties().totalGlobalMem / 256), 1 << 14, 256 << 20);
 }
 
+// How many of q's heads share one of k and v.
+int64_t sharers(const Attention& a) {
+  const int heads = a.q.rank() - 3;
+  return heads < 0 || a.k.numel() == 0 || a.q.numel() == 0 ? 1 : a.q.shape[heads] / a.k.shape[heads];
+}
+
+// Of x with its heads in dimension d: those that meet all heads of k and v once, as the `first` of their sharers.
+View every(View x, int d, int64_t first, int64_t count) {
+  if (count == 1 || x.data == nullptr) return x;
+  x.data = x.as<char>() + first * x.strides[d] * static_cast<int64_t>(item_size(x.dtype));
+  x.shape[d] /= count;
+  x.strides[d] *= count;
+  return x;
+}
+View every(const View& x, const Attention& a, int64_t first) { return every(x, a.q.rank() - 3, first, sharers(a)); }
+Attention every(const Attention& a, int64_t first) {
+  Attention out = a;
+  out.q = every(a.q, a, first);
+  out.mask = every(a.mask, a, first);
+  return out;
+}
+
+// lse of the same heads, dense.
+class Logsumexp {
+ public:
+  Logsumexp(Cuda& accelerator, cuda::Gpu& gpu, const View& lse, const Attention& a, int64_t first, Use use)
+      : accelerator_(accelerator), part_(every(lse, a, first)), view_(part_) {
+    if (sharers(a) == 1) return;
+    copy_ = Scratch(gpu, part_.bytes());
+    view_ = view_over(copy_.as<void>(), lse.dtype, part_.shape, lse.device);
+    if (use == Use::read) accelerator.copy(view_, part_);
+  }
+  const View& view() const { return view_; }
+  void store() const {
+    if (copy_.as<void>() != nullptr) accelerator_.copy(part_, view_);
+  }
+
+ private:
+  Cuda& accelerator_;
+  View part_, view_;
+  Scratch copy_;
+};
+
 View turned(View x) {
   std::swap(x.shape[1], x.shape[2]);
   std::swap(x.strides[1], x.strides[2]);
@@ -137,14 +180,11 @@ void forward(Cuda& accelerator, cuda::Gpu& gpu, const View& y, const View& lse, 
   out.store();
 }
 
-void backward(Cuda& accelerator, cuda::Gpu& gpu, const View& dq, const View& dk, const View& dv, const View& dy,
-              const View& y, const View& lse, const Attention& a) {
-  const Scores s(accelerator, gpu, a, lse.dtype);
+// Adds to out_k and out_v, if they are in parts.
+void backward(Cuda& accelerator, cuda::Gpu& gpu, const View& dq, const Sum& out_k, const Sum& out_v, const View& dy,
+              const View& y, const View& lse, const Scores& s, const Attention& a) {
   const Matrices gradient(accelerator, gpu, dy, Use::read), output(accelerator, gpu, y, Use::read);
   const Matrices out_q(accelerator, gpu, dq, Use::write);
-  // Keys that one block does not cover are summed over blocks, or get nothing at all.
-  const bool in_parts = !s.takes_all_rows() || s.queries() == 0 || (a.causal && s.queries() < s.keys());
-  const Sum out_k(accelerator, gpu, dk, in_parts), out_v(accelerator, gpu, dv, in_parts);
   const auto count = static_cast<size_t>(s.most_scores());
   const size_t item = item_size(lse.dtype), half = is_half(a.q.dtype) ? item_size(a.q.dtype) : 0;
   const Scratch scores(gpu, count * item), dweights(gpu, count * item),
@@ -169,20 +209,38 @@ void backward(Cuda& accelerator, cuda::Gpu& gpu, const View& dq, const View& dk,
                       .beta = out_k.beta()});
   });
   out_q.store();
-  out_k.store();
-  out_v.store();
 }
 
 }  // namespace
 
 void Cuda::attention(const View& y, const View& lse, const Attention& a) {
-  if (!cuda::attention_by_dnn(*this, gpu_, y, lse, a)) forward(*this, gpu_, y, lse, a);
+  if (cuda::attention_by_dnn(*this, gpu_, y, lse, a)) return;
+  for (int64_t i = 0; i < sharers(a); ++i) {
+    const Logsumexp rows(*this, gpu_, lse, a, i, Use::write);
+    forward(*this, gpu_, every(y, a, i), rows.view(), every(a, i));
+    rows.store();
+  }
 }
 
 void Cuda::attention_grad(const View& dq, const View& dk, const View& dv, const View& dy, const View& y,
                           const View& lse, const Attention& a) {
-  if (!cuda::attention_grad_by_dnn(*this, gpu_, dq, dk, dv, dy, y, lse, a))
-    backward(*this, gpu_, dq, dk, dv, dy, y, lse, a);
+  if (cuda::attention_grad_by_dnn(*this, gpu_, dq, dk, dv, dy, y, lse, a)) return;
+  std::optional<Sum> out_k, out_v;
+  for (int64_t i = 0; i < sharers(a); ++i) {
+    const Attention part = every(a, i);
+    const Scores s(*this, gpu_, part, lse.dtype);
+    if (!out_k) {
+      // Keys that one block does not cover are summed over blocks, or get nothing at all.
+      const bool causal_rest = a.causal && s.queries() < s.keys();
+      const bool in_parts = sharers(a) > 1 || !s.takes_all_rows() || s.queries() == 0 || causal_rest;
+      out_k.emplace(*this, gpu_, dk, in_parts);
+      out_v.emplace(*this, gpu_, dv, in_parts);
+    }
+    const Logsumexp rows(*this, gpu_, lse, a, i, Use::read);
+    backward(*this, gpu_, every(dq, a, i), *out_k, *out_v, every(dy, a, i), every(y, a, i), rows.view(), s, part);
+  }
+  out_k->store();
+  out_v->store();
 }
 
 }  // namespace loom

@@ -4,7 +4,8 @@
 #include <string>
 #include <string_view>
 
-#include <loom/accelerators/cuda/cuda.h>
+#include <loom/accelerators/accelerator.h>
+#include <loom/accelerators/cuda/device.h>
 #include <loom/accelerators/cuda/element.h>
 #include <loom/accelerators/cuda/scratch.h>
 
@@ -14,7 +15,7 @@ class DnnOperand {
  public:
   enum class Use : uint8_t { read, write };
   // x where it lies so already and `fits`, else a copy with the strides.
-  DnnOperand(Cuda& accelerator, Gpu& gpu, const View& x, bool fits, const Dims& strides, Use use)
+  DnnOperand(Accelerator& accelerator, Gpu& gpu, const View& x, bool fits, const Dims& strides, Use use)
       : accelerator_(accelerator), operand_(x), seen_(x) {
     seen_.strides = strides;
     if (fits && is_aligned(x.data)) return;
@@ -29,7 +30,7 @@ class DnnOperand {
   }
 
  private:
-  Cuda& accelerator_;
+  Accelerator& accelerator_;
   View operand_, seen_;
   Scratch copy_;
 };

@@ -26,6 +26,8 @@ cudnnDataType_t type_of(DType t) {
       return CUDNN_DATA_HALF;
     case DType::bf16:
       return CUDNN_DATA_BFLOAT16;
+    case DType::i64:
+      return CUDNN_DATA_INT64;
     case DType::i32:
       return CUDNN_DATA_INT32;
     case DType::boolean:
@@ -80,6 +82,8 @@ class Operations {
       case GraphOp::largest:
       case GraphOp::sum:
         return reduction(node);
+      case GraphOp::random:
+        return random(node);
       case GraphOp::reshape: {
         Descriptor op(CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR);
         put_tensor(op, CUDNN_ATTR_OPERATION_RESHAPE_XDESC, node.a);
@@ -172,6 +176,21 @@ class Operations {
     put_tensor(op, CUDNN_ATTR_OPERATION_REDUCTION_XDESC, node.a);
     put_tensor(op, CUDNN_ATTR_OPERATION_REDUCTION_YDESC, node.y);
     op.put(CUDNN_ATTR_OPERATION_REDUCTION_DESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, kept);
+    op.finalize();
+    return op;
+  }
+
+  Descriptor random(const GraphNode& node) {
+    Descriptor draw(CUDNN_BACKEND_RNG_DESCRIPTOR);
+    draw.put(CUDNN_ATTR_RNG_DISTRIBUTION, CUDNN_TYPE_RNG_DISTRIBUTION, CUDNN_RNG_DISTRIBUTION_BERNOULLI);
+    draw.put(CUDNN_ATTR_RNG_BERNOULLI_DIST_PROBABILITY, CUDNN_TYPE_DOUBLE, graph_.keep);
+    draw.finalize();
+    const cudnnBackendDescriptor_t kept = keep(std::move(draw));
+    Descriptor op(CUDNN_BACKEND_OPERATION_RNG_DESCRIPTOR);
+    put_tensor(op, CUDNN_ATTR_OPERATION_RNG_YDESC, node.y);
+    put_tensor(op, CUDNN_ATTR_OPERATION_RNG_SEED, node.a);
+    put_tensor(op, CUDNN_ATTR_OPERATION_RNG_OFFSET_DESC, node.b);
+    op.put(CUDNN_ATTR_OPERATION_RNG_DESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, kept);
     op.finalize();
     return op;
   }

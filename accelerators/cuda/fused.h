@@ -17,6 +17,10 @@ class CudaFused final : public FusedKernels {
                       const View& branch, const View& w, const View& b, double eps, bool rms) override;
   void add_layer_norm_grad(const View& dx, const View& dw, const View& db, const View& dy, const View& plus,
                            const View& x, const View& w, const View& mean, const View& rstd, bool rms) override;
+  bool drops_in_attention(const View& y, const View& lse, const Attention& a, double keep) override;
+  void attention_dropout(const View& y, const View& lse, const Attention& a, const AttentionDropout& d) override;
+  void attention_dropout_grad(const View& dq, const View& dk, const View& dv, const View& dy, const View& y,
+                              const View& lse, const Attention& a, const AttentionDropout& d) override;
   void grad_norm(const View& total, std::span<const UpdatePiece> pieces, const View& factor) override;
   void scale_grads(std::span<const UpdatePiece> pieces, const View& factor) override;
   void require_finite_norm(const View& norm) override;

@@ -30,9 +30,10 @@ enum class GraphOp : uint8_t {
   at_least,  // y = a >= b
   select,    // y = condition ? a : b
   largest,   // along the axes where y's extent is 1
-  sum,
+  sum,       // likewise; where y's extent divides a's, of neighbours
   identity,
   reshape,  // a's elements under y's shape and strides
+  random,   // y = 1 with probability Graph::keep, else 0; a, b: seed and offset
 };
 
 struct GraphNode {
@@ -45,6 +46,7 @@ struct Graph {
   std::vector<GraphTensor> tensors;
   std::vector<GraphNode> nodes;
   ConvGeometry geometry;  // of convolutions
+  double keep = 1;
 
   int add(GraphTensor tensor) {
     tensors.push_back(std::move(tensor));

@@ -35,8 +35,12 @@ struct AttentionOptions {
   double dropout = 0;      // on the attention weights
   bool is_causal = false;  // position i attends to j <= i; not together with a mask
   std::optional<double> scale{};  // default 1 / sqrt(d)
+  bool enable_gqa = false;        // k and v may have fewer heads (dimension -3): n of q's in a row share one of theirs
 };
-// softmax(q k^T * scale + mask) v; q [.., Tq, d], k [.., Tk, d], v [.., Tk, dv] (Vaswani et al. 2017).
+// softmax(q k^T * scale + mask) v; q [.., Tq, d], k [.., Tk, d], v [.., Tk, dv] (Vaswani et al. 2017; heads that share
+// keys: Ainslie et al. 2023). Which weights are dropped depends on the seed, the data rank and the draw, and is the
+// same on every device but for f16 and bf16 where cuDNN computes it: from the same seed it draws others than the CPU,
+// and a gradient of the gradient is refused.
 Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                                     const AttentionOptions& options = {});
 

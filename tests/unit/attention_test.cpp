@@ -133,3 +133,56 @@ TEST_CASE("fused attention: a saved operand that is written to is told of") {
     CHECK(error_of([&] { y.sum().backward(); }).find("modified in place") != std::string::npos);
   }
 }
+
+TEST_CASE("attention whose heads share keys: as if each had its own, values, gradients and theirs") {
+  // torch: k.repeat_interleave(n, -3).
+  const auto repeated = [](const Tensor& x, int64_t n) {
+    Dims shape = x.shape();
+    shape[shape.size() - 3] *= n;
+    std::vector<Tensor> heads;
+    for (int64_t h = 0; h < shape[shape.size() - 3]; ++h) heads.push_back(x.select(-3, h / n));
+    return stack(heads, -3);
+  };
+  struct Sizes {
+    Dims batch, key_batch;
+    int64_t heads, key_heads, value_heads;
+  };
+  for (const auto& [batch, key_batch, heads, key_heads, value_heads] :
+       {Sizes{{2}, {2}, 6, 2, 2}, {{2}, {1}, 4, 1, 1}, {{}, {3}, 4, 4, 4}, {{2, 1}, {3}, 2, 1, 2}, {{}, {}, 6, 3, 2}}) {
+    manual_seed(static_cast<uint64_t>(heads));
+    const auto drawn = [](Dims shape, int64_t h, int64_t rows, int64_t width) {
+      for (const int64_t n : {h, rows, width}) shape.push_back(n);
+      return randn(shape, f64).requires_grad_();
+    };
+    const Tensor q = drawn(batch, heads, 5, 4), k = drawn(key_batch, key_heads, 7, 4),
+                 v = drawn(key_batch, value_heads, 7, 3);
+    const Tensor all_k = repeated(k, heads / key_heads), all_v = repeated(v, heads / value_heads);
+    for (const auto& [name, options] : cases(5, 7)) {
+      if (options.mask.defined() && options.mask.dim() == 3) continue;  // for other heads
+      for (const double p : {0.0, 0.4}) {
+        CAPTURE(name);
+        CAPTURE(p);
+        AttentionOptions given = options;
+        given.dropout = p;
+        manual_seed(11);
+        const Tensor expected = scaled_dot_product_attention(q, all_k, all_v, given);
+        given.enable_gqa = true;
+        manual_seed(11);
+        const Tensor y = scaled_dot_product_attention(q, k, v, given);
+        CHECK(distance(y, expected) < 1e-13);
+        const Tensor seed = randn(y.shape(), f64), inputs[] = {q, k, v}, seeds[] = {seed};
+        const auto twice = [&](const Tensor& result) {
+          std::vector<Tensor> out = grad(result, inputs, seeds, {.retain_graph = true, .create_graph = true});
+          Tensor total = zeros({}, f64);
+          for (const Tensor& g : out) total = total + (g * g).sum();
+          for (const Tensor& g : grad(total, inputs, {})) out.push_back(g);
+          return out;
+        };
+        const std::vector<Tensor> wanted = twice(expected), got = twice(y);
+        for (size_t i = 0; i < wanted.size(); ++i) CHECK(distance(got[i], wanted[i]) < 1e-10);
+        const std::vector<Tensor> fused = grad(scaled_dot_product_attention(q, k, v, given), inputs, seeds);
+        for (size_t i = 0; p == 0 && i < fused.size(); ++i) CHECK(distance(fused[i], wanted[i]) < 1e-12);
+      }
+    }
+  }
+}

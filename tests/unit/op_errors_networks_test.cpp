@@ -172,6 +172,14 @@ TEST_CASE("networks") {
        "scaled_dot_product_attention: shapes [2, 2] and [3, 2] do not broadcast (dimension 0)"},
       {CALL(scaled_dot_product_attention(f({2, 3}), f({2, 3}), f({2, 3}), {.mask = zeros({3, 2}, boolean)})),
        "scaled_dot_product_attention: shapes [3, 2] and [2, 2] do not broadcast (dimension 0)"},
+      {CALL(scaled_dot_product_attention(f({4, 2, 3}), f({3, 2, 3}), f({2, 2, 3}), {.enable_gqa = true})),
+       "scaled_dot_product_attention: given q [4, 2, 3], k [3, 2, 3], v [2, 2, 3] and enable_gqa, expected heads "
+       "(dimension -3) of k and v that divide q's"},
+      {CALL(scaled_dot_product_attention(f({2, 3}), f({2, 3}), f({2, 3}), {.enable_gqa = true})),
+       "scaled_dot_product_attention: given q [2, 3], k [2, 3], v [2, 3] and enable_gqa, expected heads (dimension -3) "
+       "of k and v that divide q's"},
+      {CALL(scaled_dot_product_attention(f({4, 2, 3}), f({2, 2, 3}), f({2, 2, 3}))),
+       "scaled_dot_product_attention: shapes [4] and [2] do not broadcast (dimension 0)"},
       {CALL(scaled_dot_product_attention(f({2, 3}), f({2, 3}), f({2, 3}), {.dropout = 2})),
        "scaled_dot_product_attention: given probability 2, expected one in [0, 1]"},
       {CALL(scaled_dot_product_attention(f({2, 3}), f({2, 3}), f({2, 3}), {.mask = i({2, 2})})),

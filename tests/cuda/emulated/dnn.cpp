@@ -8,6 +8,8 @@
 #include <map>
 #include <string_view>
 
+#include <loom/accelerators/philox.h>
+
 #include <queues.h>
 
 namespace loom::cuda {
@@ -60,6 +62,7 @@ class Run {
     if (t.kind == GraphTensor::Kind::number) return out = {t.value};
     check(t.kind == GraphTensor::Kind::memory, "graph: a tensor is read before it is written");
     check(reinterpret_cast<uintptr_t>(pointers_[index(i)]) % 16 == 0, "graph: memory is not on a 16-byte boundary");
+    if (t.dtype == DType::i64) return out = {static_cast<double>(*static_cast<const int64_t*>(pointers_[index(i)]))};
     with_floating("graph", t.dtype, [&]<class T> {
       for (int64_t j = 0; j < t.shape.numel(); ++j)
         out.push_back(static_cast<double>(
@@ -104,6 +107,8 @@ class Run {
         return reduce(node, y);
       case GraphOp::reshape:
         return reshape(node, y);
+      case GraphOp::random:
+        return draw(node, y);
       default:
         for (size_t j = 0; j < y.size(); ++j) y[j] = element(node, static_cast<int64_t>(j));
     }
@@ -139,16 +144,27 @@ class Run {
     return static_cast<double>(j % whole[axis]);
   }
 
+  // To an extent of 1, or of a divisor: neighbours together then.
   void reduce(const GraphNode& node, std::vector<double>& y) {
     const std::vector<double>& a = load(node.a);
-    Dims strides = row_major_strides(shape(node.y));
-    for (int d = 0; d < strides.size(); ++d)
-      if (shape(node.y)[d] == 1) strides[d] = 0;
+    const Dims &from = shape(node.a), &to = shape(node.y), strides = row_major_strides(to);
     if (node.op == GraphOp::largest) std::fill(y.begin(), y.end(), -std::numeric_limits<double>::infinity());
     for (size_t j = 0; j < a.size(); ++j) {
-      double& out = y[static_cast<size_t>(place_of(static_cast<int64_t>(j), shape(node.a), strides))];
+      int64_t place = 0, rest = static_cast<int64_t>(j);
+      for (int d = from.size() - 1; d >= 0; --d) {
+        place += rest % from[d] / (from[d] / to[d]) * strides[d];
+        rest /= from[d];
+      }
+      double& out = y[static_cast<size_t>(place)];
       out = node.op == GraphOp::sum ? out + a[j] : std::max(out, a[j]);
     }
+  }
+
+  // Numbers of its own, as the library has: a function of seed, offset and position.
+  void draw(const GraphNode& node, std::vector<double>& y) {
+    const Philox state{.seed = static_cast<uint64_t>(load(node.a)[0]),
+                       .offset = static_cast<uint64_t>(load(node.b)[0])};
+    for (size_t j = 0; j < y.size(); ++j) y[j] = to_uniform(state.block(j)[1]) < graph_.keep ? 1 : 0;
   }
 
   // The same memory under other extents and strides.
@@ -165,13 +181,16 @@ class Run {
     const std::vector<double>&a = load(node.a), &b = load(node.b);
     const Dims &left = shape(node.a), &right = shape(node.b);
     const int64_t m = left[2], k = left[3], n = right[3];
-    check(right[2] == k && shape(node.y) == Dims({left[0], left[1], m, n}), "graph: extents of a product");
+    check(right[2] == k && right[0] == left[0] && left[1] % right[1] == 0 &&
+              shape(node.y) == Dims({left[0], left[1], m, n}),
+          "graph: extents of a product");
+    const int64_t shared = left[1] / right[1];  // heads of a that meet one of b
     for (int64_t batch = 0; batch < left[0] * left[1]; ++batch)
       for (int64_t i = 0; i < m; ++i)
         for (int64_t l = 0; l < k; ++l)
           for (int64_t j = 0; j < n; ++j)
-            y[static_cast<size_t>((batch * m + i) * n + j)] +=
-                a[static_cast<size_t>((batch * m + i) * k + l)] * b[static_cast<size_t>((batch * k + l) * n + j)];
+            y[static_cast<size_t>((batch * m + i) * n + j)] += a[static_cast<size_t>((batch * m + i) * k + l)] *
+                                                               b[static_cast<size_t>((batch / shared * k + l) * n + j)];
   }
 
   // Adds a product of a and b for each tap of each output.

@@ -89,36 +89,109 @@ Dims projected(int64_t heads, int64_t length, int64_t width, int64_t parts) {
   return {parts * heads * length * width, width, parts * heads * width, 1};
 }
 
-void check_attention(Checks& checks) {
-  struct Sizes {
-    int64_t batch, heads, queries, keys, width, columns;
-  };
-  for (const Sizes s : {Sizes{4, 12, 1024, 1024, 64, 64},
-                        {2, 16, 2048, 2048, 128, 128},
-                        {2, 3, 77, 77, 64, 64},
-                        {1, 2, 100, 333, 40, 40},
-                        {1, 4, 1, 77, 64, 64},
-                        {2, 2, 333, 100, 64, 64},
-                        {1, 1, 16, 16, 8, 8},
-                        {1, 2, 128, 128, 64, 128}})
+struct Heads {
+  int64_t batch, heads, key_heads, queries, keys, width, columns;
+};
+
+AttentionCall call_of(const Heads& s, DType t, int64_t parts) {
+  AttentionCall c{t, s.batch, s.heads, s.key_heads, s.queries, s.keys, s.width, s.columns};
+  c.q = c.dq = projected(s.heads, s.queries, s.width, parts);
+  c.k = c.dk = projected(s.key_heads, s.keys, s.width, parts);
+  c.v = c.dv = projected(s.key_heads, s.keys, s.columns, parts);
+  c.y = c.dy = row_major_strides({s.batch, s.heads, s.queries, s.columns});
+  c.scale = 0.125f;
+  return c;
+}
+
+// The forward and both forms of the gradient.
+void check_attention(Checks& checks, const std::string& options, AttentionCall c) {
+  const std::string name =
+      str("attention [", c.batch, ", ", c.heads, " (", c.key_heads, "), ", c.queries, " x ", c.keys, ", ", c.width,
+          ", ", c.columns, "], ", c.dtype, c.causal ? ", causal" : "", options);
+  checks.check(name, attention_graph(c));
+  checks.check(name + ", gradient", attention_grad_graph(c));
+  c.any_order = true;
+  checks.check(name + ", gradient in any order", attention_grad_graph(c));
+}
+
+void check_plain_attention(Checks& checks) {
+  for (const Heads& s : {Heads{4, 12, 12, 1024, 1024, 64, 64},
+                         {2, 16, 16, 2048, 2048, 128, 128},
+                         {2, 3, 3, 77, 77, 64, 64},
+                         {1, 2, 2, 100, 333, 40, 40},
+                         {1, 4, 4, 1, 77, 64, 64},
+                         {2, 2, 2, 333, 100, 64, 64},
+                         {1, 1, 1, 16, 16, 8, 8},
+                         {1, 2, 2, 128, 128, 64, 128}})
     for (const DType t : {f16, bf16})
       for (const bool causal : {false, true})
         for (const int64_t parts : {1, 3}) {
-          AttentionCall c{t, s.batch, s.heads, s.queries, s.keys, s.width, s.columns};
-          c.q = c.dq = projected(s.heads, s.queries, s.width, parts);
-          c.k = c.dk = projected(s.heads, s.keys, s.width, parts);
-          c.v = c.dv = projected(s.heads, s.keys, s.columns, parts);
-          c.y = c.dy = row_major_strides({s.batch, s.heads, s.queries, s.columns});
-          c.scale = 0.125f;
+          if (parts == 3 && (s.queries != s.keys || s.queries < 77 || t == f16)) continue;
+          AttentionCall c = call_of(s, t, parts);
           c.causal = causal;
-          const std::string name =
-              str("attention [", s.batch, ", ", s.heads, ", ", s.queries, " x ", s.keys, ", ", s.width, ", ", s.columns,
-                  "], ", t, causal ? ", causal" : "", parts > 1 ? ", packed" : "");
-          checks.check(name, attention_graph(c));
-          checks.check(name + ", gradient", attention_grad_graph(c));
-          c.any_order = true;
-          checks.check(name + ", gradient in any order", attention_grad_graph(c));
+          check_attention(checks, parts > 1 ? ", packed" : "", c);
         }
+}
+
+// What a mask is repeated over.
+enum class Mask : uint8_t { none, all_heads, heads, batch, nothing, heads_and_queries };
+
+// As dnn_attention.cpp lays masks out: rows on 16-byte boundaries; of one row for all queries the stride is 0.
+void add_mask(AttentionCall& c, Mask mask) {
+  if (mask == Mask::none) return;
+  const bool each_batch = mask != Mask::all_heads && mask != Mask::batch;
+  const bool each_head = mask == Mask::batch || mask == Mask::nothing;
+  const int64_t row = (c.keys + 3) / 4 * 4, rows = mask == Mask::heads_and_queries ? 1 : c.queries;
+  c.mask = {each_batch ? c.batch : 1, each_head ? c.heads : 1, c.queries, c.keys};
+  c.mask_strides = {c.mask[1] * rows * row, rows * row, rows == 1 ? 0 : row, 1};
+}
+
+void check_optional_attention(Checks& checks) {
+  const Heads small{2, 4, 4, 128, 128, 64, 64}, odd{2, 3, 3, 77, 77, 64, 64}, uneven{2, 3, 3, 100, 333, 128, 128},
+      large{2, 8, 8, 1024, 1024, 128, 128};
+  const Heads shared{2, 8, 2, 1024, 1024, 64, 64}, shared_wide{2, 8, 4, 128, 128, 128, 128},
+      shared_odd{2, 6, 1, 77, 333, 64, 64};
+  struct Case {
+    Heads heads;
+    DType dtype;
+    Mask mask = Mask::none;
+    double dropped = 0;
+    bool causal = false;
+  };
+  std::vector<Case> list{
+      {odd, f16, Mask::all_heads},
+      {uneven, bf16, Mask::heads},
+      {large, f16, Mask::heads},
+      {large, bf16, Mask::heads_and_queries},
+      {shared, f16},
+      {shared, bf16, Mask::none, 0, true},
+      {shared_wide, f16, Mask::none, 0, true},
+      {shared_odd, bf16},
+      {small, f16, Mask::none, 0.1},
+      {odd, bf16, Mask::none, 0.5, true},
+      {uneven, f16, Mask::none, 0.1},
+      {large, bf16, Mask::none, 0.1, true},
+      {small, bf16, Mask::nothing, 0.1, true},
+      {shared, bf16, Mask::none, 0.1, true},
+      {shared_wide, bf16, Mask::heads},
+      {shared_odd, f16, Mask::heads_and_queries, 0.1},
+      {shared_wide, f16, Mask::batch, 0.1, true},
+  };
+  for (const Mask mask : {Mask::all_heads, Mask::heads, Mask::batch, Mask::nothing, Mask::heads_and_queries})
+    for (const bool causal : {false, true}) list.push_back({small, causal ? f16 : bf16, mask, 0, causal});
+  const char* const names[] = {"",
+                               ", a mask for all",
+                               ", a mask for each of the batch",
+                               ", a mask for each head",
+                               ", a mask for each matrix",
+                               ", a row of a mask for each of the batch"};
+  for (const Case& x : list) {
+    AttentionCall c = call_of(x.heads, x.dtype, 1);
+    add_mask(c, x.mask);
+    c.keep = 1 - x.dropped;
+    c.causal = x.causal;
+    check_attention(checks, str(names[static_cast<size_t>(x.mask)], x.dropped > 0 ? ", dropout" : ""), c);
+  }
 }
 
 }  // namespace
@@ -131,7 +204,10 @@ int main(int argc, char** argv) {
   const std::string part = argc > 2 ? argv[2] : "";
   Checks checks{described_device(json)};
   if (part != "attention") check_convolutions(checks);
-  if (part != "conv") check_attention(checks);
+  if (part != "conv") {
+    check_plain_attention(checks);
+    check_optional_attention(checks);
+  }
   std::printf("%d graphs, %d failed\n", checks.made, checks.wrong);
   return checks.wrong == 0 ? 0 : 1;
 }

@@ -180,6 +180,11 @@ void add_attention(Cases& c) {
     manual_seed(5);
     return attend(x, {.dropout = 0.3});
   }).only_f64("each dtype draws its own mask");
+  c.add("scaled_dot_product_attention", "heads that share keys",
+        {real({1, 4, 3, 4}), real({1, 2, 3, 4}), real({1, 2, 3, 2})},
+        [=](In x) { return attend(x, {.enable_gqa = true}); })
+      .sum_of(16)
+      .roundings(8);
   c.add("scaled_dot_product_attention", "other lengths", {real({2, 4}), real({3, 4}), real({3, 5})},
         [=](In x) { return attend(x, {.is_causal = true}); })
       .sum_of(16)
