@@ -156,7 +156,6 @@ TEST_CASE("attention whose heads share keys: as if each had its own, values, gra
     };
     const Tensor q = drawn(batch, heads, 5, 4), k = drawn(key_batch, key_heads, 7, 4),
                  v = drawn(key_batch, value_heads, 7, 3);
-    const Tensor all_k = repeated(k, heads / key_heads), all_v = repeated(v, heads / value_heads);
     for (const auto& [name, options] : cases(5, 7)) {
       if (options.mask.defined() && options.mask.dim() == 3) continue;  // for other heads
       for (const double p : {0.0, 0.4}) {
@@ -164,6 +163,7 @@ TEST_CASE("attention whose heads share keys: as if each had its own, values, gra
         CAPTURE(p);
         AttentionOptions given = options;
         given.dropout = p;
+        const Tensor all_k = repeated(k, heads / key_heads), all_v = repeated(v, heads / value_heads);
         manual_seed(11);
         const Tensor expected = scaled_dot_product_attention(q, all_k, all_v, given);
         given.enable_gqa = true;
