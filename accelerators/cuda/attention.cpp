@@ -77,9 +77,7 @@ class Scores {
  public:
   Scores(Cuda& accelerator, cuda::Gpu& gpu, const Attention& a, DType sum_type)
       : accelerator_(accelerator),
-        gpu_(gpu),
         a_(a),
-        sum_type_(sum_type),
         q_(accelerator, gpu, a.q, Use::read),
         k_(accelerator, gpu, a.k, Use::read),
         v_(accelerator, gpu, a.v, Use::read),
@@ -129,9 +127,7 @@ class Scores {
 
  private:
   Cuda& accelerator_;
-  cuda::Gpu& gpu_;
   const Attention& a_;
-  DType sum_type_;
   Matrices q_, k_, v_;
   cuda::ScoreMask mask_;
   int64_t rows_ = 1, count_ = 1;

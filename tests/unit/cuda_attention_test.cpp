@@ -64,7 +64,8 @@ Result differentiated(const std::vector<Tensor>& given, AttentionOptions o, DTyp
 }
 
 void check_near(const Result& got, const Result& expected, DType t, const Sizes& s) {
-  const double e = epsilon(t), n = std::sqrt(static_cast<double>(std::max(s.queries, s.keys) * s.heads / s.key_heads));
+  const int64_t sums = std::max(s.queries, s.keys) * (s.heads / s.key_heads);
+  const double e = epsilon(t), n = std::sqrt(static_cast<double>(sums));
   CHECK(worst(got.y, expected.y) < 16 * e);
   CHECK(worst(got.grads[0], expected.grads[0]) < 32 * e);
   for (const size_t i : {1, 2}) CHECK(worst(got.grads[i], expected.grads[i]) < 32 * e * n);
