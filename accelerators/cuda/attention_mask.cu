@@ -36,14 +36,13 @@ __device__ float bias_of(float added) {
 // A warp a row.
 template <class T>
 __global__ void __launch_bounds__(threads_per_block)
-    bias_kernel(float* bias, Rows to, int64_t to_step, const T* mask, Rows from, int64_t from_step, int64_t rows,
-                int64_t columns) {
+    bias_kernel(float* bias, Rows to, const T* mask, Rows from, int64_t step, int64_t rows, int64_t columns) {
   constexpr int at_once = threads_per_block / warp;
-  const int64_t step = int64_t{gridDim.x} * at_once;
-  for (int64_t row = int64_t{blockIdx.x} * at_once + threadIdx.x / warp; row < rows; row += step) {
+  const int64_t stride = int64_t{gridDim.x} * at_once;
+  for (int64_t row = int64_t{blockIdx.x} * at_once + threadIdx.x / warp; row < rows; row += stride) {
     float* const y = bias + to.start(row);
     const T* const x = mask + from.start(row);
-    for (int64_t j = threadIdx.x % warp; j < columns; j += warp) y[j * to_step] = bias_of(x[j * from_step]);
+    for (int64_t j = threadIdx.x % warp; j < to.row_stride; j += warp) y[j] = j < columns ? bias_of(x[j * step]) : 0.0f;
   }
 }
 
@@ -67,7 +66,7 @@ void write_bias(Gpu& gpu, const View& bias, const View& mask) {
   const int64_t rows = bias.shape[0] * bias.shape[1] * bias.shape[2], columns = bias.shape[3];
   const auto run = [&]<class T>(const T* from) {
     launch(gpu, "attention", &bias_kernel<T>, grid_for(gpu, rows * warp), threads_per_block, 0, bias.as<float>(),
-           Rows(bias), bias.strides[3], from, Rows(mask), mask.strides[3], rows, columns);
+           Rows(bias), from, Rows(mask), mask.strides[3], rows, columns);
   };
   if (mask.dtype == DType::boolean)
     run(mask.as<const bool>());

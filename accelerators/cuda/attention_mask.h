@@ -6,9 +6,10 @@
 
 namespace loom::cuda {
 
-// bias [batch, heads, T, S] of f32, any strides = what the mask adds to scores: itself (f32), or 0 where a boolean one
-// is true and else a number so far below all scores that weights there are 0. Rows that are hidden as a whole stay
-// finite in it, and what lies below that number is raised to it, but for -infinity.
+// bias [batch, heads, T, S] of f32 = what the mask adds to scores: itself (f32), or 0 where a boolean one is true and
+// else a number so far below all scores that weights there are 0. Rows that are hidden as a whole stay finite in it,
+// and what lies below that number is raised to it, but for -infinity. Columns are adjacent; what is left of the steps
+// from row to row becomes 0.
 void write_bias(Gpu& gpu, const View& bias, const View& mask);
 
 // What a mask promises of rows of y [batch, heads, T, V] and lse [batch, heads, T] (dense) that write_bias has hidden

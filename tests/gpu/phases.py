@@ -63,7 +63,7 @@ def parity(build):
     for file in test_files("unit", "cuda_*"):
         if file not in split:
             checks.append(unit(build, file, file))
-    for file in ("cuda_conv", "cuda_products"):
+    for file in ("cuda_attention", "cuda_conv", "cuda_products"):
         for way in ({"LOOM_CUDNN": 0}, {"LOOM_DETERMINISTIC": 0}):
             name = f"{file}/" + "".join(f"{key}={value}" for key, value in way.items())
             checks.append(unit(build, name, file, **way))
