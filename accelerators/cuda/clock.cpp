@@ -34,6 +34,7 @@ std::shared_ptr<void> CudaClock::record(void* stream) {
 }
 
 std::optional<double> CudaClock::milliseconds(void* from, void* to, bool wait) {
+  const cuda::DeviceScope scope(gpu_.index());  // another thread's may have no context, which the driver would make
   const cuda::CaptureRelaxed relaxed;
   auto* const first = static_cast<cudaEvent_t>(from);
   auto* const second = static_cast<cudaEvent_t>(to);

@@ -4,16 +4,16 @@ namespace loom::cuda {
 
 void check_dnn(cudnnStatus_t status, const char* what) {
   if (status != CUDNN_STATUS_SUCCESS) [[unlikely]]
-    fail(what, ": ", cudnnGetErrorString(status));
+    fail(what, ": ", dnn().error_string(status));
 }
 
 Descriptor::Descriptor(cudnnBackendDescriptorType_t type) {
-  check_dnn(cudnnBackendCreateDescriptor(type, &raw_), "cudnnBackendCreateDescriptor");
+  check_dnn(dnn().create_descriptor(type, &raw_), "cudnnBackendCreateDescriptor");
 }
 
 void Descriptor::put_raw(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count,
                          const void* values) {
-  check_dnn(cudnnBackendSetAttribute(raw_, name, type, count, values), "cudnnBackendSetAttribute");
+  check_dnn(dnn().set_attribute(raw_, name, type, count, values), "cudnnBackendSetAttribute");
 }
 
 namespace {

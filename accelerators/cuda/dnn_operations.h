@@ -1,12 +1,11 @@
 // Graphs in cuDNN's own terms. The only files that see that library are dnn*.h and dnn*.cpp.
 #pragma once
 
-#include <cudnn.h>
-
 #include <span>
 #include <utility>
 #include <vector>
 
+#include <loom/accelerators/cuda/dnn_functions.h>
 #include <loom/accelerators/cuda/graph.h>
 
 namespace loom::cuda {
@@ -18,7 +17,7 @@ class Descriptor {
  public:
   explicit Descriptor(cudnnBackendDescriptorType_t type);
   ~Descriptor() {
-    if (raw_ != nullptr) (void)cudnnBackendDestroyDescriptor(raw_);
+    if (raw_ != nullptr) (void)dnn().destroy_descriptor(raw_);
   }
   Descriptor(Descriptor&& other) noexcept : raw_(std::exchange(other.raw_, nullptr)) {}
   Descriptor& operator=(Descriptor&& other) noexcept {
@@ -38,7 +37,7 @@ class Descriptor {
   void put(cudnnBackendAttributeName_t name, const Descriptor& value) {
     put(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, value.get());
   }
-  void finalize() { check_dnn(cudnnBackendFinalize(raw_), "cudnnBackendFinalize"); }
+  void finalize() { check_dnn(dnn().finalize(raw_), "cudnnBackendFinalize"); }
 
  private:
   void put_raw(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count, const void* values);

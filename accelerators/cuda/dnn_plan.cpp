@@ -20,15 +20,15 @@ std::vector<Descriptor> proposals(const Descriptor& graph, const DnnTarget& targ
   heuristics.put(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
   heuristics.put(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode);
   if (target.described != nullptr) heuristics.put(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *target.described);
-  if (cudnnBackendFinalize(heuristics.get()) != CUDNN_STATUS_SUCCESS) return found;
+  if (dnn().finalize(heuristics.get()) != CUDNN_STATUS_SUCCESS) return found;
   int64_t count = 0;
-  check_dnn(cudnnBackendGetAttribute(heuristics.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0,
-                                     &count, nullptr),
+  check_dnn(dnn().get_attribute(heuristics.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0,
+                                &count, nullptr),
             "cuDNN's heuristics");
   std::vector<cudnnBackendDescriptor_t> raw;
   for (int64_t i = 0; i < count; ++i) raw.push_back(found.emplace_back(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR).get());
-  check_dnn(cudnnBackendGetAttribute(heuristics.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                                     count, &count, raw.data()),
+  check_dnn(dnn().get_attribute(heuristics.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, count,
+                                &count, raw.data()),
             "cuDNN's heuristics");
   found.erase(found.begin() + count, found.end());
   return found;
@@ -38,12 +38,12 @@ std::vector<cudnnBackendNumericalNote_t> notes_of(const Descriptor& config) {
   const Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   cudnnBackendDescriptor_t raw = engine.get();
   int64_t count = 0;
-  check_dnn(cudnnBackendGetAttribute(config.get(), CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
-                                     &count, &raw),
-            "cuDNN's engine");
+  check_dnn(
+      dnn().get_attribute(config.get(), CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &raw),
+      "cuDNN's engine");
   std::vector<cudnnBackendNumericalNote_t> notes(CUDNN_NUMERICAL_NOTE_TYPE_COUNT);
-  check_dnn(cudnnBackendGetAttribute(engine.get(), CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
-                                     CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes.data()),
+  check_dnn(dnn().get_attribute(engine.get(), CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                                CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes.data()),
             "cuDNN's notes");
   notes.resize(static_cast<size_t>(count));
   return notes;
@@ -77,10 +77,10 @@ bool finish(Plan& plan, const Descriptor& config, const DnnTarget& target, const
     made.put(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, *target.described);
   else
     made.put(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, target.handle);
-  if (cudnnBackendFinalize(made.get()) != CUDNN_STATUS_SUCCESS) return false;
+  if (dnn().finalize(made.get()) != CUDNN_STATUS_SUCCESS) return false;
   int64_t count = 0;
-  check_dnn(cudnnBackendGetAttribute(made.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count,
-                                     &plan.workspace),
+  check_dnn(dnn().get_attribute(made.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count,
+                                &plan.workspace),
             "cuDNN's workspace");
   if (plan.workspace > rules.most_workspace) return false;
   plan.plan = std::move(made);
@@ -99,26 +99,40 @@ std::unique_ptr<Descriptor> described(const Graph& graph, const DnnTarget& targe
   }
 }
 
-}  // namespace
-
-std::shared_ptr<const Plan> make_plan(const Graph& graph, const DnnTarget& target, const DnnRules& rules) {
-  auto plan = std::make_shared<Plan>();
-  const auto whole = described(graph, target, plan->parts);
-  if (whole == nullptr) return nullptr;
+// With what tells tensors apart, and without kernels.
+Plan blank(const Graph& graph) {
+  Plan plan;
   for (size_t i = 0; i < graph.tensors.size(); ++i) {
     const GraphTensor& t = graph.tensors[i];
-    if (t.kind == GraphTensor::Kind::memory) plan->memory.push_back(uid_of(i));
-    if (t.kind == GraphTensor::Kind::number) plan->numbers.emplace_back(uid_of(i), t.value);
+    if (t.kind == GraphTensor::Kind::memory) plan.memory.push_back(uid_of(i));
+    if (t.kind == GraphTensor::Kind::number) plan.numbers.emplace_back(uid_of(i), t.value);
   }
+  return plan;
+}
+
+}  // namespace
+
+std::vector<std::shared_ptr<const Plan>> make_plans(const Graph& graph, const DnnTarget& target, const DnnRules& rules,
+                                                    size_t most) {
+  std::vector<std::shared_ptr<const Plan>> out;
+  auto parts = std::make_shared<std::vector<Descriptor>>();
+  const auto whole = described(graph, target, *parts);
+  if (whole == nullptr) return out;
   const DType io = graph.tensors[0].dtype;
-  for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK})
+  // Fallbacks are slow: they are for what nothing else does.
+  for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
+    if (!out.empty()) break;
     for (Descriptor& config : proposals(*whole, target, mode)) {
+      if (out.size() == most) break;
+      auto plan = std::make_shared<Plan>(blank(graph));
       if (!is_allowed(notes_of(config), io, rules) || !finish(*plan, config, target, rules)) continue;
-      plan->parts.push_back(std::move(*whole));
-      plan->parts.push_back(std::move(config));
-      return plan;
+      parts->push_back(std::move(config));
+      plan->parts = parts;
+      out.push_back(std::move(plan));
     }
-  return nullptr;
+  }
+  parts->push_back(std::move(*whole));
+  return out;
 }
 
 }  // namespace loom::cuda

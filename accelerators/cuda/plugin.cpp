@@ -32,9 +32,8 @@ Accelerator* device(int index) {
 std::string libraries() {
   int runtime = 0;
   cuda::check_cuda(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
-  const size_t dnn = cuda::dnn_version();
   return str("CUDA runtime ", runtime / 1000, ".", runtime % 1000 / 10, ", ", cuda::matmul_library(), ", ",
-             dnn == 0 ? std::string("no cuDNN") : str("cuDNN ", dnn / 10000, ".", dnn / 100 % 100, ".", dnn % 100));
+             cuda::dnn_library());
 }
 
 // When the library goes, after everything that the program itself has made. The device is not asked any more.

@@ -26,6 +26,11 @@ std::atomic<bool>& allows_any_order() {
   return allowed;
 }
 
+std::atomic<bool>& autotunes() {
+  static std::atomic<bool> wanted = is_set("LOOM_AUTOTUNE", "1");
+  return wanted;
+}
+
 std::atomic<Epilogues>& epilogues() {
   static std::atomic<Epilogues> chosen = is_set("LOOM_EPILOGUES", "1")   ? Epilogues::on
                                          : is_set("LOOM_EPILOGUES", "0") ? Epilogues::off

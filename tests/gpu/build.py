@@ -3,6 +3,7 @@
 import glob
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -151,15 +152,32 @@ def unpacked(file):
     return folder
 
 
+def run_quietly(build, *arguments):
+    return subprocess.run([build.program("unit_tests"), *arguments], check=False, capture_output=True, text=True,
+                          env=os.environ | build.environment())
+
+
+def why_no_gpu(build):
+    """Why the plugin finds none of the GPUs that the driver tells of, or nothing: libraries that are not there, a driver
+    that is older than they are."""
+    if build.emulated or not output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"):
+        return ""
+    done = run_quietly(build, "--source-file=*/unit/cuda_random_test.cpp", "--no-colors")
+    skipped = re.search(r"skipped: (.*)", done.stdout)
+    return skipped.group(1) if skipped else ""
+
+
 def starts(build):
     """Why its programs do not run here, or nothing."""
-    done = subprocess.run([build.program("unit_tests"), "--count"], check=False, capture_output=True, text=True,
-                          env=os.environ | build.environment())
-    return "" if done.returncode == 0 else (done.stdout + done.stderr).strip()[-500:]
+    done = run_quietly(build, "--count")
+    if done.returncode:
+        return (done.stdout + done.stderr).strip()[-500:]
+    return why_no_gpu(build)
 
 
 def found(given, rehearse):
-    """The build to use; made where none is given, or where the given one does not start here and nvcc is there."""
+    """The build to use; made where none is given, or where the given one does not run here and nvcc is there. Without
+    nvcc it is taken as it is: the first check of each phase says what is wrong."""
     if not given:
         return made(ROOT / "build" / ("gpu-rehearsal" if rehearse else "gpu"), emulated=rehearse)
     path = pathlib.Path(given)
@@ -171,7 +189,11 @@ def found(given, rehearse):
         fail(f"--build: {given} has no tests/unit_tests")
     if rehearse and not (folder / EMULATED).exists():
         fail(f"--build: {given} has no {EMULATED}; configure with -DLOOM_CUDA=EMULATED")
-    if why := starts(build):
-        print(f"gpu: the programs of {given} do not start here, so they are built: {why}", flush=True)
-        return made(ROOT / "build/gpu", folder / "deps", emulated=rehearse)
-    return build
+    why = starts(build)
+    if not why:
+        return build
+    if not rehearse and not tool("nvcc"):
+        print(f"gpu: the programs of {given} do not run here, and there is no nvcc to build them with: {why}", flush=True)
+        return build
+    print(f"gpu: the programs of {given} do not run here, so they are built: {why}", flush=True)
+    return made(ROOT / "build/gpu", folder / "deps", emulated=rehearse)

@@ -10,6 +10,8 @@ import sys
 from build import ROOT, cuda_libraries, output_of, tool
 from session import FAIL, PASS, SKIP, Check, Result
 
+REMEDY = ("to do: libraries of the CUDA version that the build is of (CUDA_HOME, LD_LIBRARY_PATH, Python's nvidia-* packages) and "
+          "a driver as new, or a build made with the toolkit that the driver is for (CUDA_HOME; --build of another pack)")
 JOBS = 4  # side by side on the GPU: tests are small, and most of their time is the host's
 
 
@@ -45,7 +47,7 @@ def machine(build):
             return Result(FAIL, output.strip()[-300:], known)
         skipped = re.search(r"skipped: (.*)", output)
         if skipped and known["gpu"]:
-            return Result(FAIL, f"there is {known['gpu']}, but {skipped.group(1)}", known)
+            return Result(FAIL, f"there is {known['gpu']}, but {skipped.group(1)}; {REMEDY}", known)
         return Result(SKIP if skipped else PASS, skipped.group(1) if skipped else known["gpu"] or "emulated", known)
     check = unit(build, "device", "cuda_random", seconds=120)
     check.read = read

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 ROOT = pathlib.Path(sys.argv.pop(1))
 sys.path += [str(ROOT / "tests/gpu"), str(ROOT / "tests/cuda"), str(ROOT / "bench")]
@@ -80,6 +81,50 @@ class Sessions(unittest.TestCase):
         self.assertIn("FAIL c80", lines[1])
         self.assertEqual(lines[-1], "1 FAIL, 0 SKIP, 80 PASS")
         self.assertLess(len(lines), 65)
+
+
+class GivenBuilds(unittest.TestCase):
+    """A folder whose unit_tests is a script, on a machine with a GPU."""
+
+    def found(self, script, *, nvcc, gpu="NVIDIA H100"):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        program = pathlib.Path(scratch.name) / "tests/unit_tests"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        program.chmod(0o755)
+        with mock.patch.object(build, "made", return_value="made"), \
+                mock.patch.object(build, "tool", return_value="nvcc" if nvcc else ""), \
+                mock.patch.object(build, "output_of", return_value=gpu), \
+                contextlib.redirect_stdout(io.StringIO()) as told:
+            return build.found(scratch.name, False), told.getvalue()
+
+    OLD_DRIVER = '[ "$1" = --count ] || echo "a.cpp:1: MESSAGE: skipped: no CUDA device: the driver is of CUDA 12.4"'
+
+    def test_what_runs_is_taken(self):
+        made, told = self.found("exit 0", nvcc=True)
+        self.assertIsInstance(made, build.Build)
+        self.assertEqual(told, "")
+
+    def test_what_does_not_start_is_built(self):
+        self.assertEqual(self.found("echo no such library; exit 127", nvcc=True)[0], "made")
+
+    def test_what_finds_no_gpu_is_built(self):
+        made, told = self.found(self.OLD_DRIVER, nvcc=True)
+        self.assertEqual(made, "made")
+        self.assertIn("the driver is of CUDA 12.4", told)
+
+    def test_what_finds_no_gpu_is_told_of_where_it_cannot_be_built(self):
+        made, told = self.found(self.OLD_DRIVER, nvcc=False)
+        self.assertIn("no nvcc", told)
+        with mock.patch.object(phases, "output_of", return_value="NVIDIA H100"):
+            result = phases.machine(made).read(0, "a.cpp:1: MESSAGE: skipped: no CUDA device: the driver is of CUDA 12.4\n")
+        self.assertEqual(result.verdict, FAIL)
+        self.assertIn("the driver is of CUDA 12.4", result.note)
+        self.assertIn("to do: ", result.note)
+
+    def test_a_machine_without_a_gpu_takes_what_starts(self):
+        self.assertIsInstance(self.found(self.OLD_DRIVER, nvcc=True, gpu="")[0], build.Build)
 
 
 class Texts(unittest.TestCase):

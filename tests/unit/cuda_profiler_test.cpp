@@ -146,3 +146,17 @@ TEST_CASE("profiler: spans of devices take their room too, and can be left out")
   const Tensor y = relu(x);
   CHECK(exported(host).spans("relu").size() == 1);
 }
+
+// tests/CMakeLists.txt looks whether the first device was left alone.
+TEST_CASE("profiler: spans of the second GPU are measured by that one") {
+  if (!has_gpu()) return;
+  if (device_count(Device::cuda) < 2) {
+    MESSAGE("skipped: one GPU");
+    return;
+  }
+  const Device second(Device::cuda, 1);
+  const Tensor x = ones({4}, {f32, second});
+  Profiler profiler;
+  const Tensor y = relu(x);
+  CHECK(on_track(exported(profiler), "relu", "cuda:1 compute").size() == 1);
+}

@@ -2,7 +2,7 @@
 // Makes a plan for every cuDNN graph of the list below, for a device that is described and need not be there. It shows
 // that the library knows the pattern, has a kernel that the rules allow, and can compile it; not what it computes.
 //
-// usage: graphs DEVICE.json [conv|attention]
+// usage: graphs DEVICE.json [conv|attention|proposals]
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -21,14 +21,16 @@ struct Checks {
   Descriptor device;
   int made = 0, wrong = 0;
 
-  void check(const std::string& name, const Graph& graph, const DnnRules& rules = {}) {
+  // Passes with at least so many plans of at most so many.
+  void check(const std::string& name, const Graph& graph, const DnnRules& rules = {}, size_t least = 1,
+             size_t most = 1) {
     const auto start = std::chrono::steady_clock::now();
     std::string outcome;
     bool ok = false;
     try {
-      const auto plan = make_plan(graph, {.handle = nullptr, .described = &device}, rules);
-      ok = plan != nullptr;
-      outcome = plan == nullptr ? "none" : str(plan->workspace, " bytes of workspace");
+      const auto plans = make_plans(graph, {.handle = nullptr, .described = &device}, rules, most);
+      ok = plans.size() >= least;
+      outcome = plans.empty() ? "none" : str(plans.size(), " plans, ", plans[0]->workspace, " bytes of workspace");
     } catch (const Error& error) {
       outcome = error.what();
     }
@@ -194,20 +196,41 @@ void check_optional_attention(Checks& checks) {
   }
 }
 
+// What is timed where LOOM_AUTOTUNE=1: several ways to do the same.
+void check_proposals(Checks& checks) {
+  struct Shape {
+    const char* name;
+    Dims x, w;
+    ConvGeometry g;
+  };
+  for (const Shape& s : {Shape{"3 x 3", {64, 64, 56, 56}, {64, 64, 3, 3}, {{1, 1}, {1, 1}}},
+                         Shape{"1 x 1", {64, 64, 56, 56}, {64, 64, 1, 1}, {}}}) {
+    const auto check = [&](const char* what, GraphOp op, DType t, const Dims& y, const Dims& a, const Dims& b) {
+      checks.check(str("proposals for ResNet-50 ", s.name, ", ", what, ", ", t),
+                   conv_graph({op, t, t == bf16, y, a, b, s.g}), {}, 2, 10);
+    };
+    check("forward", GraphOp::conv, f32, s.x, s.x, s.w);
+    check("forward", GraphOp::conv, bf16, s.x, s.x, s.w);
+    check("gradient of x", GraphOp::conv_grad_input, bf16, s.x, s.x, s.w);
+    check("gradient of w", GraphOp::conv_grad_weight, bf16, s.w, s.x, s.x);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2) return std::fputs("usage: graphs DEVICE.json [conv|attention]\n", stderr), 2;
+  if (argc < 2) return std::fputs("usage: graphs DEVICE.json [conv|attention|proposals]\n", stderr), 2;
   std::ifstream file(argv[1]);
   const std::string json{std::istreambuf_iterator<char>(file), {}};
-  std::printf("cuDNN %zu\n", cudnnGetVersion());
+  std::printf("cuDNN %zu\n", dnn().version());
   const std::string part = argc > 2 ? argv[2] : "";
   Checks checks{described_device(json)};
-  if (part != "attention") check_convolutions(checks);
-  if (part != "conv") {
+  if (part.empty() || part == "conv") check_convolutions(checks);
+  if (part.empty() || part == "attention") {
     check_plain_attention(checks);
     check_optional_attention(checks);
   }
+  if (part.empty() || part == "proposals") check_proposals(checks);
   std::printf("%d graphs, %d failed\n", checks.made, checks.wrong);
   return checks.wrong == 0 ? 0 : 1;
 }

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // In place of cuDNN: graphs are computed node by node, in double. LOOM_CUDNN=0 switches it off, as it does the library,
 // so that what stands behind it is tested too.
-#include <loom/accelerators/cuda/dnn.h>
+#include <loom/accelerators/cuda/dnn_library.h>
 
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <iostream>
 #include <map>
 #include <string_view>
+#include <thread>
 
 #include <loom/accelerators/philox.h>
 
@@ -14,11 +18,12 @@
 
 namespace loom::cuda {
 
+// What the library proposes: its heuristic may be wrong, and proposals may fail when they are run.
+enum class Way : uint8_t { slow, refused, fails, quick };
+
 struct Plan {
   Graph graph;
-};
-struct DnnContext {
-  Plan plan;
+  Way way;
 };
 
 namespace {
@@ -238,31 +243,54 @@ class Run {
   std::vector<std::vector<double>> values_;
 };
 
-}  // namespace
-
-size_t dnn_version() {
+bool is_off() {
   const char* const text = std::getenv("LOOM_CUDNN");
-  return text != nullptr && std::string_view(text) == "0" ? 0 : 91900;
+  return text != nullptr && std::string_view(text) == "0";
 }
 
 // Convolutions whose extents the library does not know how to count have no plan.
-PlanUse::PlanUse(Gpu& gpu, const std::string&, const DnnRules&, const std::function<Graph()>& make) : gpu_(gpu) {
-  if (dnn_version() == 0) return;
-  context_ = new DnnContext{{make()}};
-  plan_ = &context_->plan;
-  const Graph& graph = plan_->graph;
-  if (graph.nodes[0].op != GraphOp::conv_grad_input) return;
+bool is_known(const Graph& graph) {
+  if (graph.nodes[0].op != GraphOp::conv_grad_input) return true;
   const Dims &x = graph.tensors[2].shape, &w = graph.tensors[1].shape, &y = graph.tensors[0].shape;
+  bool known = true;
   for (size_t s = 0; s < 2; ++s) {
     const int d = 2 + static_cast<int>(s);
     const ConvGeometry& g = graph.geometry;
-    if (y[d] != (x[d] + 2 * g.padding[s] - g.dilation[s] * (w[d] - 1) - 1) / g.stride[s] + 1) plan_ = nullptr;
+    known = known && y[d] == (x[d] + 2 * g.padding[s] - g.dilation[s] * (w[d] - 1) - 1) / g.stride[s] + 1;
   }
+  return known;
 }
-PlanUse::~PlanUse() { delete context_; }
-void PlanUse::run(std::span<void* const> memory) const {
-  emulated::enqueue(gpu_.stream(), [graph = plan_->graph, arrays = std::vector<void*>(memory.begin(), memory.end())] {
-    Run(graph, arrays).all();
+
+// LOOM_EMULATED_PLANS=1: what was run last is told of at the end.
+std::atomic<int> last_run = -1;
+[[gnu::destructor]] void tell() {
+  if (std::getenv("LOOM_EMULATED_PLANS") == nullptr) return;
+  std::cerr << str("emulated cuDNN: the last plan that was run is proposal ", last_run.load(), "\n") << std::flush;
+}
+
+}  // namespace
+
+size_t dnn_version() { return is_off() ? 0 : 91900; }
+std::string dnn_library() { return is_off() ? "no cuDNN: LOOM_CUDNN=0" : "emulated cuDNN"; }
+
+DnnHandle new_dnn_handle() { return nullptr; }
+
+std::vector<std::shared_ptr<const Plan>> plans_of(const Graph& graph, DnnHandle, const DnnRules&, size_t most) {
+  std::vector<std::shared_ptr<const Plan>> out;
+  if (!is_known(graph)) return out;
+  for (const Way way : {Way::slow, Way::refused, Way::fails, Way::quick})
+    if (out.size() < most) out.push_back(std::make_shared<const Plan>(Plan{graph, way}));
+  return out;
+}
+size_t workspace_of(const Plan&) { return 0; }
+
+void run_plan(const Plan& plan, DnnHandle, cudaStream_t stream, std::span<void* const> memory, void*) {
+  check(plan.way != Way::refused, "emulated cuDNN: refused");
+  emulated::enqueue(stream, [plan, arrays = std::vector<void*>(memory.begin(), memory.end())] {
+    last_run = static_cast<int>(plan.way);
+    check(plan.way != Way::fails, "emulated cuDNN: failed");
+    if (plan.way == Way::slow) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    Run(plan.graph, arrays).all();
   });
 }
 
