@@ -218,6 +218,7 @@ void BlockPool::give_back() {
 
 void BlockPool::empty_cache() {
   const std::lock_guard lock(mutex_);
+  if (!capturing_.empty()) return;
   collect(true);
   give_back();
 }
@@ -280,7 +281,7 @@ std::vector<std::pair<void*, size_t>> BlockPool::in_use() const {
 
 void BlockPool::fail_out_of_memory(size_t bytes) const {
   throw OutOfMemory(str("out of memory on ", name_, ": requested ", bytes, " bytes, in use ", stats_.allocated,
-                        ", cached ", stats_.cached, ", limit ", limit_ == 0 ? "none" : std::to_string(limit_)));
+                        ", cached ", stats_.cached, limit_ == 0 ? std::string() : str(", limit ", limit_)));
 }
 
 }  // namespace loom

@@ -1,25 +1,42 @@
 #include <loom/accelerators/cuda/captured.h>
 
 #include <loom/accelerators/cuda/runtime.h>
+#include <loom/accelerators/sync_debug.h>
 
 namespace loom::cuda {
 
-// What earlier steps have left in the cache goes back first: the graph takes memory of its own.
+// What earlier steps have left in the cache goes back first: the graph takes memory of its own. That the host waits for
+// it is no mistake of the program's.
 CapturedGraph::CapturedGraph(Gpu& gpu) : gpu_(gpu), stream_(gpu.stream()) {
   const DeviceScope scope(gpu.index());
   check(!is_capturing(stream_), "a graph is being captured in this stream of cuda:", gpu.index(), " already");
-  gpu.synchronize();
+  {
+    const SyncDebugScope allowed(SyncDebugMode::off);
+    gpu.synchronize();
+  }
   gpu.memory().empty_cache();
-  check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  gpu.begin_capture();
+  const cudaError_t status = cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
+  if (status != cudaSuccess) gpu.end_capture();
+  check_cuda(status, "cudaStreamBeginCapture");
   recording_ = true;
-  pool_ = gpu.memory().begin_capture(stream_);
+  try {
+    pool_ = gpu.memory().begin_capture(stream_);
+  } catch (...) {
+    abandon();
+    throw;
+  }
+}
+
+void CapturedGraph::abandon() {
+  cudaGraph_t graph = nullptr;
+  if (recording_ && end_recording(&graph) == cudaSuccess && graph != nullptr) (void)cudaGraphDestroy(graph);
 }
 
 // Errors of the device stay for the next call that tells of them.
 CapturedGraph::~CapturedGraph() {
   const DeviceScope scope(gpu_.index(), std::nothrow);
-  cudaGraph_t graph = nullptr;
-  if (recording_ && end_recording(&graph) == cudaSuccess && graph != nullptr) (void)cudaGraphDestroy(graph);
+  abandon();
   (void)cudaStreamSynchronize(gpu_.aside());  // what was made there outlives a capture that failed
   if (last_ != nullptr) (void)cudaStreamSynchronize(last_);
   if (graph_ != nullptr) (void)cudaGraphExecDestroy(graph_);
@@ -31,6 +48,7 @@ cudaError_t CapturedGraph::end_recording(cudaGraph_t* graph) {
   recording_ = false;
   const cudaError_t status = cudaStreamEndCapture(stream_, graph);
   gpu_.memory().end_capture(stream_);
+  gpu_.end_capture();
   return status;
 }
 

@@ -20,6 +20,7 @@ class CapturedGraph final : public Captured {
   void replay() override;
 
  private:
+  void abandon();
   cudaError_t end_recording(cudaGraph_t* graph);
 
   Gpu& gpu_;

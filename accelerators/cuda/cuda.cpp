@@ -24,6 +24,7 @@ void Cuda::release(void* block) noexcept {
 MemoryStats Cuda::memory_stats() const { return gpu_.memory().stats(); }
 void Cuda::reset_peak_memory_stats() { gpu_.memory().reset_peak(); }
 void Cuda::empty_cache() {
+  if (gpu_.is_captured()) return;  // giving memory back makes the driver wait
   gpu_.memory().empty_cache();
   cuda::pinned_memory().empty_cache();
 }

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <mutex>
+#include <shared_mutex>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -170,8 +171,29 @@ void Gpu::check_may_wait() const {
 void Gpu::synchronize() {
   const DeviceScope scope(index_);
   check_may_wait();
-  check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  {
+    const std::shared_lock lock(capturing_);
+    check(!captured_, "the host would wait for all of cuda:", index_,
+          ", where another thread captures a graph; wait for a stream or an event of your own");
+    check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  }
   check_faults();
+}
+
+void Gpu::begin_capture() {
+  const std::lock_guard lock(capturing_);
+  check(!captured_, "a graph of cuda:", index_, " is being captured already");
+  captured_ = true;
+}
+
+void Gpu::end_capture() {
+  const std::lock_guard lock(capturing_);
+  captured_ = false;
+}
+
+bool Gpu::is_captured() const {
+  const std::shared_lock lock(capturing_);
+  return captured_;
 }
 
 namespace {

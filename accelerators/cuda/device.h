@@ -5,6 +5,7 @@
 
 #include <array>
 #include <memory>
+#include <shared_mutex>
 #include <string>
 #include <vector>
 
@@ -42,7 +43,13 @@ class Gpu {
   Fault* fault() const { return fault_device_; }
   void check_faults();          // the device has been waited for: throws what it has left
   void check_may_wait() const;  // throws while this thread's stream is captured, and where sync_debug.h forbids it
+  // Throws while a graph is captured: the driver waits for no device then, and the question would spoil the capture.
   void synchronize();
+
+  // A capture by any thread; one at a time, or an Error.
+  void begin_capture();
+  void end_capture();
+  bool is_captured() const;
 
  private:
   int index_;
@@ -54,6 +61,8 @@ class Gpu {
   std::unique_ptr<Watch> watch_;
   Fault* fault_host_ = nullptr;
   Fault* fault_device_ = nullptr;
+  mutable std::shared_mutex capturing_;  // held while somebody waits for the whole device: no capture begins then
+  bool captured_ = false;
 };
 
 int count_devices(std::string& description);

@@ -3,8 +3,11 @@
 // plays (tests/cuda/emulated), whose graphs run their nodes in any order that the graph allows.
 #include <doctest/doctest.h>
 
+#include <thread>
+
 #include <loom/accelerators/accelerator.h>
 #include <loom/accelerators/cuda.h>
+#include <loom/accelerators/sync_debug.h>
 #include <loom/autograd/ops.h>
 #include <loom/nn/nn.h>
 #include <loom/nn/optim/optim.h>
@@ -276,6 +279,50 @@ TEST_CASE("a host that would wait for what is captured is told so, and the graph
   graph.capture([&] { x.add_(1); });
   graph.replay();
   CHECK(x.sum().item<float>() == 6);
+}
+
+TEST_CASE("other threads go on while a graph is captured, but for waiting for the whole device") {
+  if (!has_device()) return;
+  const Tensor x = ones({3}, {f32, gpu}), other = ones({4}, {f32, gpu});
+  synchronize(gpu);
+  const auto meanwhile = [](const auto& work) { std::thread(work).join(); };
+  DeviceGraph graph(gpu);
+  graph.capture([&] {
+    x.add_(1);
+    meanwhile([&] {
+      const StreamScope scope(stream(gpu, Lane::copy));
+      CHECK_THROWS_WITH(synchronize(gpu),
+                        "the host would wait for all of cuda:0, where another thread captures a graph; wait for a "
+                        "stream or an event of your own");
+    });
+    meanwhile([&] {
+      const Stream copies = stream(gpu, Lane::copy);
+      const StreamScope scope(copies);
+      const Tensor sum = other + ones({4}).to(gpu);
+      copies.synchronize();
+      CHECK(equal(sum.to(Device()), full({4}, 2.0)));
+      accelerator(gpu).empty_cache();
+    });
+    meanwhile([&] {
+      const StreamScope scope(stream(gpu, Lane::copy));
+      DeviceGraph second(gpu);
+      CHECK_THROWS_AS(second.capture([] {}), Error);
+    });
+    x.add_(1);
+  });
+  graph.replay();
+  CHECK(equal(x.to(Device()), full({3}, 3.0)));
+}
+
+TEST_CASE("capturing is no wait that sync debug finds") {
+  if (!has_device()) return;
+  const Tensor x = ones({3}, {f32, gpu});
+  DeviceGraph graph(gpu, {.warm_up = 0});
+  {
+    const SyncDebugScope scope(SyncDebugMode::error);
+    for (int i = 0; i < 2; ++i) graph.run([&] { x.add_(1); });
+  }
+  CHECK(equal(x.to(Device()), full({3}, 3.0)));
 }
 
 TEST_CASE("on the host a graph calls the step") {

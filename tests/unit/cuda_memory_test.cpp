@@ -85,8 +85,7 @@ TEST_CASE("more than a GPU has is an error that says what there is, and no more 
   CHECK_THROWS_AS(empty({elements}, {f32, Device::cuda}), OutOfMemory);
   const std::string text = error_of([&] { empty({elements}, {f32, Device::cuda}); });
   CHECK(text.starts_with("out of memory on cuda:0: requested "));
-  for (const char* const part : {" bytes, in use ", ", cached ", ", limit "})
-    CHECK(text.find(part) != std::string::npos);
+  for (const char* const part : {" bytes, in use ", ", cached "}) CHECK(text.find(part) != std::string::npos);
   CHECK(ones({3}, {f32, Device::cuda}).to_vector<float>() == std::vector<float>{1, 1, 1});
 }
 

@@ -249,6 +249,13 @@ cudaError_t finish(const std::shared_ptr<EventState>& event) {
 cudaError_t finish_device(int device) {
   if (!may_wait_or_allocate()) return refused(nullptr);
   const std::lock_guard lock(machine().mutex);
+  bool captured = false;  // by whatever thread: the driver refuses, and the capture is spoilt
+  for (const emulated_stream* const s : machine().streams)
+    if (s->device == device && s->place) {
+      s->place.capture->valid = false;
+      captured = true;
+    }
+  if (captured) return cudaErrorStreamCaptureUnsupported;
   return finish_until([&] {
     for (const emulated_stream* const s : machine().streams)
       if (s->device == device && s->done < s->given) return false;
