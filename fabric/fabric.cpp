@@ -186,7 +186,9 @@ optim::StepOutcome Fabric::step(OptimizerSync& optimizer) {
     for (const auto& callback : options_.callbacks) callback->on_after_optimizer_step(*this);
   };
   if (GraphCapture* const capture = context().capture)
-    capture->after_replay(follow);
+    capture->after_replay([follow, alive = std::weak_ptr(alive_)] {
+      if (!alive.expired()) follow();
+    });
   else
     follow();
   return made;

@@ -249,6 +249,7 @@ class Fabric {
   std::shared_ptr<Strategy> strategy_;
   std::shared_ptr<Precision> precision_;
   bool joining_ = false;
+  std::shared_ptr<const bool> alive_ = std::make_shared<bool>(true);       // for graphs that may outlive it
   std::shared_ptr<bool> inside_backward_ = std::make_shared<bool>(false);  // for what a module's outputs may outlive
   Device device_;
   int local_rank_ = 0, node_rank_ = 0;
