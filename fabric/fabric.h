@@ -248,14 +248,13 @@ class Fabric {
   std::shared_ptr<Communicator> communicator_;
   std::shared_ptr<Strategy> strategy_;
   std::shared_ptr<Precision> precision_;
-  bool joining_ = false;
   std::shared_ptr<const bool> alive_ = std::make_shared<bool>(true);       // for graphs that may outlive it
   std::shared_ptr<bool> inside_backward_ = std::make_shared<bool>(false);  // for what a module's outputs may outlive
   Device device_;
   int local_rank_ = 0, node_rank_ = 0;
   StepCount steps_;
   int64_t steps_at_backward_ = -1;  // of the optimizers
-  bool warned_of_gradients_ = false;
+  bool warned_of_gradients_ = false, joining_ = false;
   std::vector<std::pair<std::weak_ptr<void>, StateEntry>> loaders_;  // positions of those that are still in use
   std::vector<std::weak_ptr<OptimizerSync>> optimizers_;             // that are still in use
   std::vector<std::shared_ptr<class DirectoryLock>> locks_;
