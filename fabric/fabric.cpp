@@ -185,12 +185,14 @@ optim::StepOutcome Fabric::step(OptimizerSync& optimizer) {
     if (options_.callbacks.empty() || !made) return;  // callbacks are for steps that were made: asking may wait
     for (const auto& callback : options_.callbacks) callback->on_after_optimizer_step(*this);
   };
-  if (GraphCapture* const capture = context().capture)
-    capture->after_replay([follow, alive = std::weak_ptr(alive_)] {
-      if (!alive.expired()) follow();
+  if (GraphCapture* const capture = context().capture) {
+    capture->before_replay([alive = std::weak_ptr(alive_)] {
+      check(!alive.expired(), "DeviceGraph: a Fabric whose step was captured is gone");
     });
-  else
+    capture->after_replay(follow);
+  } else {
     follow();
+  }
   return made;
 }
 

@@ -57,12 +57,12 @@ const uint64_t* GraphCapture::words(size_t count, std::function<void(std::span<u
 }
 
 void GraphCapture::prepare_replay() {
-  for (const auto& action : before_) action();
   size_t at = 0;
   for (const Filled& f : filled_) {
     f.fill(std::span(values_).subspan(at, f.count));
     at += f.count;
   }
+  for (const auto& action : before_) action();
   if (!values_.empty()) accelerator(device_).write_words(View(memory_).as<uint64_t>(), values_);
 }
 

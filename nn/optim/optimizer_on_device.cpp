@@ -76,7 +76,7 @@ void Optimizer::note_made() {
   const bool decided_there = device_.skip.defined();
   const auto note = [this, decided_there] { ++(decided_there ? device_.asked : counts_.taken); };
   if (!repeats()) return note();
-  context().capture->before_replay([note, alive = std::weak_ptr(alive_)] {
+  context().capture->after_replay([note, alive = std::weak_ptr(alive_)] {
     if (!alive.expired()) note();
   });
 }

@@ -202,6 +202,29 @@ TEST_CASE("a step through Fabric in a graph, over ranks, is the step as it is, b
   });
 }
 
+TEST_CASE("a graph that outlives its Fabric is not repeated") {
+  if (skipped()) return;
+  const auto self = self_communicator();
+  Net net = seeded();
+  optim::SGD sgd(nn::parameters(net), {.lr = 0.01});
+  auto fabric = std::make_unique<Fabric>(over(*self, {.accelerator = "cuda"}));
+  DeviceGraph graph(Device(Device::cuda));
+  fabric->launch([&] {
+    auto [model, optimizer] = fabric->setup(net, sgd);
+    const Tensor x = fabric->to_device(rows(0, 4, 6));
+    const auto step = [&, &model = model, &optimizer = optimizer] {
+      fabric->backward(sum(model(x)));
+      optimizer.step();
+      optimizer.zero_grad();
+    };
+    for (int i = 0; i < 5; ++i) graph.run(step);
+    CHECK(fabric->global_step() == 5);
+  });
+  fabric.reset();
+  CHECK(error_of([&] { graph.replay(); }) == "DeviceGraph: a Fabric whose step was captured is gone");
+  CHECK(sgd.steps_asked() == 5);
+}
+
 TEST_CASE("every name of the accelerator gives the rank's GPU, and setup brings everything there") {
   if (skipped()) return;
   for (const char* const name : {"cuda", "gpu", "auto"}) {
