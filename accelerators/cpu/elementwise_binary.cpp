@@ -4,6 +4,7 @@
 
 #include <loom/accelerators/cpu/cpu.h>
 #include <loom/accelerators/cpu/staged.h>
+#include <loom/accelerators/cpu/vector_gelu.h>
 #include <loom/accelerators/cpu/vector_special.h>
 #include <loom/accelerators/cpu/vector_trig.h>
 
@@ -73,7 +74,12 @@ template <Binary op, class T>
   } else if constexpr (op == xlogy) {
     return a == T(0) && b == b ? T(0) : a * vm::log(b);
   } else if constexpr (op == silu_backward) {
-    return a * elementwise::silu_slope<VectorMath>(b);
+    const T s = vm::sigmoid(b);
+    return a * (s * (T(1) + b * (T(1) - s)));
+  } else if constexpr (op == gelu_backward && vm::narrow<T>) {
+    return a * vm::gelu_slope(b);
+  } else if constexpr (op == gelu_tanh_backward && vm::narrow<T>) {
+    return a * vm::gelu_tanh_slope(b);
   } else if constexpr (op == gelu_backward) {
     return a * elementwise::gelu_slope<VectorMath>(b);
   } else if constexpr (op == gelu_tanh_backward) {

@@ -5,6 +5,7 @@
 
 #include <loom/accelerators/cpu/cpu.h>
 #include <loom/accelerators/cpu/staged.h>
+#include <loom/accelerators/cpu/vector_gelu.h>
 #include <loom/accelerators/cpu/vector_special.h>
 #include <loom/accelerators/cpu/vector_trig.h>
 
@@ -70,10 +71,13 @@ template <Unary op, class T>
     return -vm::softplus(-x);
   else if constexpr (op == silu)
     return vm::silu(x);
+  else if constexpr (op == gelu && vm::narrow<T>)
+    return vm::gelu(x);
   else if constexpr (op == gelu)
     return T(0.5) * x * (T(1) + vm::erf(x * T(0.70710678118654752440)));
   else if constexpr (op == gelu_tanh)  // (1 + tanh(u)) / 2 = sigmoid(2 u)
-    return x * vm::sigmoid(x * cpu::multiply_add(x * x, T(0.0713548162726002527220), T(1.59576912160573071176)));
+    return T(0.5) * x /
+           vm::half_logistic(x * cpu::multiply_add(x * x, T(0.0713548162726002527220), T(1.59576912160573071176)));
   else if constexpr (op == mish)
     return x * vm::tanh(vm::softplus(x));
   else if constexpr (op == tanhshrink)

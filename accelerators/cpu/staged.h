@@ -15,6 +15,9 @@ namespace loom::cpu {
 
 // Elements handed to a kernel at a time: what it reads twice, it reads from L1.
 inline constexpr int64_t stretch = 2048;
+// The same where the output goes past the caches: shorter, so that memory writes while a kernel computes; and how many
+// elements before a kernel reads them memory is asked for them.
+inline constexpr int64_t short_stretch = 256, expected = 512;
 
 // Calls kernel(y, {inputs ...}, n) with contiguous runs of the compute dtypes, n <= stretch, until all of the views are
 // done. Operand 0 is the output. Runs that lie ready in memory are handed over as they are, others by way of L1.
@@ -36,7 +39,8 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
     [&]<size_t... k>(std::index_sequence<k...>) {
       std::array<Reader, N - 1> readers = {Reader(views[k + 1]->dtype, compute[k + 1])...};
       const bool direct = writer.direct(loop.inner_stride(0)) && (readers[k].direct(loop.inner_stride(k + 1)) && ...);
-      const int64_t step = direct && !past ? stretch : block, y_stride = loop.inner_stride(0);
+      const int64_t step = !direct ? block : past ? short_stretch : stretch, y_stride = loop.inner_stride(0);
+      const int64_t ahead = direct && loop.inner_extent() >= expected ? expected : 0;
       loop.walk(begin, end, [&](const auto& p, int64_t length, const auto& next) {
         for (int64_t i = 0; i < length; i += step) {
           const int64_t n = std::min(step, length - i);
@@ -44,8 +48,9 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
           const std::array<const void*, N - 1> inputs = {
               readers[k](p[k + 1] + i * loop.inner_stride(k + 1), loop.inner_stride(k + 1), n)...};
           if (past) {
-            const bool last = i + n == length;
-            (readers[k].expect(last ? next[k + 1] : p[k + 1] + (i + n) * loop.inner_stride(k + 1),
+            const int64_t at = i + n + ahead;  // of this run, or of the next one
+            (readers[k].expect(at < length ? p[k + 1] + at * loop.inner_stride(k + 1)
+                                           : next[k + 1] + (at - length) * loop.inner_stride(k + 1),
                                loop.inner_stride(k + 1), n),
              ...);
           }

@@ -40,6 +40,13 @@ template <class T>
   x = x < T(low) ? T(low) : x;
   return x > T(high) ? T(high) : x;
 }
+// The same, low < 0 < high, sooner; of NaN one of the bounds.
+[[gnu::always_inline]] inline float bounded(float x, float low, float high) {
+  const auto bits = std::bit_cast<int32_t>(x), most = std::bit_cast<int32_t>(high);
+  const auto below = static_cast<uint32_t>(bits < most ? bits : most), least = std::bit_cast<uint32_t>(low);
+  return std::bit_cast<float>(below < least ? below : least);
+}
+[[gnu::always_inline]] inline double bounded(double x, double low, double high) { return clamped(x, low, high); }
 template <class T>
 [[gnu::always_inline]] inline T magnitude(T x) {
   return std::bit_cast<T>(std::bit_cast<Bits<T>>(x) & (~Bits<T>{0} >> 1));
@@ -64,13 +71,15 @@ struct ExpParts {
 template <class T>
 [[gnu::always_inline]] inline ExpParts<T> exp_of_reduced(T r, T n, T shifted) {
   T q;
-  if constexpr (narrow<T>)
-    q = polynomial(r, 0.499999934, 0.166665206, 0.0416683881, 0.00836871725, 0.00138145989);
+  const T square = r * r;
+  if constexpr (narrow<T>)  // in two halves: what one step waits for is shorter
+    q = multiply_add(square, multiply_add(square, T(0.00138145989), polynomial(r, 0.0416683881, 0.00836871725)),
+                     polynomial(r, 0.499999934, 0.166665206));
   else
     q = polynomial(r, 0.5, 0.16666666666666663, 0.041666666666667573, 0.008333333333336088, 0.0013888888888207954,
                    0.00019841269839858443, 2.4801589197528822e-05, 2.7557299866168008e-06, 2.7555177630530338e-07,
                    2.5087079920852567e-08, 2.1710016376250539e-09);
-  return {multiply_add(r * r, q, r), n, shifted};
+  return {multiply_add(square, q, r), n, shifted};
 }
 
 template <class T>
@@ -79,6 +88,14 @@ template <class T>
   constexpr T low = narrow<T> ? T(-2.12194440054690583e-4) : T(1.90821492927058770e-10);
   const T shifted = multiply_add(x, T(1.44269504088896340736), rounder<T>), n = shifted - rounder<T>;
   return exp_of_reduced(multiply_add(n, -low, multiply_add(n, -high, x)), n, shifted);
+}
+
+// Of 2 x, x >= 0, where the error may grow with the result.
+template <class T>
+[[gnu::always_inline]] inline ExpParts<T> exp_parts_of_twice(T x) {
+  if constexpr (!narrow<T>) return exp_parts(T(2) * x);
+  const T shifted = multiply_add(x, T(2.88539008177792681472), rounder<T>), n = shifted - rounder<T>;
+  return exp_of_reduced(multiply_add(n, T(-0.693147180559945309417), T(2) * x), n, shifted);
 }
 
 // In two steps: 2^128 and 2^-150 are no floats.
@@ -207,10 +224,10 @@ template <class T>
 // expm1(2x) / (expm1(2x) + 2), which keeps all digits near 0.
 template <class T>
 [[gnu::always_inline]] inline T tanh(T x) {
-  const T a = magnitude(x), most = narrow<T> ? T(9.1) : T(20);
-  const ExpParts<T> e = exp_parts(T(2) * (a > most ? most : a));
+  const ExpParts<T> e = exp_parts_of_twice(bounded(magnitude(x), T(-1), narrow<T> ? T(9.1) : T(20)));
   const T scale = power_of_two(e.shifted), t = multiply_add(e.excess, scale, scale - T(1));
-  return with_sign_of(t / (t + T(2)), x);
+  const T result = with_sign_of(t / (t + T(2)), x);
+  return x == x ? result : x;
 }
 
 // log(1 + exp(x)), from the side on which exp does not overflow. NaN comes through the correction.
@@ -221,16 +238,18 @@ template <class T>
   return (x < T(0) ? T(0) : x) + (log_u + (z - (u - T(1))) / u);
 }
 
-// (1 + exp(-x)) / 2: halved, 2^128 is a float, so that one power of two will do; infinite where exp of it would be.
+// (1 + exp(-x)) / 2: halved, 2^128 is a float, so that one power of two will do; infinite where exp of it would be. Of
+// NaN any number.
 template <class T>
 [[gnu::always_inline]] inline T half_logistic(T x) {
-  const ExpParts<T> e = exp_parts(narrow<T> ? clamped(-x, -87, 89.2) : clamped(-x, -708, 710.3));
+  const ExpParts<T> e = exp_parts(narrow<T> ? bounded(-x, T(-87), T(89.2)) : bounded(-x, T(-708), T(710.3)));
   const T half = power_of_two<1>(e.shifted);
   return multiply_add(e.excess + T(1), half, T(0.5));
 }
 template <class T>
 [[gnu::always_inline]] inline T sigmoid(T x) {
-  return T(0.5) / half_logistic(x);
+  const T result = T(0.5) / half_logistic(x);
+  return x == x ? result : x;
 }
 template <class T>
 [[gnu::always_inline]] inline T silu(T x) {

@@ -2,6 +2,7 @@
 // The transcendental functions in vectors against libm in long double, in units of the last place.
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include <doctest/doctest.h>
 
@@ -114,6 +115,42 @@ TEST_CASE("vector math: zeros, infinities and NaN as libm has them") {
         if (keeps_sign) CHECK_MESSAGE(std::signbit(y[i]) == std::signbit(expected), name_of(f.op), " of ", x[i]);
       }
     }
+}
+
+TEST_CASE("vector math: gelu of both kinds and their slopes, at the ends of the range too") {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  const long double k = std::sqrt(2 / std::numbers::pi_v<long double>), c = 0.044715L;
+  const auto inner = [&](long double x) { return std::tanh(k * (x + c * x * x * x)); };
+  const auto normal = [](long double x) { return std::erfc(-x / std::sqrt(2.0L)) / 2; };
+  std::vector<double> inputs = {0.0, -0.0, 1e-40, -1e-40, 1e30, -1e30, 1e4, inf, nan};
+  for (int i = 0; i <= 40000; ++i) inputs.push_back(static_cast<double>(static_cast<float>(-10 + 20.0 * i / 40000)));
+  const List x(f32, inputs), ones(f32, std::vector<double>(inputs.size(), 1.0));
+  Array y(f32, {x.numel()}), y_tanh(f32, {x.numel()}), slope(f32, {x.numel()}), slope_tanh(f32, {x.numel()});
+  cpu().unary(Unary::gelu, y, x, 0, 0);
+  cpu().unary(Unary::gelu_tanh, y_tanh, x, 0, 0);
+  cpu().binary(Binary::gelu_backward, slope, ones, x);
+  cpu().binary(Binary::gelu_tanh_backward, slope_tanh, ones, x);
+  const auto near = [&](const char* what, double at, double got, long double expected, double scale) {
+    const bool right = std::isnan(at) || std::isinf(at) ? got == at || (std::isnan(at) && std::isnan(got))
+                                                        : std::abs(got - expected) <= 3e-7 * scale;
+    REQUIRE_MESSAGE(right, what, " of ", at, ": ", got, ", expected ", static_cast<double>(expected));
+  };
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    const long double v = x[i], t = inner(v);
+    const double scale = std::abs(v) < 10 ? std::abs(x[i]) + 1e-30 : std::abs(x[i]) * 0.2;
+    near("gelu", x[i], y[i], v * normal(v), scale);
+    near("gelu_tanh", x[i], y_tanh[i], v * (1 + t) / 2, scale);
+    if (std::isinf(x[i])) {
+      CHECK(std::isnan(slope[i]));
+      CHECK(std::isnan(slope_tanh[i]));
+      continue;
+    }
+    const long double bell =
+        std::abs(v) > 100 ? 0 : std::exp(-v * v / 2) / std::sqrt(2 * std::numbers::pi_v<long double>);
+    const long double steep = std::abs(t) == 1 ? 0 : v * (1 - t * t) * k * (1 + 3 * c * v * v);
+    near("gelu_backward", x[i], slope[i], normal(v) + v * bell, 1);
+    near("gelu_tanh_backward", x[i], slope_tanh[i], (1 + t + steep) / 2, 1);
+  }
 }
 
 TEST_CASE("vector math: atan2, pow, hypot and the remainders, corner cases among ordinary numbers") {
