@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dropout and its gradient: numbers are drawn, compared and multiplied in one pass, and a byte an element is kept.
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <type_traits>
 
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/cpu/stream.h>
@@ -37,7 +39,18 @@ void compare(uint8_t* __restrict kept, const uint32_t* __restrict w, uint32_t be
   for (int64_t i = 0; i < n; ++i) kept[i] = (w[i] >> 8) < below ? 1 : 0;
 }
 
-// By multiplication: g++ makes no vectors of a choice between two numbers here.
+// y = x * (kept ? factor : 0), from the numbers themselves: a mask of bits, since g++ makes no vectors of a choice
+// here.
+template <class T>
+void scale_below(T* __restrict y, const T* __restrict x, const uint32_t* __restrict w, uint32_t below, T factor,
+                 int64_t n) {
+  using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  const auto bits = std::bit_cast<Bits>(factor);
+  for (int64_t i = 0; i < n; ++i)
+    y[i] = x[i] * std::bit_cast<T>(bits & (Bits{0} - static_cast<Bits>((w[i] >> 8) < below)));
+}
+
+// The same, from what was kept of them.
 template <class T>
 void scale(T* __restrict y, const T* __restrict x, const uint8_t* __restrict kept, T factor, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] * (static_cast<T>(kept[i]) * factor);
@@ -54,7 +67,7 @@ void Cpu::dropout(const View& y, const View& mask, const View& x, double keep, d
       alignas(64) Words w;
       draw_words(w, state, first / 4);
       compare(kept, w.data(), below, n);
-      scale(to, from, kept, static_cast<T>(factor), n);
+      scale_below(to, from, w.data(), below, static_cast<T>(factor), n);
     });
   });
 }

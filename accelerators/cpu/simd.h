@@ -142,7 +142,7 @@ inline bool has_pair_products() { return false; }
 // Products of the low 32 bits of each lane, in 64.
 [[gnu::always_inline]] inline Vec<uint64_t> low_products(Vec<uint64_t> a, Vec<uint64_t> b) {
 #if defined(__AVX512F__)
-  return (Vec<uint64_t>)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+  return (Vec<uint64_t>)_mm512_maskz_mul_epu32(__mmask8(-1), (__m512i)a, (__m512i)b);
 #elif defined(__AVX2__)
   return (Vec<uint64_t>)_mm256_mul_epu32((__m256i)a, (__m256i)b);
 #elif defined(__x86_64__)

@@ -16,26 +16,33 @@ inline constexpr int64_t words = block;  // drawn at a time
 using Words = std::array<uint32_t, words>;
 
 // Words of consecutive blocks from `first` on. A lane of 64 bits has a word in its low half; what is in the other half
-// goes nowhere, for products are of the low halves.
-inline void draw_words(Words& out, const Philox& state, int64_t first) {
+// goes nowhere, for products are of the low halves. Never inlined: it needs all registers there are.
+[[gnu::noinline]] inline void draw_words(Words& out, const Philox& state, int64_t first) {
   using V = Vec<uint64_t>;
-  constexpr int64_t width = lanes<uint64_t>, chains = 4;  // products wait for one another within a chain only
+  constexpr int64_t width = lanes<uint64_t>, chains = vector_registers / 4;  // products wait within a chain only
+  constexpr int rounds = 10;
   const V m0 = broadcast(uint64_t{0xD2511F53u}), m1 = broadcast(uint64_t{0xCD9E8D57u});
   V index;
   for (int64_t l = 0; l < width; ++l) index[l] = static_cast<uint64_t>(l);
+  V keys[rounds][2];
+  uint32_t k0 = static_cast<uint32_t>(state.seed), k1 = static_cast<uint32_t>(state.seed >> 32);
+  for (int round = 0; round < rounds; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+    keys[round][0] = broadcast(uint64_t{k0});
+    keys[round][1] = broadcast(uint64_t{k1});
+  }
   for (int64_t b = 0; b < words / 4; b += chains * width) {
     V c0[chains], c1[chains], c2[chains], c3[chains];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int64_t c = 0; c < chains; ++c) {
       c0[c] = index + broadcast(state.offset + static_cast<uint64_t>(first + b + c * width));
       c1[c] = c0[c] >> 32;
       c2[c] = broadcast(state.stream);
       c3[c] = c2[c] >> 32;
     }
-    uint32_t k0 = static_cast<uint32_t>(state.seed), k1 = static_cast<uint32_t>(state.seed >> 32);
-    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-      const V key0 = broadcast(uint64_t{k0}), key1 = broadcast(uint64_t{k1});
-#pragma GCC unroll 4
+#pragma GCC unroll 10
+    for (int round = 0; round < rounds; ++round) {
+      const V key0 = keys[round][0], key1 = keys[round][1];
+#pragma GCC unroll 8
       for (int64_t c = 0; c < chains; ++c) {
         const V p0 = low_products(m0, c0[c]), p1 = low_products(m1, c2[c]);
         c0[c] = (p1 >> 32) ^ c1[c] ^ key0;
@@ -45,7 +52,7 @@ inline void draw_words(Words& out, const Philox& state, int64_t first) {
       }
     }
     constexpr uint64_t low = 0xffffffffu;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int64_t c = 0; c < chains; ++c) {
       const V front = (c0[c] & low) | (c1[c] << 32), back = (c2[c] & low) | (c3[c] << 32);
       uint32_t* const to = out.data() + 4 * (b + c * width);
