@@ -8,6 +8,7 @@
 #include <loom/accelerators/cpu/cpu.h>
 #include <loom/accelerators/cpu/staged.h>
 #include <loom/accelerators/cpu/stream_rows.h>
+#include <loom/accelerators/cpu/transpose.h>
 
 namespace loom {
 
@@ -26,67 +27,10 @@ int transposed_dimension(const cpu::Loop<2>& loop, size_t y_item, size_t x_item)
   return -1;
 }
 
-// y[c][r] = x[r][c] for one tile; strides in bytes, y dense along r, x dense along c.
-template <class Bits>
-void transpose_tile(char* y, int64_t y_stride, const char* x, int64_t x_stride, int64_t rows, int64_t columns) {
-  for (int64_t c = 0; c < columns; ++c) {
-    char* const out = y + c * y_stride;
-    const char* const in = x + c * static_cast<int64_t>(sizeof(Bits));
-    for (int64_t r = 0; r < rows; ++r)
-      std::memcpy(out + r * static_cast<int64_t>(sizeof(Bits)), in + r * x_stride, sizeof(Bits));
-  }
-}
-
-using Four = uint32_t __attribute__((vector_size(16)));
-
-Four load_four(const char* x) {
-  Four v;
-  std::memcpy(&v, x, sizeof(v));
-  return v;
-}
-
-// 4 x 4 elements of 4 bytes in registers.
-void transpose_four(char* y, int64_t y_stride, const char* x, int64_t x_stride) {
-  const Four a = load_four(x), b = load_four(x + x_stride), c = load_four(x + 2 * x_stride),
-             d = load_four(x + 3 * x_stride);
-  const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const Four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  const Four out[4] = {__builtin_shufflevector(ab, cd, 0, 1, 4, 5), __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
-                       __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5), __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7)};
-  for (int i = 0; i < 4; ++i) std::memcpy(y + i * y_stride, &out[i], sizeof(Four));
-}
-
-template <>
-void transpose_tile<uint32_t>(char* y, int64_t y_stride, const char* x, int64_t x_stride, int64_t rows,
-                              int64_t columns) {
-  const auto one = [&](int64_t c, int64_t r) { std::memcpy(y + c * y_stride + r * 4, x + r * x_stride + c * 4, 4); };
-  const int64_t whole_rows = rows & ~int64_t{3}, whole_columns = columns & ~int64_t{3};
-  for (int64_t c = 0; c < whole_columns; c += 4)
-    for (int64_t r = 0; r < whole_rows; r += 4)
-      transpose_four(y + c * y_stride + r * 4, y_stride, x + r * x_stride + c * 4, x_stride);
-  for (int64_t c = 0; c < columns; ++c)
-    for (int64_t r = c < whole_columns ? whole_rows : 0; r < rows; ++r) one(c, r);
-}
-
-using TransposeTile = void (*)(char*, int64_t, const char*, int64_t, int64_t, int64_t);
-
-TransposeTile transpose_of(size_t item) {
-  switch (item) {
-    case 1:
-      return transpose_tile<uint8_t>;
-    case 2:
-      return transpose_tile<uint16_t>;
-    case 4:
-      return transpose_tile<uint32_t>;
-    default:
-      return transpose_tile<uint64_t>;
-  }
-}
-
 // One strip of columns [begin, end) of dimension `across`, at one position of the dimensions outside of both.
 void copy_strip(const cpu::Loop<2>& loop, int across, const cpu::Loop<2>::Pointers& at, int64_t begin, int64_t end,
                 size_t item, cpu::Convert convert, size_t y_item) {
-  const TransposeTile transpose = transpose_of(item);
+  const cpu::TransposeBlock transpose = cpu::transpose_of(item);
   const int64_t columns = end - begin;
   alignas(64) char buffer[tile * tile * 8];
   for (int64_t r = 0; r < loop.inner_extent(); r += tile) {
@@ -110,16 +54,9 @@ void copy_transposed(const cpu::Loop<2>& loop, int across, const View& y, const 
   const cpu::Convert convert = y.dtype == x.dtype ? nullptr : cpu::converter(y.dtype, x.dtype);
   parallel_for(rest * strips, strip_grain, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) {
-      auto at = loop.data();
-      int64_t outer = s / strips;
-      for (int i = loop.rank() - 2; i >= 0; --i) {
-        if (i == across) continue;
-        for (size_t k = 0; k < 2; ++k) at[k] += outer % loop.extent(i) * loop.stride(k, i);
-        outer /= loop.extent(i);
-      }
       const int64_t first = s % strips * tile;
-      copy_strip(loop, across, at, first, std::min(first + tile, loop.extent(across)), item_size(x.dtype), convert,
-                 item_size(y.dtype));
+      copy_strip(loop, across, loop.start_of(s / strips, across), first, std::min(first + tile, loop.extent(across)),
+                 item_size(x.dtype), convert, item_size(y.dtype));
     }
   });
 }

@@ -79,6 +79,17 @@ class Loop {
     return p;
   }
 
+  // Addresses of position `index` of the dimensions other than the inner one and `across`, at the start of these.
+  Pointers start_of(int64_t index, int across) const {
+    Pointers p = data_;
+    for (int i = rank_ - 2; i >= 0; --i) {
+      if (i == across) continue;
+      for (size_t k = 0; k < N; ++k) p[k] += index % dims_[i].extent * dims_[i].strides[k];
+      index /= dims_[i].extent;
+    }
+    return p;
+  }
+
   // Calls f(pointers, n), or f(pointers, n, pointers of the next run), for the runs of elements [begin, end).
   template <class F>
   void walk(int64_t begin, int64_t end, const F& f) const {

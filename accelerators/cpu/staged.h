@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <utility>
 
+#include <loom/accelerators/cpu/across.h>
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/loop.h>
 #include <loom/accelerators/cpu/stream.h>
@@ -25,6 +26,8 @@ template <size_t N, class Kernel>
 void staged(const std::array<const View*, N>& views, const std::array<DType, N>& compute, int64_t grain,
             const Kernel& kernel) {
   const Loop<N> loop(views);
+  if (const int across = dimension_across(loop, views); across >= 0)
+    return staged_across(loop, across, views, compute, grain, kernel);
   const auto item = static_cast<int64_t>(item_size(views[0]->dtype));
   const bool in_place = [&]<size_t... k>(std::index_sequence<k...>) {
     return ((loop.data()[0] == loop.data()[k + 1]) || ...);
