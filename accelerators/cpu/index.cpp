@@ -129,9 +129,12 @@ void move_row(char* y, const char* x, int64_t bytes) {
   std::memcpy(y + bytes - shortest_row, x + bytes - shortest_row, shortest_row);
 }
 
-// Whole dense rows, an index each: as bytes, row after row, the next ones asked for while one is copied.
+// Whole dense rows, an index each: as bytes, row after row, the next ones asked for while one is copied. known: how
+// many bytes a row has, 0 where that is seen at run time.
+template <int64_t known>
 void copy_rows(const Plan& p, char* list, const char* table, const int64_t* index, int64_t item) {
-  const int64_t rows = p.shape[0], bytes = p.shape[1] * item, ahead = std::max<int64_t>(1, ahead_bytes / bytes);
+  const int64_t rows = p.shape[0], bytes = known > 0 ? known : p.shape[1] * item;
+  const int64_t ahead = std::max<int64_t>(1, ahead_bytes / bytes);
   const auto row_at = [&](int64_t i) {
     return table + index[i * p.strides[in_index][0]] * p.strides[in_table][0] * item;
   };
@@ -142,7 +145,11 @@ void copy_rows(const Plan& p, char* list, const char* table, const int64_t* inde
     int64_t held = 0;
     for (int64_t i = begin; i < end; ++i) {
       if (i + ahead < end) prefetch_run(row_at(i + ahead), std::min(bytes, ahead_bytes));
-      move_row(past ? lines.room() + held : list + i * p.strides[in_list][0] * item, row_at(i), bytes);
+      char* const to = past ? lines.room() + held : list + i * p.strides[in_list][0] * item;
+      if constexpr (known > 0)
+        std::memcpy(to, row_at(i), known);
+      else
+        move_row(to, row_at(i), bytes);
       if (!past) continue;
       held += bytes;
       if (held + bytes > ahead_bytes) lines.commit(std::exchange(held, 0));
@@ -152,6 +159,15 @@ void copy_rows(const Plan& p, char* list, const char* table, const int64_t* inde
       lines.finish();
     }
   });
+}
+
+using CopyRows = void (*)(const Plan&, char*, const char*, const int64_t*, int64_t);
+CopyRows copy_rows_of(int64_t bytes) {
+  return bytes == 16    ? copy_rows<16>
+         : bytes == 32  ? copy_rows<32>
+         : bytes == 64  ? copy_rows<64>
+         : bytes == 128 ? copy_rows<128>
+                        : copy_rows<0>;
 }
 
 // Shorter rows cost less as the loop over elements that all plans have.
@@ -164,7 +180,7 @@ void take(const View& y, const View& x, const View& index, int dim) {
   const Plan p = plan(x, y, index, dim);
   const auto item = static_cast<int64_t>(item_size(x.dtype));
   if (y.numel() > 0 && takes_rows(p, item))
-    return copy_rows(p, y.as<char>(), x.as<const char>(), index.as<const int64_t>(), item);
+    return copy_rows_of(p.shape[1] * item)(p, y.as<char>(), x.as<const char>(), index.as<const int64_t>(), item);
   with_bits(x.dtype, [&]<class T> {
     for_each_pair(p, x.as<T>(), y.as<T>(), index.as<const int64_t>(), [](const T& table, T& list) { list = table; });
   });
