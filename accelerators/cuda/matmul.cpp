@@ -111,10 +111,12 @@ void start(Gpu& gpu, Library& lt, const Matmul& p, MatmulCall& call, const cubla
   const auto run = [&]<class T>(T alpha, T beta) {
     const DeviceScope scope(gpu.index());
     const cudaStream_t stream = gpu.stream();
-    check_lt(
-        cublasLtMatmul(lt.handle(), call.operation.get(), &alpha, p.b, call.a.get(), p.a, call.b.get(), &beta, p.c,
-                       call.c.get(), to, call.c.get(), &algorithm, lt.workspace(stream), workspace_bytes(gpu), stream),
-        "cublasLtMatmul");
+    const bool captured = is_capturing(stream);  // the graph may be repeated in another stream
+    const Scratch own(gpu, captured ? workspace_bytes(gpu) : 0);
+    void* const workspace = captured ? own.as<void>() : lt.workspace(stream);
+    check_lt(cublasLtMatmul(lt.handle(), call.operation.get(), &alpha, p.b, call.a.get(), p.a, call.b.get(), &beta, p.c,
+                            call.c.get(), to, call.c.get(), &algorithm, workspace, workspace_bytes(gpu), stream),
+             "cublasLtMatmul");
   };
   if (p.in == DType::f64)
     run(p.alpha, p.beta);

@@ -40,7 +40,9 @@ struct AttentionOptions {
 // softmax(q k^T * scale + mask) v; q [.., Tq, d], k [.., Tk, d], v [.., Tk, dv] (Vaswani et al. 2017; heads that share
 // keys: Ainslie et al. 2023). Which weights are dropped depends on the seed, the data rank and the draw, and is the
 // same on every device but for f16 and bf16 where cuDNN computes it: from the same seed it draws others than the CPU,
-// and a gradient of the gradient is refused.
+// and a gradient of the gradient is refused. Gradients know a row's softmax by its logarithm alone, as in PyTorch's
+// fused kernels: of a row that a mask lowers as a whole by m they are off by a part of m * 6e-8 (f64: 1e-16), and
+// meaningless for a row of -1e9 alone; a row that a boolean mask hides has none.
 Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                                     const AttentionOptions& options = {});
 

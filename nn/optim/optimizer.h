@@ -141,7 +141,7 @@ class Optimizer {
 
   // "exp_avg.fc1.weight" and "step.fc1.weight" per parameter that has been stepped, "groups.0.lr" per option. Masters
   // that are loaded for parameters of 32 or 64 bits are what these are set to at the first step, in place of their
-  // roundings.
+  // roundings. Tensors are the optimizer's own, not copies, but for masters of parameters that somebody has written.
   State state_dict() const;
   // Replaces state and options; checks all names, shapes, kinds of dtypes and numbers first and changes nothing on
   // error. Options that a group has here are needed; it takes a scheduler's too, which may be made later.
@@ -198,6 +198,7 @@ class Optimizer {
   void make_step();
   std::vector<std::string> all_slots(const Group& group) const;  // whatever the options
   bool begins_anew(const Group& group, const ParameterState& state) const;
+  bool rests(const Group& group, const ParameterState& state) const;
   int64_t* count_of(const Group& group, const Item& item);
   void count_on_device(const Group& group, std::span<const Item> items);
   void count_on_host(ParameterState& state) const;

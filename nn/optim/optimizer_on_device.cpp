@@ -90,11 +90,17 @@ void Optimizer::count_on_host(ParameterState& state) const {
   if (made == 0) std::erase_if(state.tensors, [](const auto& slot) { return slot.first != "master"; });  // never used
 }
 
-// Where the number of a step tells only whether its tensors hold something: they are new, the number is not.
+// Where the number of a step tells only whether its tensors hold something: they are new, the number is not ...
 bool Optimizer::begins_anew(const Group& group, const ParameterState& state) const {
   if (counts_steps()) return false;
   const std::vector<std::string> names = slots(group);
-  return !names.empty() && std::ranges::none_of(names, [&](const auto& x) { return state.tensors.contains(x); });
+  return !names.empty() && std::ranges::none_of(names, [&](const auto& x) {
+    return state.tensors.contains(x) || state.unused.contains(x);
+  });
+}
+// ... or they hold nothing yet, and a captured step that has been loaded away would begin them.
+bool Optimizer::rests(const Group& group, const ParameterState& state) const {
+  return !counts_steps() && !state.unused.empty() && slots(group).empty();
 }
 
 // Null: the host counts this one's steps.
@@ -111,12 +117,11 @@ int64_t* Optimizer::count_of(const Group& group, const Item& item) {
   } else if (!state.count.defined() && (device_.skip.defined() || repeats())) {
     state.count = number_on(own, steps_of(state));
   }
-  if (!state.count.defined()) {
-    state.master_kept = true;
-    return nullptr;
-  }
-  if (state.count.device() != own) state.count = number_on(own, state.steps());  // it follows its parameter
-  return counter(state.count);
+  if (state.count.defined() && state.count.device() != own)
+    state.count = number_on(own, state.steps());  // it follows its parameter
+  if (state.count.defined() && !rests(group, state)) return counter(state.count);
+  state.master_kept = true;
+  return nullptr;
 }
 
 void Optimizer::count_on_device(const Group& group, std::span<const Item> items) {

@@ -118,12 +118,13 @@ std::string Optimizer::mismatches(const State& values) const {
     const std::vector<std::string> names = slots(fit ? group : groups_[i]);
     for (const NamedTensor& parameter : group.parameters) {
       bool stepped = values.contains("step." + parameter.name);
-      for (const std::string& slot : names) stepped = stepped || values.contains(slot + "." + parameter.name);
+      const std::vector<std::string> all = all_slots(group);
+      for (const std::string& slot : all) stepped = stepped || values.contains(slot + "." + parameter.name);
       if (counts_steps()) expect_count(found, values, "step." + parameter.name, stepped);
       const Tensor value = piece(parameter).value;
       const Dims shape = value.shape();
       const DType dtype = ParameterState::dtype_of_state(value.dtype());
-      for (const std::string& slot : all_slots(group))
+      for (const std::string& slot : all)
         found.expect(slot + "." + parameter.name, shape, dtype, stepped && std::ranges::count(names, slot) > 0);
       found.expect("master." + parameter.name, shape, f32, false);  // whatever the precision that it was saved in
     }

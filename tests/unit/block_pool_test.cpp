@@ -170,8 +170,7 @@ TEST_CASE(
   CHECK(source.done == 1);
   CHECK(source.segments.size() == 1);
   CHECK_THROWS_WITH_AS(pool.allocate(3 * mib, stream(1)),
-                       "out of memory on cuda:0: requested 3145728 bytes, in use 39845888, cached 0",
-                       OutOfMemory);
+                       "out of memory on cuda:0: requested 3145728 bytes, in use 39845888, cached 0", OutOfMemory);
   pool.release(all);
   CHECK(pool.allocate(3 * mib, stream(1)) != nullptr);  // goes on
 }

@@ -150,7 +150,7 @@ TEST_CASE("a GPU's attention: rows that may attend to nothing are 0, or NaN wher
     CHECK(is_all((y == y) == seen.slice(1, 0, s.columns)));
     // A mask whose numbers are finite hides nothing as a whole.
     const AttentionOptions low{.mask = full({s.queries, s.keys}, std::numeric_limits<float>::lowest())};
-    check_near(differentiated(given, low, t, gpu), differentiated(given, low, f64, Device()), t, s);
+    CHECK(worst(differentiated(given, low, t, gpu).y, differentiated(given, low, f64, Device()).y) < 16 * epsilon(t));
   }
 }
 

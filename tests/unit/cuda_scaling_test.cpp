@@ -201,6 +201,30 @@ TEST_CASE("momentum that comes later, with dampening, begins as on the host") {
   CHECK((train(gpu) - train(Device())).abs().max().item<double>() < 1e-6);
 }
 
+TEST_CASE("momentum that is loaded away and comes back by replays begins and goes on as on the host") {
+  if (!has_device()) return;
+  for (const bool plain : {false, true}) {
+    CAPTURE(plain);
+    const auto train = [&](Device device) {
+      const Tensor x = ones({4}, {f32, device}).requires_grad_();
+      optim::SGD sgd(std::vector<NamedTensor>{{"x", x}}, {.lr = 0.1, .momentum = 0.9, .dampening = 0.5});
+      optim::State fresh = sgd.state_dict();
+      fresh["groups.0.momentum"] = full({}, 0, f64);
+      x.set_grad(ones({4}, {f32, device}));
+      DeviceGraph graph(device, {.warm_up = 1});
+      const auto step = [&] { sgd.step(); };
+      for (int i = 0; i < 3; ++i) graph.run(step);
+      sgd.load_state_dict(fresh);
+      if (plain) sgd.step();
+      sgd.param_groups()[0].options["momentum"] = 0.9;
+      for (int i = 0; i < 2; ++i) graph.run(step);
+      sgd.step();
+      return x.detach().to(Device());
+    };
+    CHECK((train(gpu) - train(Device())).abs().max().item<double>() < 1e-6);
+  }
+}
+
 TEST_CASE("another way to step parameters of 16 bits needs another capture") {
   if (!has_device()) return;
   const Tensor x = ones({4}).to(bf16).to(gpu).requires_grad_();
