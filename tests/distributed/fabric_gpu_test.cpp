@@ -208,7 +208,7 @@ TEST_CASE("a graph that outlives its Fabric is not repeated") {
   Net net = seeded();
   optim::SGD sgd(nn::parameters(net), {.lr = 0.01});
   auto fabric = std::make_unique<Fabric>(over(*self, {.accelerator = "cuda"}));
-  DeviceGraph graph(Device(Device::cuda));
+  DeviceGraph graph(Device::cuda);
   fabric->launch([&] {
     auto [model, optimizer] = fabric->setup(net, sgd);
     const Tensor x = fabric->to_device(rows(0, 4, 6));
