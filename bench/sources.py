@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a figure was measured of: the commit, and a fingerprint of the files that decide figures. The fingerprint needs no
-git, and stays the same when a commit changes other files: pages, tests, examples, for the CPU's rows the CUDA plugins."""
+git, and stays the same when a commit changes other files: pages, tests, examples, for the CPU's rows the CUDA plugins. What
+a test was run of is told in the same way, by the tests and examples too."""
 import hashlib
 import json
 
@@ -9,6 +10,7 @@ import machine
 FOLDERS = ["accelerators", "autograd", "bench", "cmake", "data", "distributed", "fabric", "nn", "tensor"]
 OF_PROGRAMS = {".cpp", ".h", ".def", ".cu", ".cuh", ".cmake"}
 OF_A_GPU = ["accelerators/cuda", "distributed/nccl"]
+OF_TESTS = ["tests", "examples"]
 OF_MEASURING = ["measure.py", "programs.py", "builds.py", "machine.py"]  # rows.py, cases.txt: resume.settings()
 RECORD = "sources.json"  # in a build that was carried here: what it was made from
 
@@ -46,13 +48,38 @@ def commit(root):
     return revision
 
 
+def tests(root):
+    """Of what the tests' programs and the examples are built from."""
+    return fingerprint(root, [path for name in OF_TESTS for path in files(root / name, OF_PROGRAMS)])
+
+
+def testing(root):
+    """Of what starts them: the scripts and their lists."""
+    return fingerprint(root, [path for name in OF_TESTS for path in files(root / name, {".py", ".txt"})])
+
+
 def record(root, gpu):
     """What a build of this tree brings along to where it is carried."""
-    return {"loom": commit(root), "programs": programs(root, gpu)}
+    return {"loom": commit(root), "programs": programs(root, gpu), "tests": tests(root)}
+
+
+def made_from(root, build, gpu):
+    """The record of a carried build, else that of the tree."""
+    carried = build / RECORD
+    return json.loads(carried.read_text(encoding="utf-8")) if carried.exists() else record(root, gpu)
+
+
+def short(*parts):
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
 
 
 def measured(root, build, gpu):
     """The commit and the fingerprint of all: of the tree, but what a carried build was made from decides for its programs."""
-    carried = build / RECORD
-    about = json.loads(carried.read_text(encoding="utf-8")) if carried.exists() else record(root, gpu)
-    return about["loom"], hashlib.sha256(f"{about['programs']} {measuring(root)}".encode()).hexdigest()[:12]
+    about = made_from(root, build, gpu)
+    return about["loom"], short(about["programs"], measuring(root))
+
+
+def tested(root, build, gpu):
+    """The fingerprint of what a test says something of."""
+    about = made_from(root, build, gpu)
+    return short(about["programs"], about.get("tests", ""), testing(root))

@@ -8,7 +8,7 @@ import re
 import sys
 
 from build import ROOT, cuda_libraries, output_of, tool
-from session import FAIL, PASS, SKIP, Check, Result
+from session import FAIL, PASS, SKIP, Check, Result, doctest_result
 
 REMEDY = ("to do: libraries of the CUDA version that the build is of (CUDA_HOME, LD_LIBRARY_PATH, Python's nvidia-* packages) and "
           "a driver as new, or a build made with the toolkit that the driver is for (CUDA_HOME; --build of another pack)")
@@ -65,11 +65,28 @@ def parity(build):
     for file in test_files("unit", "cuda_*"):
         if file not in split:
             checks.append(unit(build, file, file))
-    for file in ("cuda_attention", "cuda_conv", "cuda_products"):
-        for way in ({"LOOM_CUDNN": 0}, {"LOOM_DETERMINISTIC": 0}):
-            name = f"{file}/" + "".join(f"{key}={value}" for key, value in way.items())
-            checks.append(unit(build, name, file, **way))
-    return [*checks, *fabric_alone(build), *programs(build)]
+    for file, variable, value in ways():
+        checks.append(unit(build, f"{file}/{variable}={value}", file, **{variable: value}))
+    return [*checks, leak(build), *fabric_alone(build), *programs(build)]
+
+
+def ways():
+    """(file, variable, value): how some files of tests are run once more, by ctest too."""
+    for line in (ROOT / "tests/cuda/ways.txt").read_text(encoding="utf-8").splitlines():
+        file, *settings = line.split() if line and not line.startswith("#") else [""]
+        yield from ((file, *setting.split("=", 1)) for setting in settings)
+
+
+def leak(build):
+    """What is never released is told of at the end."""
+    check = unit(build, "cuda_memory/leak", "cuda_memory", "--test-case=*never released*", LOOM_POISON=1)
+    told = "loom: memory of cuda:0: 1 block is still in use, 4096 bytes"
+
+    def read(code, output):
+        result = doctest_result(code, output)
+        return result if result.verdict != PASS or told in output else Result(FAIL, f"it did not say: {told}")
+    check.read = read
+    return check
 
 
 # --- bench: rows of bench/report.py, which writes them down one by one, and goes on where an earlier call stopped
@@ -232,4 +249,4 @@ def kernels_result(code, output):
 
 
 def tools(build):
-    return [*sanitizers(build), slowest_kernels(build)]
+    return [slowest_kernels(build), *sanitizers(build)]

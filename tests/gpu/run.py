@@ -7,6 +7,7 @@ import shlex
 import sys
 
 import build
+import identity
 import pack
 import phases
 from session import FAIL, PASS, Check, Result, Session, fail, table
@@ -14,12 +15,23 @@ from session import FAIL, PASS, Check, Result, Session, fail, table
 PHASES = ("parity", "bench", "ranks", "tools")
 
 
+SECONDS, OUT = 530, build.ROOT / "build/gpu-report"
+NAMES = 12  # of what was left: more are counted
+
+
+def phase(word):
+    if word not in PHASES:
+        raise argparse.ArgumentTypeError(f"there are {', '.join(PHASES)}, no {word!r}")
+    return word
+
+
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/gpu", description="Checks and measures Loom on a machine with a GPU.")
-    parser.add_argument("phase", nargs="*", choices=[*PHASES, []], help="without: all")
+    parser.add_argument("phase", nargs="*", type=phase, metavar="PHASE", help=f"{', '.join(PHASES)}; without: all")
     parser.add_argument("--build", default="", help="build folder, or a pack; without: build/gpu is made")
-    parser.add_argument("--out", type=pathlib.Path, default=build.ROOT / "build/gpu-report", help="folder of the report")
-    parser.add_argument("--seconds", type=float, default=530, help="of a phase, at most")
+    parser.add_argument("--out", type=pathlib.Path, default=OUT, help="folder of the report, which a later call goes on in")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of a phase, at most")
+    parser.add_argument("--fresh", action="store_true", help="run checks again that passed in an earlier call")
     parser.add_argument("--pack", default="", help="build here, write this FILE.tar.xz for --build there")
     parser.add_argument("--rehearse", action="store_true", help="without a GPU, tiny")
     return parser.parse_args()
@@ -32,9 +44,14 @@ def python_with_torch():
     return ""
 
 
-def again(words):
-    """The command that goes on with the benchmark, from the arguments of this one."""
-    return shlex.join(["scripts/gpu", "bench", *(word for word in words if word not in PHASES)])
+def again(given, names):
+    """The command that goes on with these phases."""
+    words = ["scripts/gpu", *names]
+    words += ["--rehearse"] if given.rehearse else []
+    words += ["--build", given.build] if given.build else []
+    words += ["--out", str(given.out)] if given.out != OUT else []
+    words += ["--seconds", f"{given.seconds:g}"] if given.seconds != SECONDS else []
+    return shlex.join(words)
 
 
 def run_phase(name, made, given):
@@ -42,14 +59,25 @@ def run_phase(name, made, given):
     device = session.run(phases.machine(made))
     if device.verdict != PASS:
         session.told(Check("rest"), Result(device.verdict, "nothing else was tried"), 0)
-    elif name == "parity":
-        session.run_all(phases.parity(made), phases.JOBS)
     elif name == "bench":
-        phases.bench(session, made, given.rehearse, python_with_torch(), again(sys.argv[1:]))
+        phases.bench(session, made, given.rehearse, python_with_torch(), again(given, ["bench"]))
     else:
-        checks = phases.ranks(made) if name == "ranks" else phases.tools(made)
+        session.go_on(identity.of(made, device.data), given.fresh)
+        checks = {"parity": phases.parity, "ranks": phases.ranks, "tools": phases.tools}[name](made)
         session.run_all(list(checks), phases.JOBS)
-    return session.results
+    return session
+
+
+def what_is_left(sessions, given):
+    """A line for what there was no time for, with the command that goes on; nothing where all was done. bench's own
+    report says what it left."""
+    left = [f"{session.phase}/{name}" for session in sessions for name in session.left_out if session.phase != "bench"]
+    if not left:
+        return ""
+    more = f" and {len(left) - NAMES} more" if len(left) > NAMES else ""
+    names = [session.phase for session in sessions if session.left_out and session.phase != "bench"]
+    return (f"gpu: for {len(left)} checks no time was left: {', '.join(left[:NAMES])}{more}; "
+            f"to go on: {again(given, names)}")
 
 
 def main():
@@ -61,8 +89,11 @@ def main():
         pack.write(made, given.pack)
         return 0
     given.out = given.out.resolve()
-    results = [result for name in given.phase or PHASES for result in run_phase(name, made, given)]
+    sessions = [run_phase(name, made, given) for name in given.phase or PHASES]
+    results = [result for session in sessions for result in session.results]
     print(table(results))
+    if left := what_is_left(sessions, given):
+        print(left)
     return 1 if any(result["verdict"] == FAIL for result in results) else 0
 
 

@@ -18,6 +18,7 @@ ROOT = pathlib.Path(sys.argv.pop(1))
 sys.path += [str(ROOT / "tests/gpu"), str(ROOT / "tests/cuda"), str(ROOT / "bench")]
 
 import build  # noqa: E402
+import identity  # noqa: E402
 import pack  # noqa: E402
 import phases  # noqa: E402
 import registers  # noqa: E402
@@ -57,11 +58,54 @@ class Sessions(unittest.TestCase):
         self.assertEqual(results["phase/skipped"]["note"], "no CUDA device")
 
     def test_time_limits(self):
-        started = time.monotonic()
-        results = self.run_quietly(self.session(5.5), [shell("slow", "sleep 60", seconds=5.2), shell("late", "true", alone=True)])
+        started, session = time.monotonic(), self.session(5.8)
+        results = self.run_quietly(session, [shell("slow", "sleep 60", seconds=5.2), shell("long", "sleep 60"),
+                                             shell("late", "true")])
         self.assertLess(time.monotonic() - started, 30)
-        self.assertEqual(results["phase/slow"]["verdict"], FAIL)
+        self.assertEqual((results["phase/slow"]["verdict"], results["phase/slow"]["note"]), (FAIL, "not done after 5 s"))
+        self.assertEqual(results["phase/long"]["verdict"], SKIP)
+        self.assertEqual(results["phase/long"]["note"], "left, not done after 6 s; it may take 120 s, more than --seconds")
         self.assertEqual(results["phase/late"]["note"], "no time was left")
+        self.assertEqual(sorted(session.left_out), ["late", "long"])
+
+    def test_alone_comes_first(self):
+        session = self.session()
+        self.run_quietly(session, [shell("a", "true"), shell("b", "true", alone=True)])
+        self.assertEqual([entry["check"] for entry in session.results], ["phase/b", "phase/a"])
+
+    def going_on(self, checks, of="tree", *, fresh=False):
+        """Of a later call: (check, verdict, whether it ran again)."""
+        session = self.session()
+        session.go_on(of, fresh)
+        self.run_quietly(session, checks)
+        return [(entry["check"].partition("/")[2], entry["verdict"], not entry["note"].startswith("(earlier)"))
+                for entry in session.results]
+
+    def test_what_passed_is_not_run_again(self):
+        checks = [shell("good", "true"), shell("skipped", "echo skipped: no device"), shell("bad", "exit 1", alone=True)]
+        first = [("bad", FAIL, True), ("good", PASS, True), ("skipped", SKIP, True)]
+        self.assertCountEqual(self.going_on(checks), first)
+        self.assertCountEqual(self.going_on(checks), [("good", PASS, False), ("skipped", SKIP, True), ("bad", FAIL, True)])
+        self.assertEqual(self.going_on(checks)[-1], ("bad", FAIL, True))  # after all else, though it runs alone
+        self.assertCountEqual(self.going_on(checks, "another tree"), first)
+        self.assertCountEqual(self.going_on(checks, fresh=True), first)
+
+    def test_fresh_is_not_undone_by_a_later_call(self):
+        self.going_on([shell("a", "true"), shell("b", "true")])
+        self.going_on([shell("a", "true")], fresh=True)  # and there was no time for b
+        self.assertCountEqual(self.going_on([shell("a", "true"), shell("b", "true")]), [("a", PASS, False), ("b", PASS, True)])
+
+    def test_what_fails_later_has_not_passed(self):
+        for script, expected in (("true", [("a", PASS, True)]), ("exit 1", [("a", PASS, False)])):
+            self.assertEqual(self.going_on([shell("a", script)]), expected)
+        self.going_on([shell("a", "exit 1")], fresh=True)
+        self.assertEqual(self.going_on([shell("a", "true")]), [("a", PASS, True)])
+
+    def test_a_report_that_was_cut(self):
+        path = pathlib.Path(self.scratch.name) / "report.jsonl"
+        path.write_text('{"check": "phase/a", "verd', encoding="utf-8")
+        self.assertEqual(self.going_on([shell("a", "true")]), [("a", PASS, True)])
+        self.assertEqual(self.going_on([shell("a", "true")]), [("a", PASS, False)])
 
     def test_the_report_grows(self):
         self.run_quietly(self.session(), [shell("one", "echo text")])
@@ -183,8 +227,69 @@ class Texts(unittest.TestCase):
         self.assertEqual(phases.report_result(0, "").verdict, FAIL)
 
     def test_the_command_that_goes_on(self):
-        self.assertEqual(run.again(["parity", "bench", "--build", "a b.tar.xz", "--seconds", "100"]),
-                         "scripts/gpu bench --build 'a b.tar.xz' --seconds 100")
+        with mock.patch.object(sys, "argv", ["gpu", "bench", "--build", "a b.tar.xz", "--seconds", "100", "--fresh"]):
+            given = run.arguments()
+        self.assertEqual(run.again(given, ["bench"]), "scripts/gpu bench --build 'a b.tar.xz' --seconds 100")
+        with mock.patch.object(sys, "argv", ["gpu", "--rehearse", "--out", "/tools"]):
+            given = run.arguments()
+        self.assertEqual(run.again(given, ["parity", "tools"]), "scripts/gpu parity tools --rehearse --out /tools")
+
+    def test_what_is_left_is_named(self):
+        def left(phase, *names):
+            return mock.Mock(phase=phase, left_out=list(names))
+        with mock.patch.object(sys, "argv", ["gpu"]):
+            given = run.arguments()
+        self.assertEqual(run.what_is_left([left("parity"), left("bench", "report"), left("tools")], given), "")
+        self.assertEqual(run.what_is_left([left("parity", "a", "b"), left("bench"), left("tools", "c")], given),
+                         "gpu: for 3 checks no time was left: parity/a, parity/b, tools/c; "
+                         "to go on: scripts/gpu parity tools")
+        self.assertIn(", parity/11 and 8 more; ", run.what_is_left([left("parity", *map(str, range(20)))], given))
+
+    def test_a_phase_that_is_not_there(self):
+        with mock.patch.object(sys, "argv", ["gpu", "tool"]), contextlib.redirect_stderr(io.StringIO()) as told, \
+                self.assertRaises(SystemExit):
+            run.arguments()
+        self.assertIn("there are parity, bench, ranks, tools, no 'tool'", told.getvalue())
+
+    def test_what_a_check_says_something_of(self):
+        with tempfile.TemporaryDirectory() as folder:
+            made = build.Build(folder)
+            known = {"gpu": "NVIDIA H100", "libraries": ["libcudnn.so.9"], "cores": 4, "build": folder}
+            same = identity.of(made, known)
+            self.assertEqual(identity.of(made, known | {"cores": 8, "build": "elsewhere"}), same)
+            self.assertNotEqual(identity.of(made, known | {"gpu": "NVIDIA H200"}), same)
+            self.assertNotEqual(identity.of(build.Build(folder, emulated=True), known), same)
+            with mock.patch.dict("os.environ", {"LOOM_SWEEP": "other"}):
+                self.assertNotEqual(identity.of(made, known), same)
+            with mock.patch.object(sources, "tests", return_value="changed"):
+                self.assertNotEqual(identity.of(made, known), same)
+                (made.folder / sources.RECORD).write_text(json.dumps(sources.record(ROOT, True)), encoding="utf-8")
+                carried = identity.of(made, known)
+            self.assertEqual(identity.of(made, known), carried)  # what it was made from, not what is here
+
+    def test_ways_are_those_of_ctest(self):
+        listed = (ROOT / "tests/CMakeLists.txt").read_text(encoding="utf-8")
+        self.assertIn("cuda/ways.txt", listed)
+        self.assertNotRegex(listed, r"foreach\(way [^\n]*=")
+        ways = list(phases.ways())
+        self.assertEqual(len(set(ways)), len(ways))
+        self.assertLessEqual({file for file, _, _ in ways}, {*phases.test_files("unit", "cuda_*")})
+        for way in (("cuda_autotune", "LOOM_AUTOTUNE", "1"), ("cuda_conv", "LOOM_AUTOTUNE", "1"),
+                    ("cuda_fused", "LOOM_EPILOGUES", "0"), ("cuda_memory", "LOOM_POISON", "0")):
+            self.assertIn(way, ways)
+        with mock.patch.object(phases, "cases_of", return_value=["a case"]):
+            checks = {check.name: check for check in phases.parity(build.Build("."))}
+        for file, variable, value in ways:
+            self.assertEqual(checks[f"{file}/{variable}={value}"].environment[variable], value)
+
+    def test_a_leak_must_be_told_of(self):
+        told = "test cases: 1\nloom: memory of cuda:0: 1 block is still in use, 4096 bytes: 4096 (the 1th"
+        read = phases.leak(build.Build(".")).read
+        self.assertEqual([read(0, told).verdict, read(0, "test cases: 1").verdict, read(1, told).verdict], [PASS, FAIL, FAIL])
+
+    def test_the_profile_comes_before_the_sanitizers(self):
+        first = phases.tools(build.Build("."))[0]
+        self.assertEqual((first.name, first.alone), ("ncu/gpt2", True))
 
     def test_a_pack_says_what_it_was_made_from(self):
         with tempfile.TemporaryDirectory() as folder:

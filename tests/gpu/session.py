@@ -47,39 +47,93 @@ def doctest_result(code, output):
     return Result(FAIL, f"exit code {code}; " + "; ".join(tail)[:400])
 
 
+def entries(path):
+    """Those of a report; a line that was cut is none."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
 class Session:
-    """A phase: its checks, until its time is over."""
+    """A phase: its checks, until its time is over. Given what they say something of (a fingerprint), those that an earlier
+    call saw pass of the same are not run again, unless it shall be fresh."""
 
     def __init__(self, phase, folder, seconds):
-        self.phase, self.folder, self.end = phase, folder, time.monotonic() + seconds
-        self.results, self.lock = [], threading.Lock()
+        self.phase, self.folder, self.seconds, self.end = phase, folder, seconds, time.monotonic() + seconds
+        self.results, self.left_out, self.lock = [], [], threading.Lock()
+        self.of, self.earlier, self.failed = "", {}, set()
         folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "report.jsonl"
+        if path.exists() and not path.read_bytes().endswith(b"\n"):  # a call was ended as it wrote
+            with open(path, "a", encoding="utf-8") as file:
+                file.write("\n")
 
     def left(self):
         return self.end - time.monotonic()
 
+    def written(self, entry):
+        with open(self.folder / "report.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def go_on(self, of, fresh):
+        """From now on checks are of this; fresh: what passed before counts no more, for later calls neither."""
+        self.of = of
+        if fresh:
+            self.written({"fresh": self.phase, "of": of})
+        for entry in entries(self.folder / "report.jsonl"):
+            if entry.get("of") != of:
+                continue
+            if entry.get("fresh") == self.phase:
+                self.earlier.clear()
+                self.failed.clear()
+            elif entry.get("verdict") == PASS:
+                self.earlier[entry["check"]] = entry
+                self.failed.discard(entry["check"])
+            elif entry.get("verdict") == FAIL:
+                self.earlier.pop(entry["check"], None)
+                self.failed.add(entry["check"])
+
+    def told_again(self, entry):
+        with self.lock:
+            self.results.append(entry | {"note": f"(earlier) {entry['note']}".rstrip()})
+            print(line_of(self.results[-1]), flush=True)
+        return Result(PASS, entry["note"])
+
     def told(self, check, result, seconds, output=""):
         name = f"{self.phase}/{check.name}"
         entry = {"check": name, "verdict": result.verdict, "seconds": round(seconds, 1), "note": result.note} | result.data
+        if self.of:
+            entry["of"] = self.of
         with self.lock:
             self.results.append(entry)
-            with open(self.folder / "report.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            self.written(entry)
             if output:
                 with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
                     file.write(f"=== {name}\n{output[-200_000:]}\n")
             print(line_of(entry), flush=True)
         return result
 
+    def cut(self, check, after):
+        """It was not done because the phase's time was over, which says nothing of it: a later call runs it."""
+        self.left_out.append(check.name)
+        more = f"; it may take {check.seconds:.0f} s, more than --seconds" if check.seconds > self.seconds else ""
+        return Result(SKIP, f"left, not done after {after:.0f} s{more}" if after else "no time was left")
+
     def run(self, check):
         if check.without:
             return self.told(check, Result(SKIP, check.without), 0)
+        if passed := self.earlier.get(f"{self.phase}/{check.name}"):
+            return self.told_again(passed)
         limit = min(check.seconds, self.left())
         if limit < LEAST:
-            return self.told(check, Result(SKIP, "no time was left"), 0)
+            return self.told(check, self.cut(check, 0), 0)
         started = time.monotonic()
         code, output = finished(check.command, os.environ | check.environment, limit)
-        if code is None:
+        if code is None and limit < check.seconds:
+            result = self.cut(check, limit)
+        elif code is None:
             result = Result(FAIL, f"not done after {limit:.0f} s")
         else:
             try:
@@ -90,12 +144,15 @@ class Session:
         return self.told(check, result, time.monotonic() - started, f"{check.environment} {shown}\n{output}")
 
     def run_all(self, checks, jobs):
-        """Side by side, then those that run alone, one by one."""
-        with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(self.run, [check for check in checks if not check.alone]))
-        for check in checks:
-            if check.alone:
-                self.run(check)
+        """Those that run alone, one by one, then the rest side by side: the long ones first, while there is time. Those
+        that failed in an earlier call come after all else."""
+        for failed in (False, True):
+            now = [check for check in checks if (f"{self.phase}/{check.name}" in self.failed) == failed]
+            for check in now:
+                if check.alone:
+                    self.run(check)
+            with ThreadPoolExecutor(jobs) as pool:
+                list(pool.map(self.run, [check for check in now if not check.alone]))
 
 
 def finished(command, environment, seconds):
