@@ -16,6 +16,7 @@ PHASES = ("parity", "bench", "ranks", "tools")
 
 
 SECONDS, OUT = 530, build.ROOT / "build/gpu-report"
+START = 30  # seconds of a phase before its checks begin
 NAMES = 12  # of what was left: more are counted
 
 
@@ -44,13 +45,14 @@ def python_with_torch():
     return ""
 
 
-def again(given, names):
-    """The command that goes on with these phases."""
+def again(given, names, seconds=0):
+    """The command that goes on with these phases; seconds: for each, if more than in this call."""
+    seconds = max(seconds, given.seconds)
     words = ["scripts/gpu", *names]
     words += ["--rehearse"] if given.rehearse else []
     words += ["--build", given.build] if given.build else []
     words += ["--out", str(given.out)] if given.out != OUT else []
-    words += ["--seconds", f"{given.seconds:g}"] if given.seconds != SECONDS else []
+    words += ["--seconds", f"{seconds:g}"] if seconds != SECONDS else []
     return shlex.join(words)
 
 
@@ -71,13 +73,14 @@ def run_phase(name, made, given):
 def what_is_left(sessions, given):
     """A line for what there was no time for, with the command that goes on; nothing where all was done. bench's own
     report says what it left."""
-    left = [f"{session.phase}/{name}" for session in sessions for name in session.left_out if session.phase != "bench"]
+    sessions = [session for session in sessions if session.left_out and session.phase != "bench"]
+    left = {f"{session.phase}/{name}": seconds for session in sessions for name, seconds in session.left_out.items()}
     if not left:
         return ""
     more = f" and {len(left) - NAMES} more" if len(left) > NAMES else ""
-    names = [session.phase for session in sessions if session.left_out and session.phase != "bench"]
-    return (f"gpu: for {len(left)} checks no time was left: {', '.join(left[:NAMES])}{more}; "
-            f"to go on: {again(given, names)}")
+    longest = max(left.values()) + START if all(left.values()) else 0  # where all were begun, they may need more
+    return (f"gpu: for {len(left)} checks no time was left: {', '.join([*left][:NAMES])}{more}; "
+            f"to go on: {again(given, [session.phase for session in sessions], longest)}")
 
 
 def main():

@@ -64,9 +64,9 @@ class Sessions(unittest.TestCase):
         self.assertLess(time.monotonic() - started, 30)
         self.assertEqual((results["phase/slow"]["verdict"], results["phase/slow"]["note"]), (FAIL, "not done after 5 s"))
         self.assertEqual(results["phase/long"]["verdict"], SKIP)
-        self.assertEqual(results["phase/long"]["note"], "left, not done after 6 s; it may take 120 s, more than --seconds")
+        self.assertEqual(results["phase/long"]["note"], "left, not done after 6 s")
         self.assertEqual(results["phase/late"]["note"], "no time was left")
-        self.assertEqual(sorted(session.left_out), ["late", "long"])
+        self.assertEqual(session.left_out, {"long": 120, "late": 0})
 
     def test_alone_comes_first(self):
         session = self.session()
@@ -89,6 +89,15 @@ class Sessions(unittest.TestCase):
         self.assertEqual(self.going_on(checks)[-1], ("bad", FAIL, True))  # after all else, though it runs alone
         self.assertCountEqual(self.going_on(checks, "another tree"), first)
         self.assertCountEqual(self.going_on(checks, fresh=True), first)
+
+    def test_what_was_cut_comes_later(self):
+        session = self.session(5.5)
+        session.go_on("tree", False)
+        self.run_quietly(session, [shell("long", "sleep 60", alone=True), shell("rest", "true")])
+        self.assertEqual(session.left_out, {"long": 120, "rest": 0})
+        checks = [shell("bad", "exit 1", alone=True), shell("long", "true", alone=True), shell("rest", "true")]
+        self.going_on(checks[:1])
+        self.assertEqual([name for name, _, _ in self.going_on(checks)], ["rest", "long", "bad"])
 
     def test_fresh_is_not_undone_by_a_later_call(self):
         self.going_on([shell("a", "true"), shell("b", "true")])
@@ -236,13 +245,18 @@ class Texts(unittest.TestCase):
 
     def test_what_is_left_is_named(self):
         def left(phase, *names):
-            return mock.Mock(phase=phase, left_out=list(names))
+            return mock.Mock(phase=phase, left_out=dict.fromkeys(names, 0))
         with mock.patch.object(sys, "argv", ["gpu"]):
             given = run.arguments()
         self.assertEqual(run.what_is_left([left("parity"), left("bench", "report"), left("tools")], given), "")
         self.assertEqual(run.what_is_left([left("parity", "a", "b"), left("bench"), left("tools", "c")], given),
                          "gpu: for 3 checks no time was left: parity/a, parity/b, tools/c; "
                          "to go on: scripts/gpu parity tools")
+        begun = mock.Mock(phase="parity", left_out={"a": 400, "b": 120})
+        self.assertRegex(run.what_is_left([begun], given), "gpu parity$")
+        given.seconds = 60
+        self.assertRegex(run.what_is_left([begun], given), "gpu parity --seconds 430$")
+        self.assertRegex(run.what_is_left([begun, left("tools", "c")], given), "gpu parity tools --seconds 60$")
         self.assertIn(", parity/11 and 8 more; ", run.what_is_left([left("parity", *map(str, range(20)))], given))
 
     def test_a_phase_that_is_not_there(self):

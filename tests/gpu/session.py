@@ -62,8 +62,9 @@ class Session:
 
     def __init__(self, phase, folder, seconds):
         self.phase, self.folder, self.seconds, self.end = phase, folder, seconds, time.monotonic() + seconds
-        self.results, self.left_out, self.lock = [], [], threading.Lock()
-        self.of, self.earlier, self.failed = "", {}, set()
+        self.results, self.lock = [], threading.Lock()
+        self.left_out = {}  # what there was no time for: the seconds that it may take where it was begun, else 0
+        self.of, self.earlier, self.late = "", {}, {}  # late: what comes after all else, cut (1) or failed (2) before
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "report.jsonl"
         if path.exists() and not path.read_bytes().endswith(b"\n"):  # a call was ended as it wrote
@@ -87,13 +88,15 @@ class Session:
                 continue
             if entry.get("fresh") == self.phase:
                 self.earlier.clear()
-                self.failed.clear()
+                self.late.clear()
             elif entry.get("verdict") == PASS:
                 self.earlier[entry["check"]] = entry
-                self.failed.discard(entry["check"])
+                self.late.pop(entry["check"], None)
             elif entry.get("verdict") == FAIL:
                 self.earlier.pop(entry["check"], None)
-                self.failed.add(entry["check"])
+                self.late[entry["check"]] = 2
+            elif "cut" in entry:
+                self.late[entry["check"]] = 1
 
     def told_again(self, entry):
         with self.lock:
@@ -117,9 +120,10 @@ class Session:
 
     def cut(self, check, after):
         """It was not done because the phase's time was over, which says nothing of it: a later call runs it."""
-        self.left_out.append(check.name)
-        more = f"; it may take {check.seconds:.0f} s, more than --seconds" if check.seconds > self.seconds else ""
-        return Result(SKIP, f"left, not done after {after:.0f} s{more}" if after else "no time was left")
+        self.left_out[check.name] = check.seconds if after else 0
+        if not after:
+            return Result(SKIP, "no time was left")
+        return Result(SKIP, f"left, not done after {after:.0f} s", {"cut": round(after, 1)})
 
     def run(self, check):
         if check.without:
@@ -144,10 +148,10 @@ class Session:
         return self.told(check, result, time.monotonic() - started, f"{check.environment} {shown}\n{output}")
 
     def run_all(self, checks, jobs):
-        """Those that run alone, one by one, then the rest side by side: the long ones first, while there is time. Those
-        that failed in an earlier call come after all else."""
-        for failed in (False, True):
-            now = [check for check in checks if (f"{self.phase}/{check.name}" in self.failed) == failed]
+        """Those that run alone, one by one, then the rest side by side: the long ones first, while there is time. What an
+        earlier call began and did not end comes after the rest, so that each call gets further; last what failed."""
+        for late in range(3):
+            now = [check for check in checks if self.late.get(f"{self.phase}/{check.name}", 0) == late]
             for check in now:
                 if check.alone:
                     self.run(check)
