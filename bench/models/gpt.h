@@ -42,10 +42,10 @@ struct GptBlock {
         loom::scaled_dot_product_attention(split(parts[0]), split(parts[1]), split(parts[2]), {.is_causal = true});
     return out(y.transpose(1, 2).reshape({batch, length, width}));
   }
-  loom::Tensor operator()(loom::Tensor x) const {
-    x = x + attend(ln1(x));
-    const loom::Tensor inner = up(ln2(x));
-    return x + down(gelu_tanh ? loom::gelu_tanh(inner) : loom::gelu(inner));
+  loom::Tensor operator()(const loom::Tensor& x) const {
+    const auto [stream, normal] = ln2.join(x, attend(ln1(x)));
+    if (gelu_tanh) return stream + loom::gelu_mlp(normal, up.weight, up.bias, down.weight, down.bias);
+    return stream + down(loom::gelu(up(normal)));
   }
   LOOM_MEMBERS(ln1, ln2, qkv, out, up, down)
 };

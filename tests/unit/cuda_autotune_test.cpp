@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Plans that are chosen by the clock (LOOM_AUTOTUNE=1, which tests/CMakeLists.txt sets): the results are what they are
+// Plans that are chosen by the clock (LOOM_AUTOTUNE=1, which tests/cuda/ways.txt sets): the results are what they are
 // without, also when the first use is recorded into a graph.
 #include <loom/autograd/ops.h>
 #include <loom/tensor/create.h>
