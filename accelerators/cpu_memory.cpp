@@ -15,10 +15,10 @@
 #include <string_view>
 #include <utility>
 
+#include <loom/accelerators/cores.h>
 #include <loom/accelerators/cpu_memory.h>
 #include <loom/accelerators/error.h>
 #include <loom/accelerators/machine.h>
-#include <loom/accelerators/threads.h>
 
 namespace loom {
 

@@ -3,7 +3,6 @@
 #include <loom/accelerators/threads.h>
 
 #include <pthread.h>
-#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,13 +12,13 @@
 #include <cstdlib>
 #include <exception>
 #include <mutex>
-#include <numeric>
 #include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include <loom/accelerators/cores.h>
 #include <loom/accelerators/error.h>
 #include <loom/accelerators/machine.h>
 
@@ -127,7 +126,8 @@ class Pool {
   bool have_workers(int wanted) {
     may_spin_.store(num_threads() <= available_cores(), std::memory_order_relaxed);
     try {
-      while (static_cast<int>(workers_.size()) < wanted) workers_.emplace_back([this] { serve(); });
+      while (static_cast<int>(workers_.size()) < wanted)
+        workers_.emplace_back([this, turn = static_cast<int>(workers_.size())] { serve(turn); });
     } catch (const std::system_error&) {  // no more threads to be had: those that exist do the parts
     }
     return !workers_.empty();
@@ -136,6 +136,7 @@ class Pool {
   // ticket_: 32 bits of epoch, 16 of the number of parts, 16 of the next part. One word, so that whoever claims a part
   // claims it from the call that he looked at; and a call cannot end, nor job_ change, while a claimed part runs.
   void publish(int parts) {
+    caller_core_.store(current_core(), std::memory_order_relaxed);
     const uint64_t epoch = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
     ticket_.store(epoch << 32 | static_cast<uint64_t>(parts) << 16);
     epoch_.fetch_add(1);
@@ -177,7 +178,14 @@ class Pool {
     for (uint32_t left; (left = pending_.load(std::memory_order_acquire)) != 0;) pending_.wait(left);
   }
 
-  void serve() {
+  // The system may start or wake a worker on the core of a caller who keeps it busy, and part the two only after tens
+  // of milliseconds.
+  void leave_caller(int turn) {
+    const int caller = caller_core_.load(std::memory_order_relaxed);
+    if (may_spin_.load(std::memory_order_relaxed) && caller >= 0 && caller == current_core()) leave_core(caller, turn);
+  }
+
+  void serve(int turn) {
     while (true) {
       const auto wake = [this] { return has_parts(ticket_.load()) || stopping_.load(); };
       if (!spin_until(wake, may_spin_.load(std::memory_order_relaxed))) {
@@ -185,6 +193,7 @@ class Pool {
         if (!wake()) epoch_.wait(seen);
       }
       if (stopping_.load()) return;
+      leave_caller(turn);
       work();
     }
   }
@@ -192,6 +201,7 @@ class Pool {
   alignas(64) std::atomic<uint64_t> ticket_ = 0;
   alignas(64) std::atomic<uint32_t> pending_ = 0;  // parts not finished
   alignas(64) std::atomic<uint32_t> epoch_ = 0;    // what parked workers sleep on
+  std::atomic<int> caller_core_ = -1;
   std::atomic<bool> busy_ = false, stopping_ = false, may_spin_ = true;
   Job job_;
   std::mutex failure_mutex_;
@@ -223,28 +233,6 @@ Pool& pool() {
 }
 
 }  // namespace
-
-std::vector<int> available_core_ids() {
-  for (int size = CPU_SETSIZE; size <= (1 << 20); size *= 2) {  // the kernel's own mask may be wider
-    cpu_set_t* const set = CPU_ALLOC(size);
-    if (set == nullptr) break;
-    const size_t bytes = CPU_ALLOC_SIZE(size);
-    const bool known = sched_getaffinity(0, bytes, set) == 0;
-    std::vector<int> cores;
-    for (int core = 0; known && core < size; ++core)
-      if (CPU_ISSET_S(core, bytes, set)) cores.push_back(core);
-    CPU_FREE(set);
-    if (!cores.empty()) return cores;
-  }
-  std::vector<int> cores(std::max(1u, std::thread::hardware_concurrency()));
-  std::iota(cores.begin(), cores.end(), 0);
-  return cores;
-}
-
-int available_cores() {
-  static const int cores = static_cast<int>(available_core_ids().size());
-  return cores;
-}
 
 int num_threads() {
   int n = thread_count.load(std::memory_order_relaxed);

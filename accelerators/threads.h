@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 namespace loom {
 
@@ -15,9 +14,6 @@ void set_num_threads(int n);
 // What num_threads() is from now on where nobody has chosen it (LOOM_NUM_THREADS, set_num_threads); n >= 1. For code
 // that knows better than the environment how the ranks of a node share its cores.
 void suggest_num_threads(int n);
-// Cores that this process may run on (the affinity mask): how many, and their numbers in ascending order.
-int available_cores();
-std::vector<int> available_core_ids();
 
 // From now on this thread runs all parts of its calls itself, so that it never has the pool when another one, who is
 // waited for, could use it: for threads that prepare something in the background.

@@ -15,8 +15,10 @@ def output(*command):
 
 
 def cpu_model():
-    match = re.search(r"^Model name:\s*(.+)$", output("lscpu"), re.MULTILINE)
-    return match.group(1) if match else os.uname().machine
+    """With its family and model: a virtual machine may tell nothing else of what it runs on."""
+    told = dict(re.findall(r"^([^:\n]+):\s*(.+)$", output("lscpu"), re.MULTILINE))
+    numbers = [f"{key.lower().removeprefix('cpu ')} {told[key]}" for key in ("CPU family", "Model") if key in told]
+    return ", ".join([told.get("Model name", os.uname().machine), *numbers])
 
 
 def cores():

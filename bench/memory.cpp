@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 
@@ -13,21 +14,25 @@ namespace bench {
 
 namespace {
 
-double status_mib(const std::string& key) {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;)
+double mib_of(const char* file, const std::string& key) {
+  std::ifstream lines(file);
+  for (std::string word; lines >> word;)
     if (word == key) {
       double kib = 0;
-      status >> kib;
+      lines >> kib;
       return kib / 1024;
     }
   return 0;
 }
+double status_mib(const std::string& key) { return mib_of("/proc/self/status", key); }
 
 }  // namespace
 
 double resident_mib() { return status_mib("VmRSS:"); }
 double peak_resident_mib() { return status_mib("VmHWM:"); }
+double resident_of_others_mib() {
+  return std::max(0.0, status_mib("RssShmem:") - mib_of("/proc/self/smaps_rollup", "Pss_Shmem:"));
+}
 
 void settle_memory() {
   loom::empty_cache();

@@ -64,11 +64,12 @@ Training train(loom::Fabric& fabric, const Options& options) {
   result.units = work.units * static_cast<double>(result.samples);
 
   typename Net::Optimizer inner(loom::nn::parameters(net), Net::settings);
+  settle_memory();
+  const double before = resident_mib() - resident_of_others_mib();  // without buckets of gradients
   auto [model, optimizer] = fabric.setup(net, inner);
   const loom::Device device = fabric.device();
   settle_memory();
   loom::reset_peak_memory_stats(device);
-  const double before = resident_mib();
   int64_t taken = 0;
   loom::Tensor loss;
   const auto train_on = [&](const loom::Tensor& x, const loom::Tensor& y) {
@@ -102,7 +103,7 @@ Training train(loom::Fabric& fabric, const Options& options) {
     result.memory = static_cast<double>(loom::memory_stats(device).peak_allocated) / (1 << 20);
   } else {
     result.times = time_steps(warmup, steps, step);
-    result.memory = peak_resident_mib() - before;
+    result.memory = peak_resident_mib() - resident_of_others_mib() - before;
   }
   return result;
 }

@@ -6,7 +6,7 @@
 #include <set>
 #include <sstream>
 
-#include <loom/accelerators/threads.h>
+#include <loom/accelerators/cores.h>
 #include <loom/distributed/mpi.h>
 
 namespace loom {

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include <loom/accelerators/accelerator.h>
+#include <loom/accelerators/cores.h>
 #include <loom/accelerators/cuda.h>
 #include <loom/accelerators/profile.h>
 #include <loom/accelerators/threads.h>

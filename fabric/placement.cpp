@@ -14,8 +14,8 @@
 #include <vector>
 
 #include <loom/accelerators/accelerator.h>
+#include <loom/accelerators/cores.h>
 #include <loom/accelerators/cuda.h>
-#include <loom/accelerators/threads.h>
 
 namespace loom {
 

@@ -4,9 +4,13 @@ import ctypes
 import gc
 
 
+def mib_of(file, key):
+    with open(file, encoding="ascii") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(key + ":")) / 1024
+
+
 def status_mib(key):
-    with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(key + ":")) / 1024
+    return mib_of("/proc/self/status", key)
 
 
 def resident_mib():
@@ -15,6 +19,11 @@ def resident_mib():
 
 def peak_resident_mib():
     return status_mib("VmHWM")
+
+
+def resident_of_others_mib():
+    """Of the shared memory in resident_mib(), what counts for the other processes that have it mapped."""
+    return max(0.0, status_mib("RssShmem") - mib_of("/proc/self/smaps_rollup", "Pss_Shmem"))
 
 
 def settle_memory():

@@ -43,14 +43,20 @@ def join_ranks(given):
                       LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="localhost", TORCHELASTIC_RUN_ID="bench")
 
 
-def fabric_setup(net, optimizer, world):
-    """The wrapped two, and backward."""
+def wrapping(given):
+    """What a loop does with its model and optimizer: a function of both that returns them wrapped, and backward."""
+    world = given.get("world", 1)
+    if not given.get("fabric"):
+        plain = lambda net: net
+        ddp = lambda net: torch.nn.parallel.DistributedDataParallel(net, gradient_as_bucket_view=True)
+        wrapped = ddp if world > 1 else plain
+        return lambda net, optimizer: (wrapped(net), optimizer, torch.Tensor.backward)
     from lightning_fabric import Fabric  # only where it is asked for
     from lightning_fabric.strategies import DDPStrategy
     strategy = DDPStrategy(process_group_backend="gloo", gradient_as_bucket_view=True) if world > 1 else "auto"
     fabric = Fabric(accelerator="cpu", devices=world, strategy=strategy)
     fabric.launch()
-    return *fabric.setup(net, optimizer), fabric.backward
+    return lambda net, optimizer: (*fabric.setup(net, optimizer), fabric.backward)
 
 
 def samples_of(name, given, net, folder):
@@ -81,15 +87,15 @@ def train(name, given):
     if given.get("channels_last"):
         net, inputs = (thing.to(memory_format=torch.channels_last) for thing in (net, inputs))
     optimizer = net.optimizer(net.parameters(), bool(given.get("fused")))
-    model, backward = net, torch.Tensor.backward
-    if given.get("fabric"):
-        model, optimizer, backward = fabric_setup(net, optimizer, world)
-    elif world > 1:
-        model = torch.nn.parallel.DistributedDataParallel(net, gradient_as_bucket_view=True)
+    wrapped = wrapping(given)
+    small = torch.nn.Linear(1, 1).to(device)
+    wrapped(small, torch.optim.SGD(small.parameters(), lr=1))  # the code that this loads is no memory of a step
+    memory.settle_memory()
+    before = memory.resident_mib() - memory.resident_of_others_mib()  # without buckets of gradients
+    model, optimizer, backward = wrapped(net, optimizer)
     if given.get("compile"):
         model = torch.compile(model)
     memory.settle_memory()
-    before = memory.resident_mib()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     taken, losses = 0, []
@@ -111,7 +117,7 @@ def train(name, given):
         times = timing.time_steps_on_device(torch.cuda.synchronize, warmup, steps, step)
         return times, losses, torch.cuda.max_memory_allocated() / 2**20
     times = timing.time_steps(warmup, steps, step)
-    return times, losses, memory.peak_resident_mib() - before
+    return times, losses, memory.peak_resident_mib() - memory.resident_of_others_mib() - before
 
 
 def report_speed(name, given, seconds):

@@ -1,6 +1,7 @@
 #include <array>
 #include <bit>
 
+#include <loom/accelerators/cores.h>
 #include <loom/accelerators/threads.h>
 #include <loom/distributed/mpi/host.h>
 

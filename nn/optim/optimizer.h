@@ -197,9 +197,9 @@ class Optimizer {
   Item item(const NamedTensor& parameter, const Piece& piece, uint64_t place);
   void make_step();
   std::vector<std::string> all_slots(const Group& group) const;  // whatever the options
-  bool begins_anew(const Group& group, const ParameterState& state) const;
-  bool rests(const Group& group, const ParameterState& state) const;
-  int64_t* count_of(const Group& group, const Item& item);
+  bool begins_anew(std::span<const std::string> slots, const ParameterState& state) const;
+  bool rests(std::span<const std::string> slots, const ParameterState& state) const;
+  int64_t* count_of(std::span<const std::string> slots, const Item& item);
   void count_on_device(const Group& group, std::span<const Item> items);
   void count_on_host(ParameterState& state) const;
   Philox rounding(uint64_t place, Device device);

@@ -91,26 +91,24 @@ void Optimizer::count_on_host(ParameterState& state) const {
 }
 
 // Where the number of a step tells only whether its tensors hold something: they are new, the number is not ...
-bool Optimizer::begins_anew(const Group& group, const ParameterState& state) const {
-  if (counts_steps()) return false;
-  const std::vector<std::string> names = slots(group);
-  return !names.empty() && std::ranges::none_of(names, [&](const auto& x) {
+bool Optimizer::begins_anew(std::span<const std::string> slots, const ParameterState& state) const {
+  return !counts_steps() && !slots.empty() && std::ranges::none_of(slots, [&](const auto& x) {
     return state.tensors.contains(x) || state.unused.contains(x);
   });
 }
 // ... or they hold nothing yet, and a captured step that has been loaded away would begin them.
-bool Optimizer::rests(const Group& group, const ParameterState& state) const {
-  return !counts_steps() && !state.unused.empty() && slots(group).empty();
+bool Optimizer::rests(std::span<const std::string> slots, const ParameterState& state) const {
+  return !counts_steps() && !state.unused.empty() && slots.empty();
 }
 
 // Null: the host counts this one's steps.
-int64_t* Optimizer::count_of(const Group& group, const Item& item) {
+int64_t* Optimizer::count_of(std::span<const std::string> slots, const Item& item) {
   ParameterState& state = *item.state;
   const Device own = item.piece.value.device();
   if (own.kind == Device::cpu) {
     if (device_.skip.defined()) fail(name_, ": the loss was on ", device_.skip.device(), ", a parameter is on ", own);
     count_on_host(state);
-  } else if (state.count.defined() && begins_anew(group, state)) {
+  } else if (state.count.defined() && begins_anew(slots, state)) {
     const OutsideCapture once;
     state.set_steps(0);
     state.master_kept = true;
@@ -119,16 +117,17 @@ int64_t* Optimizer::count_of(const Group& group, const Item& item) {
   }
   if (state.count.defined() && state.count.device() != own)
     state.count = number_on(own, state.steps());  // it follows its parameter
-  if (state.count.defined() && !rests(group, state)) return counter(state.count);
+  if (state.count.defined() && !rests(slots, state)) return counter(state.count);
   state.master_kept = true;
   return nullptr;
 }
 
 void Optimizer::count_on_device(const Group& group, std::span<const Item> items) {
+  const std::vector<std::string> names = slots(group);
   std::vector<int64_t*> counters;
   Device device;
   for (const Item& item : items) {
-    int64_t* const count = count_of(group, item);
+    int64_t* const count = count_of(names, item);
     if (count == nullptr) continue;
     const Device own = item.piece.value.device();
     check(counters.empty() || own == device, name_, ": a group's parameters are on ", device, " and ", own,

@@ -167,10 +167,13 @@ void Optimizer::load_slots(ParameterState& state, const Group& group, const Name
       load_into(state, slot, std::exchange(x->second, {}), value);
       stepped = true;
     } else if (const auto kept = state.tensors.find(slot); kept != state.tensors.end()) {
-      raw::fill_into(kept->second, initial(group, slot));
-      if (std::ranges::find(names, slot) == names.end()) state.unused.insert(state.tensors.extract(kept));
+      if (std::ranges::find(names, slot) == names.end())
+        state.unused.insert(state.tensors.extract(kept));
+      else
+        raw::fill_into(kept->second, initial(group, slot));
     }
   }
+  for (auto& [slot, memory] : state.unused) raw::fill_into(memory, initial(group, slot));
   if (!counts_steps() && state.count.defined()) state.set_steps(stepped ? 1 : 0);
   if (is_half(value.dtype()) && half_update_ != HalfUpdate::master) return;
   const auto x = values.find("master." + parameter.name);

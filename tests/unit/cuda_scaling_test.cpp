@@ -225,6 +225,32 @@ TEST_CASE("momentum that is loaded away and comes back by replays begins and goe
   }
 }
 
+TEST_CASE("a maximum that is loaded away twice begins again when replays ask for it") {
+  if (!has_device()) return;
+  const auto train = [](Device device) {
+    const Tensor x = ones({4}, {f32, device}).requires_grad_(), y = ones({4}, {f32, device}).requires_grad_();
+    optim::AdamW adam(std::vector<NamedTensor>{{"x", x}}, {.lr = 0.1, .amsgrad = true}),
+        plain(std::vector<NamedTensor>{{"x", y}}, {.lr = 0.1});
+    y.set_grad(ones({4}, {f32, device}));
+    plain.step();
+    const optim::State saved = plain.state_dict();
+    x.set_grad(full({4}, 50, {f32, device}));  // what is forgotten would keep the steps small
+    DeviceGraph graph(device, {.warm_up = 1});
+    const auto steps = [&] {
+      for (int i = 0; i < 3; ++i) graph.run([&] { adam.step(); });
+    };
+    steps();
+    for (int i = 0; i < 2; ++i) {
+      adam.load_state_dict(saved);
+      adam.param_groups()[0].options["amsgrad"] = 1;
+      if (i == 1) x.grad().fill_(1);
+      steps();
+    }
+    return x.detach().to(Device());
+  };
+  CHECK((train(gpu) - train(Device())).abs().max().item<double>() < 1e-6);
+}
+
 TEST_CASE("another way to step parameters of 16 bits needs another capture") {
   if (!has_device()) return;
   const Tensor x = ones({4}).to(bf16).to(gpu).requires_grad_();

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include <loom/accelerators/cores.h>
 #include <loom/accelerators/error.h>
 #include <loom/accelerators/threads.h>
 
@@ -126,6 +127,24 @@ TEST_CASE("threads: the number of threads") {
   CHECK(loom::num_threads() >= 1);
   CHECK(loom::available_cores() >= 1);
   CHECK_THROWS_WITH_AS(loom::set_num_threads(0), "set_num_threads: expected 1 to 1024 threads, got 0", loom::Error);
+}
+
+TEST_CASE("cores: a thread that leaves one is on another, and may go on to any") {
+  std::thread([] {
+    const std::vector<int> cores = loom::available_core_ids();
+    const int core = loom::current_core();
+    if (core < 0) return;
+    int left = 0;
+    for (int turn = 0; turn < 20; ++turn) {
+      const int before = loom::current_core();
+      loom::leave_core(before, turn);
+      left += loom::current_core() != before;  // the system may have moved it back since
+      REQUIRE(loom::available_core_ids() == cores);
+    }
+    CHECK((left > 0) == (cores.size() > 1));
+    loom::leave_core(-1, 0);
+    CHECK(loom::available_core_ids() == cores);
+  }).join();
 }
 
 TEST_CASE("threads: one that keeps to itself runs the same parts, all of them itself") {

@@ -1,0 +1,18 @@
+// The processor's cores that this process may run on (the affinity mask), and where its threads are on them.
+#pragma once
+
+#include <vector>
+
+namespace loom {
+
+// How many, and their numbers in ascending order.
+int available_cores();
+std::vector<int> available_core_ids();
+
+// The calling thread's, now; -1 where the system does not tell.
+int current_core();
+// Moves the calling thread off `core`: to the one that comes `turn` + 1 after it in the mask, round and round. From
+// there it may go anywhere in the mask, as before. Where the mask has no other, nothing happens.
+void leave_core(int core, int turn);
+
+}  // namespace loom
