@@ -22,7 +22,8 @@ using cpu::Total;
 constexpr int64_t rows_per_fold = 64;  // rows summed in the compute type before they go to the totals
 constexpr int64_t split_target = 64;   // pieces that a reduction over rows is cut into for the sake of threads
 constexpr int64_t strip_width = 2048;  // neighbouring outputs of a reduction over rows that are worked on together
-constexpr int64_t narrow = 64;         // rows shorter than this are taken several at a time, if they adjoin
+constexpr int64_t far_bytes = int64_t{4} << 20;  // inputs from here on come from beyond a core's own caches
+constexpr int64_t narrow = 64;                   // rows shorter than this are taken several at a time, if they adjoin
 
 template <class S>
 class Reduction {
@@ -135,7 +136,7 @@ class Reduction {
   void column_totals(A* totals, cpu::Reader& read, const char* x, int64_t width, int64_t begin, int64_t end) const {
     constexpr auto item = static_cast<int64_t>(sizeof(S));
     const int64_t stride = gone_.inner_stride(0), across = kept_.inner_stride(0);
-    const bool direct = read.direct(across);
+    const bool direct = read.direct(across), far = x_.numel() * item >= far_bytes;
     const int64_t together = direct && stride == width * item && width < narrow ? block / width : 1;
     alignas(64) T lanes[strip_width];
     std::fill_n(lanes, width * together, k_.lane);
@@ -149,7 +150,8 @@ class Reduction {
         const char* const row = x + (p[0] - gone_.data()[0]) + r * stride;
         const int64_t wide = std::min(n - r, together), lines = (n - r) / wide;
         const int64_t count = direct ? std::min(lines, rows_per_fold - added) : 1;
-        k_.columns(lanes, static_cast<const S*>(read(row, across, width)), wide * stride / item, count, wide * width);
+        k_.columns(lanes, static_cast<const S*>(read(row, across, width)), wide * stride / item, count, wide * width,
+                   far);
         r += wide * count;
         added += count;
         if (added == rows_per_fold) {

@@ -26,8 +26,8 @@ struct Kernels {
   void (*rows)(Total<T>* totals, const S* x, int64_t stride, int64_t count, int64_t n);
   // total = combine(total, all of `count` rows).
   void (*all_rows)(Total<T>& total, const S* x, int64_t stride, int64_t count, int64_t n);
-  // lanes[j] = combine(lanes[j], x[j], x[j + stride], ...) for `rows` rows.
-  void (*columns)(T* lanes, const S* x, int64_t stride, int64_t rows, int64_t n);
+  // lanes[j] = combine(lanes[j], x[j], x[j + stride], ...) for `rows` rows; far: x does not stay in the caches.
+  void (*columns)(T* lanes, const S* x, int64_t stride, int64_t rows, int64_t n, bool far);
   // totals[j] = combine(totals[j], lanes[j]), and the lanes start anew.
   void (*fold)(Total<T>* totals, T* lanes, int64_t n);
   void (*merge)(Total<T>* totals, const Total<T>* others, int64_t n);
@@ -44,7 +44,8 @@ int64_t reduce_row(const S* x, int64_t n) {
 }
 
 template <Reduce op, class S>
-void reduce_columns(compute_type<S>* __restrict lanes, const S* __restrict x, int64_t stride, int64_t rows, int64_t n) {
+void reduce_columns(compute_type<S>* __restrict lanes, const S* __restrict x, int64_t stride, int64_t rows, int64_t n,
+                    bool /*far*/) {
   using T = compute_type<S>;
   for (int64_t r = 0; r < rows; ++r, x += stride)
     for (int64_t j = 0; j < n; ++j) lanes[j] = combine<op, T>(lanes[j], lift<op, T>(static_cast<T>(x[j])));

@@ -12,15 +12,6 @@
 
 namespace loom::cpu {
 
-// What follows n elements from x on at some distance, also past the end of a row, is wanted soon.
-template <class S>
-[[gnu::always_inline]] inline void ask_for(const S* x, int64_t n) {
-  constexpr uintptr_t ahead = 2048;  // bytes
-  const auto at = reinterpret_cast<uintptr_t>(x) + ahead;
-  for (int64_t i = 0; i < n; i += 64 / static_cast<int64_t>(sizeof(S)))
-    prefetch(reinterpret_cast<const void*>(at + static_cast<uintptr_t>(i) * sizeof(S)));
-}
-
 // The first n elements of x, lifted, in the first lanes, and neutral ones in the rest.
 template <Reduce op, class S>
 [[gnu::always_inline]] inline auto lifted_first(const S* x, int64_t n) {
@@ -47,10 +38,7 @@ class Piece {
   [[gnu::always_inline]] void add(const S* x, int64_t n) {
     int64_t i = 0;
 #pragma GCC unroll 1  // prefetchers know loads by where they stand in the code
-    for (; i + ways * width <= n; i += ways * width) {
-      if constexpr (op == Reduce::max || op == Reduce::min) ask_for(x + i, ways * width);
-      add_vectors<0, ways>(x + i);
-    }
+    for (; i + ways * width <= n; i += ways * width) add_vectors<0, ways>(x + i);
     add_rest<ways / 2>(x, i, n);
     if (i < n) sum_[ways - 1] = join(sum_[ways - 1], lifted_first<op>(x + i, n - i));
   }
@@ -114,7 +102,6 @@ template <Reduce op, class S>
   constexpr auto join = Piece<op, S>::join;
   Vec<T> sum = broadcast(neutral<op, T>()), other = sum;
   int64_t i = 0;
-  ask_for(x, n);
   for (; i + 2 * width <= n; i += 2 * width) {
     sum = join(sum, lift<op>(load(x + i)));
     other = join(other, lift<op>(load(x + i + width)));
@@ -127,31 +114,71 @@ template <Reduce op, class S>
   return join(sum, other);
 }
 
-// As many rows as a vector of f(row) has lanes, and again; the results go to totals.
-template <class V, class S, class F, class Join>
-[[gnu::always_inline]] inline void over_rows(double* totals, const S* x, int64_t stride, int64_t count, const F& f,
-                                             const Join& join) {
-  constexpr int64_t together = sizeof(V) / sizeof(V{}[0]);
-  for (int64_t first = 0; first < count; first += together) {
-    const int64_t found = std::min(together, count - first);
-    V rows[together];
-    for (int64_t i = 0; i < found; ++i) rows[i] = f(x + (first + i) * stride);
-    for (int64_t i = found; i < together; ++i) rows[i] = V{};
-    across_each(rows, join);
-    for (int64_t i = 0; i < found; ++i) totals[first + i] = static_cast<double>(rows[0][i]);
+// A row of at most two vectors; where it fills one, its last elements are loaded as a whole vector that ends with it.
+template <Reduce op, class S>
+[[gnu::always_inline]] inline auto shortest_row(const S* x, int64_t n) {
+  using T = compute_type<S>;
+  constexpr int64_t width = lanes<T>;
+  if (n < width) return lifted_first<op>(x, n);
+  const Vec<T> first = lift<op>(load(x)), last = lift<op>(load(x + n - width));
+  return Piece<op, S>::join(first, first_or(broadcast(neutral<op, T>()), last, 2 * width - n));
+}
+
+// The results of as many rows as rows[0] has lanes, each row's lanes put together, go to totals.
+template <class V, class Join>
+[[gnu::always_inline]] inline void finish_rows(double* totals, V* rows, const Join& join) {
+  across_each(rows, join);
+  if constexpr (std::is_same_v<V, Vec<double>>) {
+    store(totals, rows[0]);
+  } else {
+    using Half = std::make_integer_sequence<int, lanes<double>>;
+    for (int half = 0; half < 2; ++half)
+      store(totals + half * lanes<double>,
+            __builtin_convertvector(lanes_from(rows[0], half * lanes<double>, Half()), Vec<double>));
   }
+}
+
+// All rows, as many at a time as a vector has lanes: fill(rows, at) sets rows[i] to the lanes of the row at(i).
+template <class V, class S, class Fill, class Join>
+[[gnu::always_inline]] inline void over_rows(double* totals, const S* x, int64_t stride, int64_t count,
+                                             const Fill& fill, const Join& join) {
+  constexpr int64_t together = sizeof(V) / sizeof(V{}[0]);
+  int64_t first = 0;
+  for (; first + together <= count; first += together) {
+    V rows[together];
+    fill(rows, [=](int64_t i) { return x + (first + i) * stride; });
+    finish_rows(totals + first, rows, join);
+  }
+  if (first == count) return;
+  V rows[together];
+  double last[together];
+  fill(rows, [=](int64_t i) { return x + std::min(first + i, count - 1) * stride; });
+  finish_rows(last, rows, join);
+  std::copy_n(last, count - first, totals + first);
 }
 
 template <Reduce op, class S>
 void vector_rows(double* totals, const S* x, int64_t stride, int64_t count, int64_t n) {
   using T = compute_type<S>;
   constexpr auto join = Piece<op, S>::join;
-  if (n <= narrow_vectors * lanes<T>)
+  const auto rolled = [](auto f) {
+    return [f](auto* rows, const auto& at) {
+      using V = std::remove_reference_t<decltype(*rows)>;
+      for (int64_t i = 0; i < static_cast<int64_t>(sizeof(V) / sizeof(V{}[0])); ++i) rows[i] = f(at(i));
+    };
+  };
+  if (n <= 2 * lanes<T>)
     over_rows<Vec<T>>(
-        totals, x, stride, count, [n](const S* row) { return narrow_row<op>(row, n); }, join);
+        totals, x, stride, count,
+        [n](Vec<T>* rows, const auto& at) {
+#pragma GCC unroll 16
+          for (int64_t i = 0; i < lanes<T>; ++i) rows[i] = shortest_row<op>(at(i), n);
+        },
+        join);
+  else if (n <= narrow_vectors * lanes<T>)
+    over_rows<Vec<T>>(totals, x, stride, count, rolled([n](const S* row) { return narrow_row<op>(row, n); }), join);
   else
-    over_rows<Vec<double>>(
-        totals, x, stride, count, [n](const S* row) { return row_lanes<op>(row, n); }, join);
+    over_rows<Vec<double>>(totals, x, stride, count, rolled([n](const S* row) { return row_lanes<op>(row, n); }), join);
 }
 
 template <Reduce op, class S>
@@ -214,20 +241,27 @@ void last_columns(compute_type<S>* lanes_at, const S* x, int64_t stride, int64_t
 // Four rows, or one, of many columns.
 template <Reduce op, int64_t count, class S>
 void add_rows(compute_type<S>* __restrict lanes_at, const S* __restrict x, int64_t stride, int64_t n) {
-  constexpr int64_t width = lanes<compute_type<S>>;
+  constexpr int64_t width = lanes<compute_type<S>>, unrolled = count == 1 ? 4 : 1;
   int64_t j = 0;
+  const auto add = [=](int64_t at) {
+    store(lanes_at + at,
+          with_rows<op, count>(load(lanes_at + at), [=](int64_t r) { return lift<op>(load(x + r * stride + at)); }));
+  };
 #pragma GCC unroll 1  // as in Piece
-  for (; j + width <= n; j += width)
-    store(lanes_at + j,
-          with_rows<op, count>(load(lanes_at + j), [=](int64_t r) { return lift<op>(load(x + r * stride + j)); }));
+  for (; j + unrolled * width <= n; j += unrolled * width)
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < unrolled; ++v) add(j + v * width);
+#pragma GCC unroll 1
+  for (; j + width <= n; j += width) add(j);
   if (j < n) last_columns<op>(lanes_at + j, x + j, stride, count, n - j);
 }
 
-// Few columns stay in registers for all rows; many go through memory in order, four rows at a time.
+// Few columns stay in registers for all rows. Many go through memory: four rows at a time from the caches, from beyond
+// them (far) each by itself, for several streams at once come in slower than one.
 template <Reduce op, class S>
-void vector_columns(compute_type<S>* lanes_at, const S* x, int64_t stride, int64_t rows, int64_t n) {
+void vector_columns(compute_type<S>* lanes_at, const S* x, int64_t stride, int64_t rows, int64_t n, bool far) {
   constexpr int64_t width = lanes<compute_type<S>>;
-  if (n <= 8 * width) {
+  if (n <= (far ? 4 : 8) * width) {
     int64_t j = 0;
     for (; j + 4 * width <= n; j += 4 * width) column_block<op, 4>(lanes_at + j, x + j, stride, rows);
     for (; j + width <= n; j += width) column_block<op, 1>(lanes_at + j, x + j, stride, rows);
@@ -235,7 +269,7 @@ void vector_columns(compute_type<S>* lanes_at, const S* x, int64_t stride, int64
     return;
   }
   int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) add_rows<op, 4>(lanes_at, x + r * stride, stride, n);
+  for (; r + 4 <= rows && !far; r += 4) add_rows<op, 4>(lanes_at, x + r * stride, stride, n);
   for (; r < rows; ++r) add_rows<op, 1>(lanes_at, x + r * stride, stride, n);
 }
 

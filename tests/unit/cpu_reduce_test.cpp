@@ -131,6 +131,13 @@ TEST_CASE("reduce: across wide rows, and across many narrow ones that adjoin") {
     }
 }
 
+TEST_CASE("reduce: across rows that no cache holds") {
+  for (const Dims& shape : {Dims{1100, 1003}, Dims{9000, 121}, Dims{90'000, 13}}) {
+    const Array x(f32, shape, small);
+    for (const Reduce op : {Reduce::sum, Reduce::max}) check_reduce(op, x, 1u);
+  }
+}
+
 TEST_CASE("reduce: long sums keep their digits, and do not depend on the number of threads") {
   const int64_t n = 3'000'000;
   const Array x(f32, {n}, [](int64_t i) { return 1.0 + static_cast<double>(i % 7) * 0.1; });
