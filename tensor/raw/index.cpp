@@ -1,4 +1,4 @@
-// Selecting, gathering and scattering by index; positions of what is not zero.
+// Selecting, gathering and scattering by index.
 #include <algorithm>
 #include <cstring>
 
@@ -111,44 +111,6 @@ void scatter_into(Scatter mode, const Tensor& y, int dim, const Tensor& index, c
   check_writable(op, y);
   write_at(mode, y, dim, apart_from(y, index), apart_from(y, source));
   y.storage()->bump_version();
-}
-
-namespace {
-
-// Coordinates of what is set, row after row of `shape`, to `out`. Written whether set or not: a branch on data that
-// nobody can foresee costs more. It ends with the last one set, so that nothing is written behind the list.
-void list_set(int64_t* out, const bool* set, const Dims& shape, int64_t count) {
-  const int last = shape.size() - 1;
-  const int64_t rank = shape.size(), inner = shape[last];
-  const int64_t* const end = out + count * rank;
-  const bool sparse = count * 32 < shape.numel();  // then it is far from one to the next
-  Dims at = Dims::filled(shape.size(), 0);
-  while (out != end) {
-    for (int64_t i = 0; i < inner && out != end; ++i) {
-      if (sparse) {
-        const void* const found = std::memchr(set + i, 1, static_cast<size_t>(inner - i));
-        if (found == nullptr) break;
-        i = static_cast<const bool*>(found) - set;
-      }
-      for (int d = 0; d < last; ++d) out[d] = at[d];
-      out[last] = i;
-      out += rank & -int64_t{set[i]};
-    }
-    set += inner;
-    for (int d = last - 1; d >= 0 && ++at[d] == shape[d]; --d) at[d] = 0;
-  }
-}
-
-}  // namespace
-
-// How many there are is known only after looking, so this is done on the host.
-Tensor nonzero(const Tensor& x) {
-  const Tensor mask = contiguous(to_device(cast(x, DType::boolean), Device()));
-  const std::span<const bool> set = mask.span<bool>();
-  const int64_t count = std::count(set.begin(), set.end(), true);
-  Tensor positions = uninitialized("nonzero", {count, x.dim()}, DType::i64, Device());
-  if (x.dim() > 0 && count > 0) list_set(positions.span<int64_t>().data(), set.data(), x.shape(), count);
-  return to_device(positions, x.device());
 }
 
 }  // namespace loom::raw

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include <loom/accelerators/threads.h>
+
 #include "tensor_test.h"
 
 using namespace tensor_test;
@@ -115,4 +117,26 @@ TEST_CASE("index: nonzero") {
     const Tensor places = raw::nonzero(from_vector(given, {7, 5, 11}));
     CHECK(std::ranges::equal(places.span<int64_t>(), expected));
   }
+}
+
+TEST_CASE("index: nonzero of many, on any number of threads") {
+  const int64_t n = 2557 * 77, before = num_threads();
+  for (const int64_t apart : {1, 2, 50, 100'000}) {
+    std::vector<int64_t> given(n), expected;
+    for (int64_t i = 0; i < n; ++i) {
+      given[i] = i * 7919 % n % apart == apart / 2 ? 1 : 0;
+      if (given[i] != 0) expected.insert(expected.end(), {i / 77, i % 77});
+    }
+    const Tensor x = from_vector(given, {2557, 77});
+    for (const int threads : {1, 3}) {
+      set_num_threads(threads);
+      CHECK(std::ranges::equal(raw::nonzero(x).span<int64_t>(), expected));
+      const Tensor flat = raw::nonzero(from_vector(given, {n}));
+      bool same = flat.numel() * 2 == std::ssize(expected);
+      for (int64_t i = 0; same && i < flat.numel(); ++i)
+        same = flat.span<int64_t>()[i] == expected[2 * i] * 77 + expected[2 * i + 1];
+      CHECK(same);
+    }
+  }
+  set_num_threads(before);
 }
