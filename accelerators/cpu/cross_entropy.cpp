@@ -50,14 +50,15 @@ struct Row {
     const T share = smoothing / static_cast<T>(classes), a = (T(1) - smoothing) * target_weight();
     return {g * (a + share * weight_sum), g * share, g * a};
   }
+  // No logit lies above lse but by a rounding.
   void gradient(T* __restrict dx, T g, T lse, T weight_sum) const {
     const auto [of_p, of_w, at_target] = factors(g, weight_sum);
     if (smoothing == T(0)) {
-      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_math::exp(x[c] - lse);
+      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_math::exp_below(x[c] - lse);
     } else if (weight == nullptr) {
-      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_math::exp(x[c] - lse) - of_w;
+      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_math::exp_below(x[c] - lse) - of_w;
     } else {
-      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_math::exp(x[c] - lse) - of_w * weight[c];
+      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_math::exp_below(x[c] - lse) - of_w * weight[c];
     }
     dx[target] -= at_target;
   }
@@ -93,7 +94,7 @@ void short_gradient(T* dx, const Row<T>* rows, const typename Row<T>::Factors* f
   for (int64_t c = 0; c < n; ++c) {
     const T weight = rows[0].weight != nullptr ? rows[0].weight[c] : T(1);
     T* const line = tile + c * tile_rows;
-    for (int64_t r = 0; r < width; ++r) line[r] = p[r] * vector_math::exp(line[r] - lse[r]) - w[r] * weight;
+    for (int64_t r = 0; r < width; ++r) line[r] = p[r] * vector_math::exp_below(line[r] - lse[r]) - w[r] * weight;
   }
   turn_back(dx, tile, width, n);
 }

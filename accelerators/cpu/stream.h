@@ -53,11 +53,13 @@ class LineWriter {
   alignas(64) char buffer_[capacity + 2 * line];
 };
 
-// A row that will be read after this one: memory gets to work while this one is worked on.
+// A row that will be read after this one: memory gets to work while this one is worked on. Every other line, as second
+// caches fetch them in pairs, and no nearer: the lines that are being read would have to wait for those asked for.
 template <class S>
 void ask_for_row(const S* x, int64_t n) {
   constexpr int64_t most = 16384;  // bytes; what comes later is asked for by the processor itself
-  prefetch_run(x, std::min(n * static_cast<int64_t>(sizeof(S)), most));
+  const int64_t bytes = std::min(n * static_cast<int64_t>(sizeof(S)), most);
+  for (int64_t i = 0; i < bytes; i += 128) prefetch_second(reinterpret_cast<const char*>(x) + i);
 }
 
 template <class To, class From>
