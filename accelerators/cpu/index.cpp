@@ -117,7 +117,7 @@ void with_bits(DType t, const F& f) {
   }
 }
 
-constexpr int64_t ahead_bytes = 4096, shortest_row = 16;
+constexpr int64_t ahead_bytes = 4096, shortest_row = 16, line = 64;
 
 // A row of at least 16 bytes: for short ones a call costs more than the moves, of which the last two may overlap.
 void move_row(char* y, const char* x, int64_t bytes) {
@@ -127,6 +127,21 @@ void move_row(char* y, const char* x, int64_t bytes) {
   }
   for (int64_t i = 0; i + shortest_row < bytes; i += shortest_row) std::memcpy(y + i, x + i, shortest_row);
   std::memcpy(y + bytes - shortest_row, x + bytes - shortest_row, shortest_row);
+}
+
+// Rows of whole lines to where lines begin, past the caches: row_at(i) to y + i * bytes for i in [begin, end). The
+// lines of a later row are asked for one by one, so that none has to wait for many others.
+template <class F>
+void stream_rows_at(char* y, const F& row_at, int64_t begin, int64_t end, int64_t bytes) {
+  const int64_t ahead = std::max<int64_t>(1, 2 * ahead_bytes / bytes);
+  for (int64_t i = begin; i < end; ++i) {
+    const char *const x = row_at(i), *const later = row_at(std::min(i + ahead, end - 1));
+    for (int64_t at = 0; at < bytes; at += line) {
+      prefetch_second(later + at);
+      for (int64_t j = at; j < at + line; j += vector_bytes) stream(y + i * bytes + j, x + j);
+    }
+  }
+  stream_fence();
 }
 
 // Whole dense rows, an index each: as bytes, row after row, the next ones asked for while one is copied. known: how
@@ -139,7 +154,9 @@ void copy_rows(const Plan& p, char* list, const char* table, const int64_t* inde
     return table + index[i * p.strides[in_index][0]] * p.strides[in_table][0] * item;
   };
   const bool past = rows * bytes >= stream_bytes && p.strides[in_list][0] == p.shape[1] && bytes <= ahead_bytes;
+  const bool whole_lines = past && bytes % line == 0 && reinterpret_cast<uintptr_t>(list) % line == 0;
   parallel_for(rows, grain_of(bytes / 4), [&](int64_t begin, int64_t end) {
+    if (whole_lines) return stream_rows_at(list, row_at, begin, end, bytes);
     LineWriter<2 * ahead_bytes> lines;
     if (past) lines.start(list + begin * bytes);
     int64_t held = 0;

@@ -69,7 +69,7 @@ TEST_CASE("index_select and index_add: every dim, dtype and layout") {
 }
 
 TEST_CASE("index_select: rows of any length, few and many") {
-  for (const int64_t width : {4, 5, 16, 67, 1030})
+  for (const int64_t width : {4, 5, 16, 48, 67, 1030})
     for (const int64_t count : {int64_t{50}, (int64_t{4} << 20) / width + 300}) {  // the latter past the caches
       const Array x = random(DType::f32, {211, width}, Layout::dense, -1, 1), index = random_index({count}, 211);
       const Array y(DType::f32, {count, width});
