@@ -5,7 +5,7 @@
 #include <loom/accelerators/cpu/cpu.h>
 #include <loom/accelerators/cpu/staged.h>
 #include <loom/accelerators/cpu/vector_gelu.h>
-#include <loom/accelerators/cpu/vector_special.h>
+#include <loom/accelerators/cpu/vector_pow.h>
 #include <loom/accelerators/cpu/vector_trig.h>
 
 namespace loom {
@@ -87,7 +87,7 @@ template <Binary op, class T>
   } else if constexpr (!vm::narrow<T>) {
     return elementwise::BinaryFunction<op>{}(a, b);
   } else if constexpr (op == pow) {
-    return vm::pow(a, b);
+    return vm::power(a, b);
   } else if constexpr (op == hypot) {
     return static_cast<float>(std::sqrt(static_cast<double>(a) * a + static_cast<double>(b) * b));
   } else if constexpr (op == fmod) {
@@ -108,7 +108,7 @@ template <Binary op, class T>
 template <Binary op, class T>
 [[gnu::always_inline]] inline bool ordinary(T a, T b) {
   using enum Binary;
-  const bool finite = a - a + (b - b) == T(0);
+  [[maybe_unused]] const bool finite = a - a + (b - b) == T(0);
   // NOLINTBEGIN(bugprone-branch-clone): one line a rule
   if constexpr (op == atan2)
     return finite && (a != T(0) || b != T(0));
@@ -116,7 +116,9 @@ template <Binary op, class T>
     return finite;
   else if constexpr (!vm::narrow<T>)
     return true;
-  else if constexpr (op == pow || op == hypot)
+  else if constexpr (op == pow)
+    return vm::magnitude(b) <= vm::power_limit;
+  else if constexpr (op == hypot)
     return finite;
   else if constexpr (op == fmod || op == remainder || op == floor_divide)
     return finite && vm::magnitude(a) < 0x1p28f * vm::magnitude(b);
@@ -164,6 +166,7 @@ void map(void* __restrict y_data, const void* __restrict a_data, const void* __r
     vm::Bits<T> odd = 0;  // as wide as T: the loop is one of vectors
     for (int64_t i = 0; i < n; ++i) odd |= ordinary<op, T>(a[i], b[i]) ? 0 : 1;
     if (odd != 0) return map_odd<op, T>(y, a, b, n);
+    if constexpr (op == Binary::pow && vm::narrow<T>) return vm::powers(y, a, n, [b](int64_t i) { return b[i]; });
   }
   for (int64_t i = 0; i < n; ++i) y[i] = apply<op, T>(a[i], b[i]);
 }

@@ -6,7 +6,7 @@
 #include <loom/accelerators/cpu/cpu.h>
 #include <loom/accelerators/cpu/staged.h>
 #include <loom/accelerators/cpu/vector_gelu.h>
-#include <loom/accelerators/cpu/vector_special.h>
+#include <loom/accelerators/cpu/vector_pow.h>
 #include <loom/accelerators/cpu/vector_trig.h>
 
 namespace loom {
@@ -154,15 +154,6 @@ template <Unary op, class T>
     y[i] = vm::magnitude(x[i]) > limit ? elementwise::UnaryFunction<op>{}(x[i], p, q) : apply<op, T>(x[i], p, q);
 }
 
-// One power of all: as an array of it, since g++ makes no vectors of a loop over one exponent.
-void map_power(float* __restrict y, const float* __restrict x, int64_t n, float p) {
-  constexpr int64_t piece = 256;
-  float powers[piece];
-  std::fill_n(powers, piece, p);
-  for (int64_t begin = 0; begin < n; begin += piece)
-    for (int64_t i = begin; i < std::min(begin + piece, n); ++i) y[i] = vm::pow(x[i], powers[i - begin]);
-}
-
 // x and y may be one array in spite of __restrict: a loop that reads and writes element i only cannot tell.
 template <Unary op, class T>
 void map(void* __restrict y_data, const void* __restrict x_data, int64_t n, double p_value, double q_value) {
@@ -179,7 +170,7 @@ void map(void* __restrict y_data, const void* __restrict x_data, int64_t n, doub
     if (limit < vm::infinity<double> && any_above(x, n, static_cast<T>(limit)))
       return map_beyond<op, T>(y, x, n, p, q, static_cast<T>(limit));
     if constexpr (op == Unary::pow_scalar && vm::narrow<T>)
-      if (std::isfinite(p) && p != T(3)) return map_power(y, x, n, p);
+      if (vm::magnitude(p) <= vm::power_limit && p != T(3)) return vm::powers(y, x, n, [p](int64_t) { return p; });
   }
   for (int64_t i = 0; i < n; ++i) y[i] = apply<op, T>(x[i], p, q);
 }

@@ -126,11 +126,9 @@ template <class T>
 // The whole number nearest to x >= 0.
 [[gnu::always_inline]] inline float nearest(float x) { return x >= 0x1p23f ? x : (x + 0x1p23f) - 0x1p23f; }
 
-// 2^(y log2|x|) in double, the sign by whether y is even, odd or no whole number. For finite y. One choice after the
-// other: of choices within choices compilers make branches, and no vectors.
-[[gnu::always_inline]] inline float pow(float x, float y) {
-  const double t = static_cast<double>(y) * log2_of_float(magnitude(static_cast<double>(x)));
-  const auto r = static_cast<float>(exp2_for_float(clamped(t, -160, 130)));
+// r = |x|^y with the sign, and the NaN, of x^y: by whether y is even, odd or no whole number. For finite y. One choice
+// after the other: of choices within choices compilers make branches, and no vectors.
+[[gnu::always_inline]] inline float with_sign_of_power(float r, float x, float y) {
   const float a = magnitude(y), half = 0.5f * a;
   const float limit = x == -infinity<float> ? r : std::numeric_limits<float>::quiet_NaN();
   const float of_fraction = x == 0.0f ? r : limit;
@@ -138,6 +136,12 @@ template <class T>
   const float of_negative = nearest(a) == a ? of_whole : of_fraction;
   const float result = with_sign_of(1.0f, x) < 0.0f ? of_negative : r;
   return y == 0.0f ? 1.0f : result;
+}
+
+// 2^(y log2|x|) in double.
+[[gnu::always_inline]] inline float pow(float x, float y) {
+  const double t = static_cast<double>(y) * log2_of_float(magnitude(static_cast<double>(x)));
+  return with_sign_of_power(static_cast<float>(exp2_for_float(clamped(t, -160, 130))), x, y);
 }
 
 }  // namespace loom::cpu::vector_math

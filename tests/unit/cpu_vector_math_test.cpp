@@ -205,6 +205,49 @@ TEST_CASE("vector math: powers of f32, within a unit in the last place, whole on
   CHECK(exact.values() == std::vector<double>{16777216, 14348907, -14348907, 1e10, 5764801, 1});
 }
 
+// A base near 1 and a large exponent: all digits of the logarithm count.
+TEST_CASE("vector math: powers of f32 up to the ends of the range, one by one and with one exponent") {
+  std::vector<double> base, exponent;
+  for (int i = 0; i < 300; ++i)
+    for (int j = 0; j < 60; ++j) {
+      const double size = j < 20 ? std::exp2(-148.5 + 0.92 * i) : std::exp(std::pow((i - 149.5) / 150, 3) * 0.7);
+      const auto x = static_cast<double>(static_cast<float>(size));
+      base.push_back(x);
+      exponent.push_back(static_cast<double>(static_cast<float>((-150 + 5.01 * j) / std::log2(x))));
+    }
+  const List a(f32, base), b(f32, exponent);
+  Array y(f32, {a.numel()});
+  cpu().binary(Binary::pow, y, a, b);
+  for (int64_t i = 0; i < a.numel(); ++i) {
+    const long double expected = std::pow(static_cast<long double>(a[i]), static_cast<long double>(b[i]));
+    REQUIRE_MESSAGE(agrees(f32, y[i], expected, 1), a[i], " to ", b[i], ": ", y[i], ", expected ",
+                    static_cast<double>(expected));
+  }
+  for (const double p : {0.0, 1.5, -2.5, 7.0, -4.0, 5000.0}) {
+    cpu().unary(Unary::pow_scalar, y, a, p, 0);
+    for (int64_t i = 0; i < a.numel(); ++i)
+      REQUIRE_MESSAGE(agrees(f32, y[i], std::pow(static_cast<long double>(a[i]), p), 1), a[i], " to ", p, ": ", y[i]);
+  }
+}
+
+TEST_CASE("vector math: a power does not depend on its neighbours") {
+  const double inf = std::numeric_limits<double>::infinity();
+  const int64_t n = 1000;
+  const auto base = [](int64_t i) { return std::exp(0.02 * static_cast<double>(i - 500)); };
+  const auto power = [](int64_t i) { return -3 + 0.0061 * static_cast<double>(i); };
+  const Array a(f32, {n}, base), b(f32, {n}, power);
+  Array expected(f32, {n});
+  cpu().binary(Binary::pow, expected, a, b);
+  for (const auto& [x, p] : {std::pair(-2.0, 3.0), {0.0, -1.0}, {1e-40, 0.7}, {inf, 0.5}, {2.0, 1e6}, {2.0, inf}}) {
+    const Array odd(f32, {n}, [&](int64_t i) { return i % 100 == 7 ? x : base(i); });
+    const Array powers(f32, {n}, [&](int64_t i) { return i % 100 == 7 ? p : power(i); });
+    Array y(f32, {n});
+    cpu().binary(Binary::pow, y, odd, powers);
+    for (int64_t i = 0; i < n; ++i)
+      if (i % 100 != 7) REQUIRE(y[i] == expected[i]);
+  }
+}
+
 TEST_CASE("an integer's magnitude wraps where it has none") {
   const List x(i32, {-2147483648.0, -3, 3});
   Array y(i32, {3});
