@@ -79,7 +79,7 @@ template <Unary op, class T>
     return T(0.5) * x /
            vm::half_logistic(x * cpu::multiply_add(x * x, T(0.0713548162726002527220), T(1.59576912160573071176)));
   else if constexpr (op == mish)
-    return x * vm::tanh(vm::softplus(x));
+    return vm::mish(x);
   else if constexpr (op == tanhshrink)
     return x - vm::tanh(x);
   else if constexpr (op == selu)
@@ -89,7 +89,7 @@ template <Unary op, class T>
   else if constexpr (op == celu)
     return x > T(0) ? x : p * vm::expm1(x / p);
   else if constexpr (op == softplus)
-    return x * p > q ? x : vm::softplus(x * p) / p;
+    return vm::softplus(x, p, q);
   else
     return elementwise::UnaryFunction<op>{}(x, p, q);
 }
@@ -164,6 +164,11 @@ void map(void* __restrict y_data, const void* __restrict x_data, int64_t n, doub
     if constexpr (op == Unary::exp)
       if (!any_above(x, n, static_cast<T>(vm::exp_limit<T>))) {
         for (int64_t i = 0; i < n; ++i) y[i] = vm::exp_within(x[i]);
+        return;
+      }
+    if constexpr (op == Unary::softplus)
+      if (p == T(1)) {  // no division
+        for (int64_t i = 0; i < n; ++i) y[i] = vm::softplus(x[i], T(1), q);
         return;
       }
     constexpr double limit = limit_of<T>(op);

@@ -230,12 +230,46 @@ template <class T>
   return x == x ? result : x;
 }
 
-// log(1 + exp(x)), from the side on which exp does not overflow. NaN comes through the correction.
+// Of floats up to 40; underflows through the subnormals to 0.
+[[gnu::always_inline]] inline float exp_up_to_40(float x) {
+  const ExpParts<float> e = exp_parts(x < -104.0f ? -104.0f : x);
+  return (e.excess + 1.0f) * power_of_two<-64>(e.shifted) * 0x1p-64f;
+}
+
+// log(1 + exp(x)), from the side on which exp does not overflow. In double, NaN comes through the correction.
 template <class T>
 [[gnu::always_inline]] inline T softplus(T x) {
-  const T z = exp(-magnitude(x)), u = T(1) + z;
-  const T log_u = log_of_parts(log_parts(u), ln2_high<T>, ln2_low<T>);
-  return (x < T(0) ? T(0) : x) + (log_u + (z - (u - T(1))) / u);
+  const T above = x < T(0) ? T(0) : x;
+  if constexpr (narrow<T>) {
+    const float z = exp_up_to_40(-magnitude(x));
+    const float q = polynomial(z, 1, -0.499999315, 0.333304644, -0.249580204, 0.196921229, -0.153449923, 0.106614254,
+                               -0.0574614108, 0.0200892109, -0.00329130725);  // log(1 + z) / z
+    return multiply_add(z, q, above);
+  } else {
+    const T z = exp(-magnitude(x)), u = T(1) + z;
+    const T log_u = log_of_parts(log_parts(u), ln2_high<T>, ln2_low<T>);
+    return above + (log_u + (z - (u - T(1))) / u);
+  }
+}
+
+// log(1 + exp(beta x)) / beta, and x where that is nearly x. What is divided is computed for all x: no branches.
+template <class T>
+[[gnu::always_inline]] inline T softplus(T x, T beta, T threshold) {
+  const T t = x * beta, soft = softplus(t) / beta;
+  return t > threshold ? x : soft;
+}
+
+// x tanh(softplus(x)): tanh(log(1 + e)) is a quotient.
+template <class T>
+[[gnu::always_inline]] inline T mish(T x) {
+  const T limited = x > T(40) ? T(40) : x;
+  T e;
+  if constexpr (narrow<T>)
+    e = exp_up_to_40(limited);
+  else
+    e = exp(limited);
+  const T w = e * (e + T(2));
+  return x * (w / (w + T(2)));
 }
 
 // (1 + exp(-x)) / 2: halved, 2^128 is a float, so that one power of two will do; infinite where exp of it would be. Of

@@ -11,11 +11,13 @@ namespace bench {
 
 using namespace loom;
 
+Tensor softplus_of(const Tensor& x) { return softplus(x); }
+
 // map FUNCTION forward|backward COUNT
 Operation map(const Case& given) {
   static const std::map<std::string, Tensor (*)(const Tensor&)> functions{
-      {"relu", relu}, {"exp", exp},         {"gelu", gelu}, {"gelu_tanh", gelu_tanh},
-      {"tanh", tanh}, {"sigmoid", sigmoid}, {"erfc", erfc}};
+      {"relu", relu},       {"exp", exp},   {"gelu", gelu}, {"gelu_tanh", gelu_tanh}, {"tanh", tanh},
+      {"sigmoid", sigmoid}, {"erfc", erfc}, {"erf", erf},   {"mish", mish},           {"softplus", softplus_of}};
   const auto f = functions.at(given.word(1));
   const int64_t n = given.number(3);
   const Tensor x = randn({n});

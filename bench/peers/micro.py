@@ -13,7 +13,8 @@ import timing
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 FUNCTIONS = {"relu": torch.relu, "exp": torch.exp, "gelu": F.gelu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
-             "erfc": torch.erfc, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
+             "erfc": torch.erfc, "erf": torch.erf, "mish": F.mish, "softplus": F.softplus,
+             "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
 
 
 def backward(y, inputs):

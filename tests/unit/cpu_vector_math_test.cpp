@@ -22,6 +22,8 @@ struct Function {
   Exact exact;
 };
 
+long double softplus(long double x) { return (x < 0 ? 0 : x) + std::log1p(std::exp(-std::abs(x))); }
+
 #define EXACT(name) [](long double x) { return std::name(x); }
 const Function functions[] = {
     {Unary::exp, -110, 95, 80, 1.2, 1.2, EXACT(exp)},
@@ -48,6 +50,8 @@ const Function functions[] = {
     {Unary::exp, -86, 86, 80, 1.2, 1.2, EXACT(exp)},  // all of it where no result is subnormal
     {Unary::sigmoid, -88, 95, 80, 2.5, 2.5, [](long double x) { return 1 / (1 + std::exp(-x)); }},
     {Unary::silu, -88, 95, 80, 3, 3, [](long double x) { return x / (1 + std::exp(-x)); }},
+    {Unary::logsigmoid, -110, 110, 80, 2.2, 3, [](long double x) { return -softplus(-x); }},
+    {Unary::mish, -80, 95, 80, 4, 6, [](long double x) { return x * std::tanh(softplus(x)); }},
 };
 #undef EXACT
 
@@ -97,6 +101,21 @@ TEST_CASE("vector math: units in the last place, over the whole range") {
         const long double expected = f.exact(x[i]);
         REQUIRE_MESSAGE(agrees(t, y[i], expected, t == f32 ? f.ulps32 : f.ulps64), name_of(f.op), " ", to_string(t),
                         " of ", x[i], ": ", y[i], ", expected ", static_cast<double>(expected));
+      }
+    }
+}
+
+TEST_CASE("vector math: softplus with a slope and a threshold") {
+  for (const DType t : {f32, f64})
+    for (const double beta : {1.0, 0.3, -2.0}) {
+      const Array x(t, {2001}, [](int64_t i) { return 0.1 * static_cast<double>(i - 1000); });
+      Array y(t, {2001});
+      cpu().unary(Unary::softplus, y, x, beta, 20);
+      for (int64_t i = 0; i < x.numel(); ++i) {
+        const long double slope = t == f32 ? static_cast<float>(beta) : beta, z = slope * x[i];
+        const long double expected = z > 20 ? x[i] : softplus(z) / slope;
+        REQUIRE_MESSAGE(std::abs(y[i] - expected) <= std::abs(expected) * (t == f32 ? 3e-6L : 1e-14L) + 1e-43L,
+                        "softplus of ", x[i], " times ", beta, ": ", y[i]);
       }
     }
 }
