@@ -5,6 +5,7 @@
 
 #include <loom/accelerators/cpu/cpu.h>
 #include <loom/accelerators/cpu/staged.h>
+#include <loom/accelerators/cpu/vector_erfc.h>
 #include <loom/accelerators/cpu/vector_gelu.h>
 #include <loom/accelerators/cpu/vector_pow.h>
 #include <loom/accelerators/cpu/vector_trig.h>
@@ -61,6 +62,8 @@ template <Unary op, class T>
     return vm::atanh(x);
   else if constexpr (op == erf)
     return vm::erf(x);
+  else if constexpr (op == erfc && vm::narrow<T>)
+    return vm::erfc_in_float(x);
   else if constexpr (op == erfc)
     return vm::erfc(x);
   else if constexpr (op == sigmoid)

@@ -105,6 +105,18 @@ TEST_CASE("vector math: units in the last place, over the whole range") {
     }
 }
 
+TEST_CASE("vector math: erfc of f32 among its smallest results and everywhere else") {
+  const int64_t n = 200000;
+  const Array x(f32, {n}, [](int64_t i) { return static_cast<double>(i < 100000 ? i : i - 200000) * 1.02e-4; });
+  Array y(f32, {n});
+  cpu().unary(Unary::erfc, y, x, 0, 0);
+  for (int64_t i = 0; i < n; ++i) {
+    const long double expected = std::erfc(static_cast<long double>(x[i]));
+    REQUIRE_MESSAGE(agrees(f32, y[i], expected, 1), "erfc of ", x[i], ": ", y[i], ", expected ",
+                    static_cast<double>(expected));
+  }
+}
+
 TEST_CASE("vector math: softplus with a slope and a threshold") {
   for (const DType t : {f32, f64})
     for (const double beta : {1.0, 0.3, -2.0}) {
