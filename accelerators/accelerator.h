@@ -243,7 +243,7 @@ class Accelerator {
   // h, c (lstm) [N, H]; kept [N, 4 * H] (gru, lstm) for the gradient; its rows and d_input's may lie apart (CPU).
   virtual void recurrent_cell(const View& h, const View& c, const View& kept, const RecurrentStep& s) = 0;
   // Gradients of from_input and (gru; of the others they are the same) from_state, of c_before (lstm), and of h_before
-  // beside the gates (gru).
+  // beside the gates (gru). d_input may be what was kept itself (CPU's lstm).
   virtual void recurrent_cell_grad(const View& d_input, const View& d_state, const View& dh_before,
                                    const View& dc_before, const RecurrentGrad& s) = 0;
 

@@ -1,5 +1,7 @@
 // Cells of recurrent layers: what happens to the gates after the products, one pass each way.
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <loom/accelerators/cpu/cpu.h>
 #include <loom/accelerators/cpu/scratch.h>
@@ -62,17 +64,21 @@ void plain_row(bool relu, T* __restrict h, const T* __restrict a, const T* __res
   }
 }
 
+// The gates that were kept become their gradients. What was squashed is h / out: cheaper than its function, and of no
+// weight where out is 0.
 template <class T>
-void lstm_grad_row(T* __restrict da, T* __restrict dc_before, const T* __restrict dh, const T* __restrict dc,
-                   const T* __restrict kept, const T* __restrict c, const T* __restrict before, int64_t n) {
+void lstm_grad_row(T* __restrict in_, T* __restrict forget_, T* __restrict cell_, T* __restrict out_,
+                   T* __restrict dc_before, const T* __restrict dh, const T* __restrict dc, const T* __restrict h,
+                   const T* __restrict before, int64_t n) {
+  constexpr T least = std::numeric_limits<T>::min();
   for (int64_t j = 0; j < n; ++j) {
-    const T in = kept[j], forget = kept[n + j], cell = kept[2 * n + j], out = kept[3 * n + j];
-    const T squashed = hyperbolic(c[j]);
+    const T in = in_[j], forget = forget_[j], cell = cell_[j], out = out_[j];
+    const T squashed = h[j] / (out < least ? least : out);
     const T d = dc[j] + dh[j] * out * (T(1) - squashed * squashed);
-    da[j] = d * cell * in * (T(1) - in);
-    da[n + j] = d * before[j] * forget * (T(1) - forget);
-    da[2 * n + j] = d * in * (T(1) - cell * cell);
-    da[3 * n + j] = dh[j] * squashed * out * (T(1) - out);
+    in_[j] = d * cell * in * (T(1) - in);
+    forget_[j] = d * before[j] * forget * (T(1) - forget);
+    cell_[j] = d * in * (T(1) - cell * cell);
+    out_[j] = dh[j] * h[j] * (T(1) - out);
     dc_before[j] = d * forget;
   }
 }
@@ -129,14 +135,20 @@ void Cpu::recurrent_cell_grad(const View& d_input, const View& d_state, const Vi
   const int64_t size = s.dh.shape[1];
   for_each_row(s.dh, [&]<class T>(int64_t n) {
     const T* const dh = row<const T>(s.dh, n);
-    if (s.cell == RecurrentCell::lstm)
-      lstm_grad_row(row<T>(d_input, n), row<T>(dc_before, n), dh, row<const T>(s.dc, n), row<const T>(s.kept, n),
-                    row<const T>(s.c, n), row<const T>(s.c_before, n), size);
-    else if (s.cell == RecurrentCell::gru)
+    if (s.cell == RecurrentCell::lstm) {
+      // What was kept comes from afar, in runs too short for the processor's prefetchers.
+      if (n + 1 < s.kept.shape[0]) cpu::prefetch_run(row<const T>(s.kept, n + 1), 4 * size * int64_t{sizeof(T)});
+      const T* const kept = row<const T>(s.kept, n);
+      T* const gates = row<T>(d_input, n);
+      if (gates != kept) std::copy_n(kept, 4 * size, gates);
+      lstm_grad_row(gates, gates + size, gates + 2 * size, gates + 3 * size, row<T>(dc_before, n), dh,
+                    row<const T>(s.dc, n), row<const T>(s.h, n), row<const T>(s.c_before, n), size);
+    } else if (s.cell == RecurrentCell::gru) {
       gru_grad_row(row<T>(d_input, n), row<T>(d_state, n), row<T>(dh_before, n), dh, row<const T>(s.kept, n),
                    row<const T>(s.h_before, n), size);
-    else
+    } else {
       plain_grad_row(s.cell == RecurrentCell::relu, row<T>(d_input, n), dh, row<const T>(s.h, n), size);
+    }
   });
 }
 

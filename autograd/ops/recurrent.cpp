@@ -6,6 +6,7 @@
 #include <loom/autograd/compose.h>
 #include <loom/autograd/grad_mode.h>
 #include <loom/autograd/graph.h>
+#include <loom/autograd/linear_gradients.h>
 #include <loom/autograd/ops.h>
 #include <loom/autograd/step_products.h>
 #include <loom/tensor/create.h>
@@ -105,19 +106,20 @@ void forward(const Steps& s, const Tensor& gates, const Tensor& b_hh, const Pass
 }
 
 // Sum over all steps of d_state^T @ the state before.
-Tensor weight_gradient(const Steps& s, const Tensor& d_state, const Pass& p) {
-  Tensor dw = empty({s.gates, s.hidden}, {d_state.dtype(), d_state.device()});
+Tensor gradient_of_w_hh(const Steps& s, const Tensor& d_state, const Pass& p) {
   const auto rows = [&](const Tensor& x) { return raw::reshape(x, {s.steps * s.rows, x.shape().back()}); };
-  raw::matmul_into(dw, raw::transpose(rows(d_state), 0, 1), rows(p.h_before), false);
-  return dw;
+  return weight_gradient(1, rows(d_state), rows(p.h_before));
 }
 
-// dy [T, N, H] and dc_n [N, H] may be undefined. Gradients of gates, w_hh, b_hh, h_0, c_0.
-Grads backward(const Steps& s, const Tensor& dy, const Tensor& dc_n, const Pass& p, bool bias) {
+// dy [T, N, H] and dc_n [N, H] may be undefined. Gradients of gates, w_hh, b_hh, h_0, c_0; those of w_hh and h_0, which
+// take products, where they are needed.
+Grads backward(const Steps& s, const Tensor& dy, const Tensor& dc_n, const Pass& p, bool bias, const Needs& needs) {
   const TensorOptions like(p.y.dtype(), p.y.device());
   Accelerator& on = accelerator(p.y.device());
   const bool lstm = s.cell == RecurrentCell::lstm, gru = s.cell == RecurrentCell::gru;
-  const Tensor d_input = rows_apart({s.steps, s.rows, s.gates}, p.y),
+  // Where nobody reads what was kept again, its memory, which is near, takes the gradient.
+  const bool in_place = lstm && p.y.device().kind == Device::cpu && !keeps_graph();
+  const Tensor d_input = in_place ? p.kept : rows_apart({s.steps, s.rows, s.gates}, p.y),
                d_state = gru ? rows_apart(d_input.shape(), p.y) : d_input;
   const Tensor dh = zeros({s.rows, s.hidden}, like), total = empty(dh.shape(), like);
   Tensor dc = !lstm ? Tensor() : dc_n.defined() ? raw::clone(dc_n) : zeros(dh.shape(), like);
@@ -135,15 +137,15 @@ Grads backward(const Steps& s, const Tensor& dy, const Tensor& dc_n, const Pass&
         {s.cell, total, view_or_null(dc), at(p.kept, t), at(p.y, t), at(p.c, t), at(p.h_before, t), at(p.c_before, t)});
     if (joins && step > 0)
       product(total, at(d_state, t), at(dy, s.position(step - 1)));
-    else
+    else if (step > 0 || needs[3])
       product(dh, at(d_state, t), View(), gru);
     dc = dc_before;
   }
   Grads grads(5);
   grads[0] = d_input;
-  grads[1] = weight_gradient(s, d_state, p);
+  if (needs[1]) grads[1] = gradient_of_w_hh(s, d_state, p);
   if (bias) grads[2] = raw::reduce(Reduce::sum, d_state, {0, 1}, false);
-  grads[3] = dh;
+  if (needs[3]) grads[3] = dh;
   grads[4] = dc;
   return grads;
 }
@@ -256,7 +258,7 @@ std::pair<Tensor, Tensor> recurrent_steps(RecurrentCell cell, const Tensor& gate
   record_outputs(
       ops::recurrent_steps, std::span(outputs, lstm ? 2 : 1), Inputs{gates, w_hh, b_hh, h_0, c_0},
       [s, pass, y_kept = save(pass.y), c_kept = save(pass.c), gates = save(gates), w_hh = save(w_hh), b_hh = save(b_hh),
-       h_0 = save(h_0), c_0 = save(c_0)](std::span<const Tensor> g, const Needs&) {
+       h_0 = save(h_0), c_0 = save(c_0)](std::span<const Tensor> g, const Needs& needs) {
         y_kept();  // nor the results written to meanwhile
         c_kept();
         const Tensor dc_n = g.size() > 1 ? wide(g[1]) : Tensor();
@@ -264,7 +266,7 @@ std::pair<Tensor, Tensor> recurrent_steps(RecurrentCell cell, const Tensor& gate
           return composed(s, wide(g[0]), dc_n, {wide(gates()), wide(w_hh()), wide(b_hh()), wide(h_0()), wide(c_0())});
         w_hh();  // not written to meanwhile
         const Tensor dy = widened(g[0]);
-        return backward(s, dy.defined() ? raw::contiguous(dy) : dy, dc_n, pass, b_hh().defined());
+        return backward(s, dy.defined() ? raw::contiguous(dy) : dy, dc_n, pass, b_hh().defined(), needs);
       });
   return {y, c_n};
 }

@@ -108,6 +108,26 @@ TEST_CASE("gradients of wide layers are those of single steps in double") {
         }
 }
 
+TEST_CASE("gradients of a graph that is kept are the same each time") {
+  const Tensor x = randn({5, 7, 4 * 96}).requires_grad_(), w = (randn({4 * 96, 96}) * 0.2).requires_grad_();
+  const Tensor state = randn({7, 96});  // wants no gradient
+  const auto [y, c_n] = recurrent_steps(RecurrentCell::lstm, x, w, Tensor(), state, state, false);
+  const std::vector<Tensor> total{sum(y * y) + sum(c_n)}, inputs{x, w};
+  const auto first = grad(total, inputs, {}, {.retain_graph = true}), second = grad(total, inputs);
+  for (size_t i = 0; i < inputs.size(); ++i) CHECK(equal(first[i], second[i]));
+}
+
+TEST_CASE("the gradient of an LSTM's step whose out gate is shut is finite") {
+  for (const double out : {-80.0, -200.0}) {
+    const Tensor h = zeros({4, 3});
+    const Tensor x = cat({full({1, 4, 9}, 2.0), full({1, 4, 3}, out)}, -1).requires_grad_();
+    const auto [y, c_n] = recurrent_steps(RecurrentCell::lstm, x, zeros({12, 3}), Tensor(), h, h, false);
+    const Tensor dx = grad(sum(y) + sum(c_n), x);
+    CHECK(isfinite(dx).all().item<bool>());
+    CHECK(narrow(dx, 2, 9, 3).abs().max().item<float>() < 1e-30F);
+  }
+}
+
 TEST_CASE("second gradients in 16 bits are near those in f32") {
   for (const auto& [cell, gates] :
        {std::pair{RecurrentCell::tanh, 1}, {RecurrentCell::gru, 3}, {RecurrentCell::lstm, 4}}) {
