@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <loom/accelerators/cpu/every.h>
 #include <loom/accelerators/cpu/shuffle.h>
 
 namespace loom::cpu {
@@ -60,6 +61,20 @@ constexpr std::array<Row, dtype_count> converters = {
     converters_to<double>,  converters_to<float>,   converters_to<Half>,    converters_to<BFloat16>,
     converters_to<int64_t>, converters_to<int32_t>, converters_to<uint8_t>, converters_to<bool>};
 
+template <size_t item>
+using BitsOf =
+    std::conditional_t<item == 1, uint8_t,
+                       std::conditional_t<item == 2, uint16_t, std::conditional_t<item == 4, uint32_t, uint64_t>>>;
+
+// What can be had in vectors of elements that stand near each other; how many elements these are.
+template <size_t item, int... k>
+int64_t gather_near(char* y, const char* x, int64_t stride, int64_t n, std::integer_sequence<int, k...>) {
+  int64_t done = 0;
+  ((stride == (k + 2) * static_cast<int64_t>(item) ? done = take_every<k + 2, BitsOf<item>>(y, x, n) : 0), ...);
+  return done;
+}
+constexpr int farthest(size_t item) { return item == 8 ? 4 : 8; }  // elements; from there on, one by one is as fast
+
 // memcpy of a constant size is one move, and is right for any type of that size.
 template <size_t item>
 void gather_items(char* y, const char* x, int64_t stride, int64_t n) {
@@ -71,10 +86,9 @@ void gather_items(char* y, const char* x, int64_t stride, int64_t n) {
     return;
   }
   int64_t i = 0;
+  if constexpr (item > 1) i = gather_near<item>(y, x, stride, n, std::make_integer_sequence<int, farthest(item) - 1>());
   if (stride == -step) {  // backwards, in vectors
-    using Bits =
-        std::conditional_t<item == 1, uint8_t,
-                           std::conditional_t<item == 2, uint16_t, std::conditional_t<item == 4, uint32_t, uint64_t>>>;
+    using Bits = BitsOf<item>;
     constexpr int64_t width = lanes<Bits>;
     for (; i + width <= n; i += width) {
       Vec<Bits> v;

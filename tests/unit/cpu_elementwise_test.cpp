@@ -197,7 +197,7 @@ TEST_CASE(
     "inputs across the output are turned over: every dtype, any sizes, batches, broadcast, parts of larger ones") {
   for (const DType t : all_dtypes)
     for (const auto& [rows, columns] :
-         std::vector<std::pair<int64_t, int64_t>>{{16, 16}, {17, 150}, {300, 33}, {129, 70}})
+         std::vector<std::pair<int64_t, int64_t>>{{16, 16}, {17, 150}, {300, 33}, {129, 70}, {70, 601}})
       for (const int64_t gap : {0, 3}) {
         const Dims shape{2, rows, columns}, across{rows * (columns + gap), 1, rows + gap};
         const auto draw = [&](int64_t i) { return t == boolean ? i % 3 % 2 : static_cast<double>((i * 7 + 3) % 100); };
@@ -218,6 +218,25 @@ TEST_CASE(
         }
         cpu().binary(Binary::maximum, b, b, a);  // in place
         for (int64_t i = 0; i < a.numel(); ++i) REQUIRE(b[i] == y[i]);
+      }
+}
+
+TEST_CASE("inputs of which every k-th element is read: every dtype, any sizes, nothing beyond the last") {
+  for (const DType t : all_dtypes)
+    for (const int64_t k : {2, 3, 4, 5, 6, 7, 8, 9, 17})
+      for (const int64_t n : {1, 2, 31, 33, 64, 65, 515, 1040}) {
+        const auto draw = [&](int64_t i) { return t == boolean ? i % 3 % 2 : static_cast<double>((i * 7 + 3) % 100); };
+        const Array a(t, {3, n}, {n * k + 1, k}, draw),
+            b(t, {3, n}, {n * (k + 1), k + 1}, [&](int64_t i) { return draw(i + 5); });
+        Array y(t, {3, n}), z(t, {3, n});
+        cpu().binary(Binary::maximum, y, a, b);
+        cpu().copy(z, a);
+        for (int64_t i = 0; i < a.numel(); ++i) {
+          REQUIRE(y[i] == std::max(a[i], b[i]));
+          REQUIRE(z[i] == a[i]);
+        }
+        cpu().binary(Binary::minimum, a, a, b);  // in place
+        for (int64_t i = 0; i < a.numel(); ++i) REQUIRE(a[i] == std::min(z[i], b[i]));
       }
 }
 
