@@ -26,15 +26,15 @@ template <size_t N, class Kernel>
 void staged(const std::array<const View*, N>& views, const std::array<DType, N>& compute, int64_t grain,
             const Kernel& kernel) {
   const Loop<N> loop(views);
-  if (const int across = dimension_across(loop, views); across >= 0)
-    return staged_across(loop, across, views, compute, grain, kernel);
   const auto item = static_cast<int64_t>(item_size(views[0]->dtype));
   const bool in_place = [&]<size_t... k>(std::index_sequence<k...>) {
     return ((loop.data()[0] == loop.data()[k + 1]) || ...);
   }(std::make_index_sequence<N - 1>());
+  const bool large = loop.numel() * item >= stream_bytes && !in_place;
+  if (const int across = dimension_across(loop, views); across >= 0)
+    return staged_across(loop, across, views, compute, grain, large, kernel);
   // Past the caches, unless the output is an input, or one is walked backwards: that is slower so.
-  const bool past = loop.numel() * item >= stream_bytes && loop.contiguous(0, static_cast<size_t>(item)) && !in_place &&
-                    loop.forward();
+  const bool past = large && loop.contiguous(0, static_cast<size_t>(item)) && loop.forward();
   parallel_for(loop.numel(), grain, [&](int64_t begin, int64_t end) {
     Writer writer(views[0]->dtype, compute[0]);
     LineWriter<block * 8> lines;

@@ -66,6 +66,26 @@ TEST_CASE("large outputs of 16 bits: the bits of small ones") {
   });
 }
 
+TEST_CASE("large outputs: of inputs that lie across them, and of every k-th element") {
+  manual_seed(10);
+  for (const DType t : {f64, f32, bf16})
+    for (const Dims& shape : {Dims{2051, 4111}, Dims{4096, 2080}}) {
+      const Tensor x = randn(shape).to(t), other = randn({shape[1], shape[0]}).to(t);
+      const Tensor y = x + other.t(), turned = maximum(other.t(), x);
+      for (const int64_t row : {int64_t{0}, int64_t{1}, int64_t{33}, shape[0] - 1}) {
+        REQUIRE(equal(y[row], x[row] + narrow(other, 1, row, 1).reshape({shape[1]})));
+        REQUIRE(equal(turned[row], maximum(x[row], narrow(other, 1, row, 1).reshape({shape[1]}))));
+      }
+      CHECK(equal(y - other.t(), x + other.t().clone() - other.t().clone()));
+    }
+  for (const int64_t k : {2, 3, 4, 5}) {
+    const Tensor wide = randn({2100, 2003 * k + 1}), x = wide.slice(1, 1, 2003 * k + 1, k);
+    const Tensor y = relu(x);
+    for (const int64_t row : {0, 1, 777, 2099}) REQUIRE(equal(y[row], relu(x[row].clone())));
+    CHECK(equal(y, relu(x.clone())));
+  }
+}
+
 TEST_CASE("dropout keeps what a draw of numbers keeps, whatever the size and the number of threads") {
   const int before = num_threads();
   for (const int64_t n : {1, 511, 512, 100'003, 4'500'001})
