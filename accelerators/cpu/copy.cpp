@@ -9,6 +9,7 @@
 #include <loom/accelerators/cpu/staged.h>
 #include <loom/accelerators/cpu/stream_rows.h>
 #include <loom/accelerators/cpu/transpose.h>
+#include <loom/accelerators/cpu/transposed_copy.h>
 
 namespace loom {
 
@@ -17,48 +18,12 @@ namespace {
 using cpu::block;
 using cpu::grain;
 
-constexpr int64_t tile = 32;  // a tile's lines of both sides stay in L1
-
 // The dimension along which x is dense while y is dense along the inner one; -1 when this is no transposition.
 int transposed_dimension(const cpu::Loop<2>& loop, size_t y_item, size_t x_item) {
   if (!loop.dense(0, y_item) || loop.dense(1, x_item) || loop.inner_extent() < 4) return -1;
   for (int i = 0; i < loop.rank() - 1; ++i)
     if (loop.stride(1, i) == static_cast<int64_t>(x_item) && loop.extent(i) >= 4) return i;
   return -1;
-}
-
-// One strip of columns [begin, end) of dimension `across`, at one position of the dimensions outside of both.
-void copy_strip(const cpu::Loop<2>& loop, int across, const cpu::Loop<2>::Pointers& at, int64_t begin, int64_t end,
-                size_t item, cpu::Convert convert, size_t y_item) {
-  const cpu::TransposeBlock transpose = cpu::transpose_of(item);
-  const int64_t columns = end - begin;
-  alignas(64) char buffer[tile * tile * 8];
-  for (int64_t r = 0; r < loop.inner_extent(); r += tile) {
-    const int64_t rows = std::min(tile, loop.inner_extent() - r);
-    char* const y = at[0] + begin * loop.stride(0, across) + r * static_cast<int64_t>(y_item);
-    const char* const x = at[1] + begin * static_cast<int64_t>(item) + r * loop.inner_stride(1);
-    if (convert == nullptr) {
-      transpose(y, loop.stride(0, across), x, loop.inner_stride(1), rows, columns);
-    } else {
-      const auto width = tile * static_cast<int64_t>(item);
-      transpose(buffer, width, x, loop.inner_stride(1), rows, columns);
-      for (int64_t c = 0; c < columns; ++c) convert(y + c * loop.stride(0, across), buffer + c * width, rows);
-    }
-  }
-}
-
-void copy_transposed(const cpu::Loop<2>& loop, int across, const View& y, const View& x) {
-  const int64_t strips = (loop.extent(across) + tile - 1) / tile;
-  const int64_t rest = loop.numel() / (loop.extent(across) * loop.inner_extent());
-  const int64_t strip_grain = std::max<int64_t>(1, grain / (tile * loop.inner_extent()));
-  const cpu::Convert convert = y.dtype == x.dtype ? nullptr : cpu::converter(y.dtype, x.dtype);
-  parallel_for(rest * strips, strip_grain, [&](int64_t begin, int64_t end) {
-    for (int64_t s = begin; s < end; ++s) {
-      const int64_t first = s % strips * tile;
-      copy_strip(loop, across, loop.start_of(s / strips, across), first, std::min(first + tile, loop.extent(across)),
-                 item_size(x.dtype), convert, item_size(y.dtype));
-    }
-  });
 }
 
 // Runs of a few words, `x_stride` and `y_stride` bytes apart: each is a move or two.
@@ -102,17 +67,28 @@ void copy_dense(void* y, const void* x, int64_t n, size_t item) {
   });
 }
 
-bool copy_large_rows(const View& y, const View& x) {
-  switch (item_size(x.dtype)) {
+// Calls f.operator()<Bits>() with the unsigned integer of this size.
+template <class F>
+decltype(auto) with_bits(size_t item, const F& f) {
+  switch (item) {
     case 1:
-      return cpu::stream_rows<uint8_t>(y, x);
+      return f.template operator()<uint8_t>();
     case 2:
-      return cpu::stream_rows<uint16_t>(y, x);
+      return f.template operator()<uint16_t>();
     case 4:
-      return cpu::stream_rows<uint32_t>(y, x);
+      return f.template operator()<uint32_t>();
     default:
-      return cpu::stream_rows<uint64_t>(y, x);
+      return f.template operator()<uint64_t>();
   }
+}
+
+void copy_transposed(const cpu::Loop<2>& loop, int across, const View& y, const View& x) {
+  const cpu::Convert convert = y.dtype == x.dtype ? nullptr : cpu::converter(y.dtype, x.dtype);
+  const auto y_item = static_cast<int64_t>(item_size(y.dtype));
+  // Lines that are written one here and one there are the first that the caches lose.
+  const bool past = loop.numel() * y_item >= cpu::stream_bytes / 2;
+  with_bits(item_size(x.dtype),
+            [&]<class Bits>() { cpu::TransposedCopy<Bits>(loop, across, y_item, convert, past).run(); });
 }
 
 // Fills y with one element of its dtype.
@@ -147,7 +123,8 @@ void Cpu::copy(const View& y, const View& x) {
   if (loop.numel() == 0) return;
   const size_t y_item = item_size(y.dtype), x_item = item_size(x.dtype);
   const bool large = loop.numel() * static_cast<int64_t>(y_item) >= cpu::stream_bytes;
-  if (large && y.dtype == x.dtype && copy_large_rows(y, x)) return;
+  if (large && y.dtype == x.dtype && with_bits(y_item, [&]<class Bits>() { return cpu::stream_rows<Bits>(y, x); }))
+    return;
   if (y.dtype == x.dtype && loop.rank() == 1 && loop.dense(0, y_item) && loop.dense(1, x_item))
     return copy_dense(loop.data()[0], loop.data()[1], loop.numel(), y_item);
   if (const int across = transposed_dimension(loop, y_item, x_item); across >= 0)
