@@ -7,6 +7,7 @@
 
 #include <loom/accelerators/cpu/loop.h>
 #include <loom/accelerators/cpu/simd.h>
+#include <loom/accelerators/cpu/stream.h>
 #include <loom/accelerators/dtype.h>
 
 namespace loom::cpu {
@@ -35,9 +36,9 @@ class Reader {
   // True when runs of this stride are read where they lie, whatever their length.
   bool direct(int64_t stride) const { return convert_ == nullptr && stride == static_cast<int64_t>(item_); }
 
-  // That n elements from x on will be read next: memory gets to work while a kernel computes.
-  void expect(const char* x, int64_t stride, int64_t n) const {
-    if (stride == static_cast<int64_t>(item_)) prefetch_run(x, n * stride);
+  // What reading n elements from x on will take from memory, as far as that can be told.
+  Expected expected(const char* x, int64_t stride, int64_t n) const {
+    return stride == static_cast<int64_t>(item_) ? Expected(x, n * stride) : Expected();
   }
 
   // Elements x[0], x[stride], ... as a contiguous run of the compute dtype; n <= block unless direct(stride).

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dropout and its gradient: numbers are drawn, compared and multiplied in one pass, and a byte an element is kept.
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <type_traits>
@@ -25,10 +26,10 @@ void for_pieces(const View& y, const View& x, Mask* mask, const F& f) {
     RowSource<S> source(words);
     RowTarget<S> target(n, words);
     for (int64_t i = begin * words; i < std::min(n, end * words); i += words) {
-      const int64_t count = std::min(words, n - i);
-      prefetch_run(in.data() + i + count, std::min(words, n - i - count) * static_cast<int64_t>(sizeof(S)));
+      const int64_t count = std::min(words, n - i), next = std::min(words, n - i - count);
+      const std::array soon = {Expected(in.data() + i + count, next * static_cast<int64_t>(sizeof(S)))};
       f(target.begin(out.data() + i), source(in.data() + i, count), mask + i, i, count);
-      target.end(out.data() + i, count);
+      target.end(out.data() + i, count, soon);
     }
   });
   out.store();

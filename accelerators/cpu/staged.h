@@ -50,16 +50,16 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
           char* const y = past ? lines.room() : p[0] + i * y_stride;
           const std::array<const void*, N - 1> inputs = {
               readers[k](p[k + 1] + i * loop.inner_stride(k + 1), loop.inner_stride(k + 1), n)...};
-          if (past) {
-            const int64_t at = i + n + ahead;  // of this run, or of the next one
-            (readers[k].expect(at < length ? p[k + 1] + at * loop.inner_stride(k + 1)
-                                           : next[k + 1] + (at - length) * loop.inner_stride(k + 1),
-                               loop.inner_stride(k + 1), n),
-             ...);
-          }
           kernel(writer.target(y, y_stride), inputs, n);
           writer.commit(y, y_stride, n);
-          if (past) lines.commit(n * item);
+          if (past) {
+            const int64_t at = i + n + ahead;  // of this run, or of the next one
+            const std::array<Expected, N - 1> soon = {
+                readers[k].expected(at < length ? p[k + 1] + at * loop.inner_stride(k + 1)
+                                                : next[k + 1] + (at - length) * loop.inner_stride(k + 1),
+                                    loop.inner_stride(k + 1), n)...};
+            lines.commit(n * item, soon);
+          }
         }
       });
     }(std::make_index_sequence<N - 1>());

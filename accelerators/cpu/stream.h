@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 
@@ -14,6 +15,18 @@ namespace loom::cpu {
 // Outputs from here on do not stay in the caches until someone reads them.
 inline constexpr int64_t stream_bytes = int64_t{16} << 20;
 
+// Input that will be read soon. Memory is asked for it a line or two at a time, between the lines of an output: a
+// processor stands still when more lines are under way than it keeps account of, which a row asked for at once reaches.
+struct Expected {
+  const char* x = nullptr;
+  int64_t bytes = 0;
+
+  Expected() = default;
+  Expected(const void* first, int64_t count) : x(static_cast<const char*>(first)), bytes(count) {}
+
+  void ask() const { prefetch_run(x, bytes); }  // for all of it at once: where it is little
+};
+
 // Output that lies in one piece, up to `capacity` bytes of it at a time, written past the caches. A line is held back
 // until it is whole: half a line would have to go through the caches, and what follows would wait for it to be read.
 template <int64_t capacity>
@@ -25,21 +38,26 @@ class LineWriter {
   }
   // Where the next bytes shall be put before they are committed.
   char* room() { return buffer_ + held_; }
-  void commit(int64_t bytes) {
-    held_ += bytes;
-    const int64_t whole = held_ & ~(line - 1);
-    if (whole == 0) return;
-    int64_t i = 0;
-    if (first_ > 0) {  // the other part of this line is not ours
-      std::memcpy(at_ + first_, buffer_ + first_, static_cast<size_t>(line - first_));
-      first_ = 0;
-      i = line;
+  template <size_t count = 0>
+  void commit(int64_t bytes, const std::array<Expected, count>& soon = {}) {
+    bool alike = true;  // a line of each input for a line of the output
+    for (const Expected& s : soon) alike &= s.bytes == bytes;
+    if (alike) {
+      const int64_t written = write_lines(bytes, [&](int64_t i) {
+        for (const Expected& s : soon) prefetch(s.x + i);
+      });
+      for (const Expected& s : soon) prefetch_run(s.x + written, bytes - written);
+    } else {
+      const int64_t lines = (bytes + line - 1) / line;
+      std::array<int64_t, count> asked{}, share;
+      for (size_t k = 0; k < count; ++k) share[k] = (soon[k].bytes + lines - 1) / lines;
+      write_lines(bytes, [&](int64_t) {
+        for (size_t k = 0; k < count; ++k) {
+          prefetch_run(soon[k].x + asked[k], share[k]);
+          asked[k] += share[k];
+        }
+      });
     }
-    for (; i < whole; i += line)
-      for (int64_t j = 0; j < line; j += vector_bytes) stream(at_ + i + j, buffer_ + i + j);
-    at_ += whole;
-    held_ -= whole;
-    std::memcpy(buffer_, buffer_ + whole, line);
   }
   void finish() {
     std::memcpy(at_ + first_, buffer_ + first_, static_cast<size_t>(held_ - first_));
@@ -47,6 +65,28 @@ class LineWriter {
   }
 
  private:
+  // Calls each(i) after the line of byte i of those in buffer_; bytes of lines that were written.
+  template <class F>
+  int64_t write_lines(int64_t bytes, F each) {
+    held_ += bytes;
+    const int64_t whole = held_ & ~(line - 1);
+    if (whole == 0) return 0;
+    int64_t i = 0;
+    if (first_ > 0) {  // the other part of this line is not ours
+      std::memcpy(at_ + first_, buffer_ + first_, static_cast<size_t>(line - first_));
+      first_ = 0;
+      i = line;
+    }
+    for (; i < whole; i += line) {
+      for (int64_t j = 0; j < line; j += vector_bytes) stream(at_ + i + j, buffer_ + i + j);
+      each(i);
+    }
+    at_ += whole;
+    held_ -= whole;
+    std::memcpy(buffer_, buffer_ + whole, line);
+    return whole;
+  }
+
   static constexpr int64_t line = 64;
   char* at_ = nullptr;            // the line that buffer_ begins with
   int64_t held_ = 0, first_ = 0;  // bytes in buffer_; where the first line that is ours begins
@@ -115,10 +155,15 @@ class RowTarget {
     else
       return row_.data();
   }
-  void end(S* y, int64_t n) {
+  // soon: what will be read after this
+  template <size_t count = 0>
+  void end(S* y, int64_t n, const std::array<Expected, count>& soon = {}) {
     if constexpr (!std::is_same_v<S, T>)
       convert_row(streams_ ? reinterpret_cast<S*>(lines_.room()) : y, row_.data(), n);
-    if (streams_) lines_.commit(n * static_cast<int64_t>(sizeof(S)));
+    if (streams_)
+      lines_.commit(n * static_cast<int64_t>(sizeof(S)), soon);
+    else
+      for (const Expected& s : soon) s.ask();
   }
 
  private:

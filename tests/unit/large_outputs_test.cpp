@@ -44,6 +44,18 @@ TEST_CASE("large outputs: the bits of small ones") {
     const Parameter p(v);
     return grad(softmax(p, 1), p, v);
   });
+  check_rows("log_softmax's gradient", x, [](const Tensor& v) {
+    const Parameter p(v);
+    return grad(log_softmax(p, 1), p, v);
+  });
+  check_rows("layer_norm's gradient", x, [&](const Tensor& v) {
+    const Parameter p(v), w(weight);
+    return grad(layer_norm(p, {1001}, w, bias), p, v + 1.0);
+  });
+  check_rows("cross_entropy's gradient", x, [](const Tensor& v) {
+    const Parameter p(v);
+    return grad(cross_entropy(p, full({v.size(0)}, 700, {i64}), {.reduction = Reduction::sum}), p);
+  });
   check_rows("relu's gradient", x, [](const Tensor& v) {
     const Parameter p(v);
     return grad(relu(p), p, v + 3.0);
@@ -52,6 +64,18 @@ TEST_CASE("large outputs: the bits of small ones") {
   check_rows("a choice", x, [](const Tensor& v) { return where(v > 0.0, v, -v); });
   check_rows("backwards", x, [](const Tensor& v) { return flip(v, {1}); });
   CHECK(equal(flip(flip(x, {0}), {0}), x));
+}
+
+TEST_CASE("large outputs of long rows: the bits of small ones") {
+  manual_seed(11);
+  const Tensor x = randn({500, 9003}), weight = randn({9003});  // 18 MB
+  check_rows("softmax", x, [](const Tensor& v) { return softmax(v, 1); });
+  check_rows("layer_norm", x, [&](const Tensor& v) { return layer_norm(v, {9003}, weight); });
+  check_rows("softmax's gradient", x, [](const Tensor& v) {
+    const Parameter p(v);
+    return grad(softmax(p, 1), p, v);
+  });
+  check_rows("a sum of two dtypes", x, [](const Tensor& v) { return v + v.to(bf16); });
 }
 
 TEST_CASE("large outputs of 16 bits: the bits of small ones") {
