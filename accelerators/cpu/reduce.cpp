@@ -47,6 +47,8 @@ class Reduction {
     const bool short_rows = gone_.numel() <= 32 && !ready;
     if ((across || short_rows) && kept_.inner_extent() >= 8)
       reduce_columns();
+    else if (in_long_runs())
+      reduce_runs();
     else if (gone_.numel() <= grain)
       reduce_rows();
     else
@@ -113,6 +115,31 @@ class Reduction {
                      }
                    });
                  });
+  }
+
+  // The outputs lie between long runs of what is reduced, as the channels of images do.
+  bool in_long_runs() const {
+    return gone_.rank() == 2 && kept_.rank() == 1 && gone_.numel() > 0 && gone_.inner_extent() >= block &&
+           reader().direct(gone_.inner_stride(0)) && kept_.inner_stride(0) > 0 &&
+           kept_.inner_stride(0) < gone_.stride(0, 0);
+  }
+
+  // Runs in the order in which memory holds them, then those of each output in order.
+  void reduce_runs() const {
+    const int64_t outputs = kept_.numel(), runs = gone_.extent(0), length = gone_.inner_extent();
+    const int64_t along = kept_.inner_stride(0);
+    const cpu::Scratch<A> totals(outputs * runs);
+    parallel_for(outputs * runs, std::max<int64_t>(1, grain / length), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end;) {
+        const int64_t first = i % outputs, count = std::min(outputs - first, end - i);
+        const char* const x = kept_.data()[0] + i / outputs * gone_.stride(0, 0) + first * along;
+        k_.rows(totals.data() + i, reinterpret_cast<const S*>(x), along / static_cast<int64_t>(sizeof(S)), count,
+                length);
+        i += count;
+      }
+    });
+    for (int64_t r = 1; r < runs; ++r) k_.merge(totals.data(), totals.data() + r * outputs, outputs);
+    store_strip(kept_.data()[1], totals.data(), outputs);
   }
 
   void reduce_long_rows() const {
