@@ -116,8 +116,6 @@ template <Binary op, class T>
     return finite;
   else if constexpr (!vm::narrow<T>)
     return true;
-  else if constexpr (op == pow)
-    return vm::magnitude(b) <= vm::power_limit;
   else if constexpr (op == hypot)
     return finite;
   else if constexpr (op == fmod || op == remainder || op == floor_divide)
@@ -163,10 +161,10 @@ void map(void* __restrict y_data, const void* __restrict a_data, const void* __r
   const T* const b = static_cast<const T*>(b_data);
   if constexpr (std::is_floating_point_v<T>) {
     if constexpr (op == Binary::relu_backward) return keep_above_zero(y, a, b, n);
+    if constexpr (op == Binary::pow && vm::narrow<T>) return vm::powers(y, a, n, [b](int64_t i) { return b[i]; });
     vm::Bits<T> odd = 0;  // as wide as T: the loop is one of vectors
     for (int64_t i = 0; i < n; ++i) odd |= ordinary<op, T>(a[i], b[i]) ? 0 : 1;
     if (odd != 0) return map_odd<op, T>(y, a, b, n);
-    if constexpr (op == Binary::pow && vm::narrow<T>) return vm::powers(y, a, n, [b](int64_t i) { return b[i]; });
   }
   for (int64_t i = 0; i < n; ++i) y[i] = apply<op, T>(a[i], b[i]);
 }

@@ -178,7 +178,7 @@ void map(void* __restrict y_data, const void* __restrict x_data, int64_t n, doub
     if (limit < vm::infinity<double> && any_above(x, n, static_cast<T>(limit)))
       return map_beyond<op, T>(y, x, n, p, q, static_cast<T>(limit));
     if constexpr (op == Unary::pow_scalar && vm::narrow<T>)
-      if (vm::magnitude(p) <= vm::power_limit && p != T(3)) return vm::powers(y, x, n, [p](int64_t) { return p; });
+      if (p != T(3)) return vm::powers(y, x, n, [p](int64_t) { return p; });
   }
   for (int64_t i = 0; i < n; ++i) y[i] = apply<op, T>(x[i], p, q);
 }

@@ -33,16 +33,20 @@ struct TwoFloats {
   return {high, multiply_add(x.low, y, multiply_add(x.high, y, -high))};
 }
 
-// 2^(high + low); of the two halves of the power of two none is infinite or 0.
+// 2^(high + low); near: |high| <= near_1, so that the result is a normal number. Else of the two halves of the power of
+// two none is infinite or 0.
+inline constexpr float near_1 = 125.0f;
+template <bool near>
 [[gnu::always_inline]] inline float exp2_of_two(TwoFloats x) {
   constexpr float ln2 = 0.693147182f, tail = -1.90465421e-09f;
-  const float t = bounded(x.high, -160.0f, 130.0f), shifted = t + rounder<float>;
+  const float t = near ? x.high : bounded(x.high, -160.0f, 130.0f), shifted = t + rounder<float>;
   const float f = t - (shifted - rounder<float>), u = f + x.low, square = u * u;
   const float b = multiply_add(f, ln2, 1.0f), b_low = multiply_add(f, ln2, 1.0f - b);
   const float q = multiply_add(square, polynomial(u, 0.00961850584, 0.00133902242, 0.000153265501),
                                polynomial(u, 0.240226477, 0.0555036217));
   const float rest = multiply_add(square, q, multiply_add(ln2, x.low, multiply_add(tail, f, b_low)));
   const auto bits = std::bit_cast<uint32_t>(shifted), half = bits >> 1;
+  if constexpr (near) return std::bit_cast<float>(std::bit_cast<uint32_t>(b + rest) + (bits << 23));
   const auto first = std::bit_cast<float>((half + 127) << 23), second = std::bit_cast<float>((bits - half + 127) << 23);
   return (b + rest) * first * second;
 }
@@ -50,20 +54,19 @@ struct TwoFloats {
 // For |y| up to here.
 inline constexpr float power_limit = has_fma ? 0x1p12f : std::numeric_limits<float>::max();
 
-// The two halves of power(); plain: all x are normal and positive.
+// y log2|x|; plain: all x are normal and positive.
 template <bool plain>
-[[gnu::always_inline]] inline TwoFloats log2_of_size(float x) {
-  if constexpr (plain) return log2_in_two(x);
+[[gnu::always_inline]] inline TwoFloats log2_of_power(float x, float y) {
+  if constexpr (plain) return product(log2_in_two(x), y);
   const float size = magnitude(x);
   const bool tiny = size < std::numeric_limits<float>::min();
-  return log2_in_two(tiny ? size * 0x1p23f : size, tiny ? 23.0f : 0.0f);
+  return product(log2_in_two(tiny ? size * 0x1p23f : size, tiny ? 23.0f : 0.0f), y);
 }
-template <bool plain>
+
+// x^y, given that.
 [[gnu::always_inline]] inline float power_of_log2(TwoFloats log, float x, float y) {
-  const float r = exp2_of_two(product(log, y));
-  if constexpr (plain) return r;
   const float size = magnitude(x), of_zero = y < 0.0f ? infinity<float> : 0.0f;
-  const float finite = size == 0.0f ? of_zero : r;
+  const float finite = size == 0.0f ? of_zero : exp2_of_two<false>(log);
   const float beyond = y < 0.0f && size == infinity<float> ? 0.0f : size;  // NaN too
   return with_sign_of_power(size < infinity<float> ? finite : beyond, x, y);
 }
@@ -72,18 +75,7 @@ template <bool plain>
   if constexpr (!has_fma)
     return pow(x, y);
   else
-    return power_of_log2<false>(log2_of_size<false>(x), x, y);
-}
-
-inline bool normal_and_positive(const float* x, int64_t n) {
-  constexpr auto smallest = std::bit_cast<int32_t>(std::numeric_limits<float>::min());
-  constexpr auto largest = std::bit_cast<int32_t>(std::numeric_limits<float>::max());
-  int32_t least = smallest, most = largest;
-  for (int64_t i = 0; i < n; ++i) {
-    least = std::min(least, std::bit_cast<int32_t>(x[i]));
-    most = std::max(most, std::bit_cast<int32_t>(x[i]));
-  }
-  return least == smallest && most == largest;
+    return power_of_log2(log2_of_power<false>(x, y), x, y);
 }
 
 inline constexpr int64_t power_piece = 256;
@@ -91,12 +83,35 @@ inline constexpr int64_t power_piece = 256;
 template <bool plain, class Exponent>
 void piece_of_powers(float* __restrict y, const float* __restrict x, int64_t n, const Exponent& exponent) {
   alignas(64) float high[power_piece], low[power_piece];
+  int32_t farthest = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const TwoFloats log = log2_of_size<plain>(x[i]);
+    const TwoFloats log = log2_of_power<plain>(x[i], exponent(i));
     high[i] = log.high;
     low[i] = log.low;
+    farthest = std::max(farthest, std::bit_cast<int32_t>(magnitude(log.high)));
   }
-  for (int64_t i = 0; i < n; ++i) y[i] = power_of_log2<plain>({high[i], low[i]}, x[i], exponent(i));
+  if (plain && farthest <= std::bit_cast<int32_t>(near_1))
+    for (int64_t i = 0; i < n; ++i) y[i] = exp2_of_two<true>({high[i], low[i]});
+  else if (plain)
+    for (int64_t i = 0; i < n; ++i) y[i] = exp2_of_two<false>({high[i], low[i]});
+  else
+    for (int64_t i = 0; i < n; ++i) y[i] = power_of_log2({high[i], low[i]}, x[i], exponent(i));
+}
+
+struct PowerKind {
+  bool within, plain;  // all exponents are within power_limit; all bases normal and positive
+};
+template <class Exponent>
+PowerKind kind_of_powers(const float* x, int64_t n, const Exponent& exponent) {
+  constexpr auto smallest = std::bit_cast<int32_t>(std::numeric_limits<float>::min());
+  constexpr auto largest = std::bit_cast<int32_t>(std::numeric_limits<float>::max());
+  int32_t least = smallest, most = largest, limit = std::bit_cast<int32_t>(power_limit);
+  for (int64_t i = 0; i < n; ++i) {
+    least = std::min(least, std::bit_cast<int32_t>(x[i]));
+    most = std::max(most, std::bit_cast<int32_t>(x[i]));
+    limit = std::max(limit, std::bit_cast<int32_t>(magnitude(exponent(i))));
+  }
+  return {limit == std::bit_cast<int32_t>(power_limit), least == smallest && most == largest};
 }
 
 // y[i] = x[i]^exponent(i)
@@ -105,9 +120,13 @@ void powers(float* __restrict y, const float* __restrict x, int64_t n, const Exp
   for (int64_t begin = 0; begin < n; begin += power_piece) {
     const int64_t count = std::min(power_piece, n - begin);
     const auto after = [&](int64_t i) { return exponent(begin + i); };
-    if constexpr (!has_fma)
-      for (int64_t i = 0; i < count; ++i) y[begin + i] = pow(x[begin + i], after(i));
-    else if (normal_and_positive(x + begin, count))
+    const PowerKind kind = kind_of_powers(x + begin, count, after);
+    if (!kind.within)
+      for (int64_t i = begin; i < begin + count; ++i)
+        y[i] = magnitude(exponent(i)) <= power_limit ? power(x[i], exponent(i)) : std::pow(x[i], exponent(i));
+    else if constexpr (!has_fma)
+      for (int64_t i = begin; i < begin + count; ++i) y[i] = pow(x[i], exponent(i));
+    else if (kind.plain)
       piece_of_powers<true>(y + begin, x + begin, count, after);
     else
       piece_of_powers<false>(y + begin, x + begin, count, after);
