@@ -13,19 +13,28 @@ struct TwoFloats {
   float high, low;  // their sum; low is up to 2^-12 of high
 };
 
-// log2 of normal positive x * 2^shift: s = f / (2 + f), log2(1 + f) = s (unit + slope s^2 + ...).
-[[gnu::always_inline]] inline TwoFloats log2_in_two(float x, float shift = 0) {
-  constexpr float unit = 2.88539004f, unit_low = 3.85192607e-08f, slope = 0.961796701f;
+// x = 2^exponent (1 + f), s + s_low = f / (2 + f)
+struct LogSteps {
+  float s, s_low, exponent;
+};
+// Of normal positive x * 2^shift.
+[[gnu::always_inline]] inline LogSteps log_steps(float x, float shift = 0) {
   const LogParts<float> p = log_parts(x, shift);
   const float f = p.fraction, d = f + 2.0f, d_low = (2.0f - d) + f, inverse = 1.0f / d;
-  const float s = f * inverse, s_low = multiply_add(-s, d_low, multiply_add(-s, d, f)) * inverse;
-  const float z = s * s, z_low = multiply_add(s, s, -z);
+  const float s = f * inverse;
+  return {s, multiply_add(-s, d_low, multiply_add(-s, d, f)) * inverse, p.exponent};
+}
+
+// log2(1 + f) = s (unit + slope s^2 + ...)
+[[gnu::always_inline]] inline TwoFloats log2_in_two(LogSteps x) {
+  constexpr float unit = 2.88539004f, unit_low = 3.85192607e-08f, slope = 0.961796701f;
+  const float s = x.s, z = s * s, z_low = multiply_add(s, s, -z);
   const float rest = z * polynomial(z, 0.577078819, 0.411927253, 0.336490691);
   const float g = slope * z, g_low = multiply_add(slope, z_low, multiply_add(z, rest, multiply_add(slope, z, -g)));
   const float a = unit + g, a_low = ((unit - a) + g) + (g_low + unit_low);
-  const float l = s * a, l_low = multiply_add(s_low, (a + g) + g, multiply_add(s, a_low, multiply_add(s, a, -l)));
-  const float high = p.exponent + l;
-  return {high, ((p.exponent - high) + l) + l_low};
+  const float l = s * a, l_low = multiply_add(x.s_low, (a + g) + g, multiply_add(s, a_low, multiply_add(s, a, -l)));
+  const float high = x.exponent + l;
+  return {high, ((x.exponent - high) + l) + l_low};
 }
 
 [[gnu::always_inline]] inline TwoFloats product(TwoFloats x, float y) {
@@ -54,16 +63,16 @@ template <bool near>
 // For |y| up to here.
 inline constexpr float power_limit = has_fma ? 0x1p12f : std::numeric_limits<float>::max();
 
-// y log2|x|; plain: all x are normal and positive.
+// Of |x|; plain: all x are normal and positive.
 template <bool plain>
-[[gnu::always_inline]] inline TwoFloats log2_of_power(float x, float y) {
-  if constexpr (plain) return product(log2_in_two(x), y);
+[[gnu::always_inline]] inline LogSteps log_steps_of_size(float x) {
+  if constexpr (plain) return log_steps(x);
   const float size = magnitude(x);
   const bool tiny = size < std::numeric_limits<float>::min();
-  return product(log2_in_two(tiny ? size * 0x1p23f : size, tiny ? 23.0f : 0.0f), y);
+  return log_steps(tiny ? size * 0x1p23f : size, tiny ? 23.0f : 0.0f);
 }
 
-// x^y, given that.
+// x^y, log = y log2|x|
 [[gnu::always_inline]] inline float power_of_log2(TwoFloats log, float x, float y) {
   const float size = magnitude(x), of_zero = y < 0.0f ? infinity<float> : 0.0f;
   const float finite = size == 0.0f ? of_zero : exp2_of_two<false>(log);
@@ -75,17 +84,23 @@ template <bool plain>
   if constexpr (!has_fma)
     return pow(x, y);
   else
-    return power_of_log2(log2_of_power<false>(x, y), x, y);
+    return power_of_log2(product(log2_in_two(log_steps_of_size<false>(x)), y), x, y);
 }
 
 inline constexpr int64_t power_piece = 256;
-// In two loops: processors look ahead over the one or the other, but not over both.
+// In three loops: processors look ahead over one of them, but not over all.
 template <bool plain, class Exponent>
 void piece_of_powers(float* __restrict y, const float* __restrict x, int64_t n, const Exponent& exponent) {
-  alignas(64) float high[power_piece], low[power_piece];
+  alignas(64) float high[power_piece], low[power_piece], whole[power_piece];
+  for (int64_t i = 0; i < n; ++i) {
+    const LogSteps steps = log_steps_of_size<plain>(x[i]);
+    high[i] = steps.s;
+    low[i] = steps.s_low;
+    whole[i] = steps.exponent;
+  }
   int32_t farthest = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const TwoFloats log = log2_of_power<plain>(x[i], exponent(i));
+    const TwoFloats log = product(log2_in_two({high[i], low[i], whole[i]}), exponent(i));
     high[i] = log.high;
     low[i] = log.low;
     farthest = std::max(farthest, std::bit_cast<int32_t>(magnitude(log.high)));
