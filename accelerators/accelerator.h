@@ -226,9 +226,9 @@ class Accelerator {
   // Element i (row-major) takes word i % 4 of block i / 4 (f64: words of block i / 2; integers: i64 from two words of
   // block i / 2; normal: Box-Muller on word pairs). Defined once in philox.h's terms, the same on every device.
   virtual void random(Random kind, const View& y, double a, double b, const Philox& state) = 0;
-  // Element i is kept where the number in [0, 1) made of 24 bits of the draw's word i is below `keep`: mask (boolean)
-  // is that, y = x * scale there and x * 0 elsewhere. y and mask dense, of x's shape.
-  virtual void dropout(const View& y, const View& mask, const View& x, double keep, double scale,
+  // Element i is kept where half i of the draw's words, 16 bits of block i / 8 (random.h), is below `kept`, at most
+  // 2^16: mask (boolean) is that, y = x * scale there and x * 0 elsewhere. y and mask dense, of x's shape.
+  virtual void dropout(const View& y, const View& mask, const View& x, uint32_t kept, double scale,
                        const Philox& state) = 0;
   // dx = g * scale where the dense mask is true, g * 0 elsewhere.
   virtual void dropout_grad(const View& dx, const View& g, const View& mask, double scale) = 0;

@@ -2,9 +2,12 @@
 // rounds in one way are used (+ - * / sqrt), and every file that includes this is compiled without contraction to fused
 // multiply-adds (-ffp-contract=off, nvcc -fmad=false).
 //
-// A draw of element type T (float: f32 and 16 bits, double: f64) takes one word (two words) an element.
+// A draw of element type T (float: f32 and 16 bits, double: f64) takes one word (two words) an element; dropout takes
+// 16 bits.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -38,6 +41,21 @@ T largest_below(DType t, double b) {
   if (t == bf16) return static_cast<T>(largest_half_below<BFloat16>(b));
   const T nearest = static_cast<T>(b);
   return static_cast<double>(nearest) < b ? nearest : std::nextafter(nearest, -std::numeric_limits<T>::infinity());
+}
+
+// Of the 2^16 values of 16 bits, how many keep an element that is dropped with probability p: to the nearest, but none
+// or all of them for p = 1 and p = 0 only.
+inline uint32_t values_kept(double p) {
+  constexpr double values = 65536;
+  return static_cast<uint32_t>(
+      std::clamp(values - std::round(p * values), p < 1 ? 1.0 : 0.0, p > 0 ? values - 1 : values));
+}
+// The 16 bits of element i of the 8 of a block: the words in their order, the low half of each first. By choices, for
+// an array that is indexed lies in a GPU's memory.
+LOOM_HOST_DEVICE inline uint32_t half_word(const std::array<uint32_t, 4>& words, uint32_t i) {
+  const uint32_t front = (i & 2) != 0 ? words[1] : words[0], back = (i & 2) != 0 ? words[3] : words[2];
+  const uint32_t word = (i & 4) != 0 ? back : front;
+  return (i & 1) != 0 ? word >> 16 : word & 0xffffu;
 }
 
 // a + [0, range) by the upper half of a product: no division, bias below 2^-64 * range.

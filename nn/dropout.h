@@ -6,7 +6,7 @@
 
 namespace loom::nn {
 
-// Zeroes elements with probability p and scales the others by 1 / (1 - p).
+// Zeroes elements with probability p, as loom::dropout rounds it, and scales the others by 1 / (1 - p).
 struct Dropout {
   double p;
   Training training;

@@ -112,10 +112,11 @@ class Parameter {
 
   template <class Number>
   void round(int64_t first, int64_t n) {
-    cpu::Words drawn;
+    const cpu::WordSource source(*rounding_);
+    alignas(64) cpu::Words drawn;
     for (int64_t i = 0; i < n;) {
       const int64_t skipped = (first + i) % 4, count = std::min(n - i, cpu::words - skipped);
-      cpu::draw_words(drawn, *rounding_, (first + i) / 4);
+      source(drawn, (first + i) / 4);
       const uint32_t* const word = drawn.data() + skipped;
       for (int64_t k = 0; k < count; ++k)
         at_[i + k] = static_cast<T>(Number::stochastic(static_cast<float>(at_[i + k]), word[k]));

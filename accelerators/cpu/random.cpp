@@ -12,7 +12,6 @@ namespace loom {
 
 namespace {
 
-using cpu::draw_words;
 using cpu::Words;
 using cpu::words;
 
@@ -33,11 +32,12 @@ void draw(const View& y, const Philox& state, const Make& make) {
   const cpu::Loop<1> loop({&y}, cpu::Order::row_major);
   const int64_t pieces = (loop.numel() + piece - 1) / piece, stride = loop.inner_stride(0);
   parallel_for(pieces, 8, [&](int64_t begin, int64_t end) {
+    const cpu::WordSource source(state);
     cpu::Writer write(y.dtype, dtype_of<T>());
     alignas(64) Words w;
     alignas(64) std::array<T, piece> run;
     for (int64_t i = begin; i < end; ++i) {
-      draw_words(w, state, i * (words / 4));
+      source(w, i * (words / 4));
       make(w, run);
       const T* next = run.data();
       loop.walk(i * piece, std::min((i + 1) * piece, loop.numel()), [&](const auto& p, int64_t n) {

@@ -82,7 +82,8 @@ class Cuda final : public Accelerator {
   void gather(const View& y, const View& x, const View& index, int dim) override;
   void scatter(Scatter mode, const View& y, const View& x, const View& index, int dim) override;
   void random(Random kind, const View& y, double a, double b, const Philox& state) override;
-  void dropout(const View& y, const View& mask, const View& x, double keep, double scale, const Philox& state) override;
+  void dropout(const View& y, const View& mask, const View& x, uint32_t kept, double scale,
+               const Philox& state) override;
   void dropout_grad(const View& dx, const View& g, const View& mask, double scale) override;
   void attention(const View& y, const View& lse, const Attention& a) override;
   void attention_grad(const View& dq, const View& dk, const View& dv, const View& dy, const View& y, const View& lse,

@@ -1,5 +1,5 @@
 // Dropout and its gradient, with the CPU's mask: a thread draws the words of the elements that it moves.
-#include <cmath>
+#include <loom/accelerators/random.h>
 
 #include <loom/accelerators/cuda/cuda.h>
 #include <loom/accelerators/cuda/element.h>
@@ -12,7 +12,8 @@ namespace {
 
 using cuda::threads_per_block;
 
-// Elements that a thread moves at once: 16 bytes of them, but no fewer than a block of Philox has words.
+// Elements that a thread moves at once: of 16 bits what a block of Philox is for, of others half of that, so that
+// neighbours write what lies together.
 template <class S>
 inline constexpr int run_length = sizeof(S) == 2 ? 8 : 4;
 template <class S>
@@ -31,13 +32,18 @@ __device__ S scaled(S x, uint8_t kept, compute_type<S> factor) {
   return cuda::convert<S>(static_cast<T>(x) * (static_cast<T>(kept) * factor));
 }
 
-// Whether the number in [0, 1) made of 24 bits of a word lies below the probability of being kept.
+// Whether an element is kept, by its 16 bits of a block's words.
 struct Keep {
   Philox state;
-  uint32_t below;
-  __device__ Keep resolved() const { return {state.resolved(), below}; }
-  __device__ std::array<uint32_t, 4> words(int64_t block) const { return state.block(static_cast<uint64_t>(block)); }
-  __device__ uint8_t operator()(uint32_t word) const { return (word >> 8) < below ? 1 : 0; }
+  uint32_t kept;
+  static constexpr int64_t elements = 8;  // a block's
+  __device__ Keep resolved() const { return {state.resolved(), kept}; }
+  __device__ std::array<uint32_t, 4> words(int64_t element) const {
+    return state.block(static_cast<uint64_t>(element / elements));
+  }
+  __device__ uint8_t operator()(const std::array<uint32_t, 4>& words, int64_t element) const {
+    return draw::half_word(words, static_cast<uint32_t>(element % elements)) < kept ? 1 : 0;
+  }
 };
 
 template <class S>
@@ -49,21 +55,18 @@ __global__ void __launch_bounds__(threads_per_block)
     const Run<S> in = reinterpret_cast<const Run<S>*>(x)[i];
     Run<S> out;
     Flags<S> kept;
+    const auto words = keep.words(i * length);
 #pragma unroll
-    for (int b = 0; b < length; b += 4) {
-      const auto words = keep.words(i * (length / 4) + b / 4);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        kept.items[b + j] = keep(words[j]);
-        out.items[b + j] = scaled(in.items[b + j], kept.items[b + j], factor);
-      }
+    for (int j = 0; j < length; ++j) {
+      kept.items[j] = keep(words, i * length + j);
+      out.items[j] = scaled(in.items[j], kept.items[j], factor);
     }
     reinterpret_cast<Run<S>*>(y)[i] = out;
     reinterpret_cast<Flags<S>*>(mask)[i] = kept;
   });
   cuda::for_each_item(n % length, [&](int64_t i) {
     const int64_t at = n / length * length + i;
-    mask[at] = keep(keep.words(at / 4)[at % 4]);
+    mask[at] = keep(keep.words(at), at);
     y[at] = scaled(x[at], mask[at], factor);
   });
 }
@@ -94,7 +97,7 @@ __global__ void __launch_bounds__(threads_per_block)
   cuda::for_each_item(walk.numel, [&](uint32_t i) {
     const auto at = walk.offsets(i);
     const int64_t element = first + i;
-    if constexpr (draws) mask[element] = keep(keep.words(element / 4)[element % 4]);
+    if constexpr (draws) mask[element] = keep(keep.words(element), element);
     *reinterpret_cast<S*>(walk.data[0] + at[0]) =
         scaled(*reinterpret_cast<const S*>(walk.data[1] + at[1]), mask[element], factor);
   });
@@ -123,12 +126,10 @@ void run(cuda::Gpu& gpu, const View& y, const View& x, uint8_t* mask, double sca
 
 }  // namespace
 
-void Cuda::dropout(const View& y, const View& mask, const View& x, double keep, double scale, const Philox& state) {
+void Cuda::dropout(const View& y, const View& mask, const View& x, uint32_t kept, double scale, const Philox& state) {
   if (y.numel() == 0) return;
-  // Of the 24 bits that make a number; as a float, for the same mask as a draw of Random::bernoulli.
-  const auto below = static_cast<uint32_t>(std::ceil(static_cast<double>(static_cast<float>(keep)) * 0x1p24));
   with_floating("dropout", x.dtype, [&]<class S> {
-    run<S, true>(gpu_, y, x, mask.as<uint8_t>(), scale, Keep{state, below});
+    run<S, true>(gpu_, y, x, mask.as<uint8_t>(), scale, Keep{state, kept});
   });
 }
 

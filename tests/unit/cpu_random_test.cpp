@@ -154,6 +154,27 @@ TEST_CASE("random: integers cover [a, b)") {
   CHECK(y.values() == std::vector<double>(100, -5));
 }
 
+TEST_CASE("dropout: a large output that begins anywhere has the bits of small ones") {
+  const int64_t n = 4'200'003;  // 17 MB: past the caches
+  const std::vector<float> x(static_cast<size_t>(n), 2);
+  std::vector<float> y(static_cast<size_t>(n) + 1, 7);
+  std::vector<uint8_t> mask(static_cast<size_t>(n) + 1, 7);
+  for (const int64_t shift : {0, 1}) {
+    const auto view = [&](const void* data, DType t) { return View{const_cast<void*>(data), t, {}, {n}, {1}}; };
+    cpu().dropout(view(y.data() + shift, f32), view(mask.data() + shift, boolean), view(x.data(), f32), 50000, 1.5,
+                  state);
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const uint32_t word = state.block(static_cast<uint64_t>(i / 8))[static_cast<size_t>(i % 8 / 2)];
+      const bool kept = (i % 2 == 0 ? word & 0xffffu : word >> 16) < 50000;
+      const auto at = static_cast<size_t>(i + shift);
+      wrong += y[at] != (kept ? 3 : 0) || mask[at] != (kept ? 1 : 0);
+    }
+    CHECK(wrong == 0);
+    if (shift == 0) CHECK(y.back() == 7);  // nothing beyond
+  }
+}
+
 TEST_CASE("random: certainty, empty, and dtypes that do not fit") {
   Array y(boolean, {1000}), empty(f32, {0}), whole(i64, {1});
   cpu().random(Random::bernoulli, y, 1, 0, state);

@@ -28,6 +28,25 @@ void compare(Random kind, DType t, const Dims& shape, Layout layout, double a, d
   CHECK_MESSAGE(equal_bits(here, there), static_cast<int>(kind), " ", to_string(t), " ", to_string(shape));
 }
 
+// Masks, results and gradients where `values` of the 2^16 values of an element's bits keep it.
+void compare_dropout(DType t, const Dims& shape, Layout layout, uint32_t values, const Philox& state) {
+  const double scale = values > 0 ? 65536.0 / values : 0;
+  const Array x = kernel_test::random(t, shape, layout);
+  Array y(t, shape), mask(boolean, shape), dx(t, shape);
+  accelerator(Device::cpu).dropout(y, mask, x, values, scale, state);
+  accelerator(Device::cpu).dropout_grad(dx, x, mask, scale);
+  Array other_y(t, shape), other_mask(boolean, shape), other_dx(t, shape);
+  const DeviceArray from(x), to(other_y), kept(other_mask), back(other_dx);
+  accelerator(Device::cuda).dropout(to, kept, from, values, scale, state);
+  accelerator(Device::cuda).dropout_grad(back, from, kept, scale);
+  to.fetch(other_y);
+  kept.fetch(other_mask);
+  back.fetch(other_dx);
+  CHECK(equal_bits(y, other_y));
+  CHECK(equal_bits(mask, other_mask));
+  CHECK(equal_bits(dx, other_dx));
+}
+
 }  // namespace
 
 TEST_CASE("random numbers on a GPU have the CPU's bits") {
@@ -60,20 +79,7 @@ TEST_CASE("dropout on a GPU has the CPU's mask and bits") {
   for (const Philox& state : draws)
     for (const DType t : kernel_test::floating)
       for (const Layout layout : kernel_test::layouts)
-        for (const Dims& shape : {Dims{1}, Dims{13}, Dims{3, 5}, Dims{1024}, Dims{65, 33}}) {
-          const Array x = kernel_test::random(t, shape, layout);
-          Array y(t, shape), mask(boolean, shape), dx(t, shape);
-          accelerator(Device::cpu).dropout(y, mask, x, 0.7, 1 / 0.7, state);
-          accelerator(Device::cpu).dropout_grad(dx, x, mask, 1 / 0.7);
-          Array other_y(t, shape), other_mask(boolean, shape), other_dx(t, shape);
-          const DeviceArray from(x), to(other_y), kept(other_mask), back(other_dx);
-          accelerator(Device::cuda).dropout(to, kept, from, 0.7, 1 / 0.7, state);
-          accelerator(Device::cuda).dropout_grad(back, from, kept, 1 / 0.7);
-          to.fetch(other_y);
-          kept.fetch(other_mask);
-          back.fetch(other_dx);
-          CHECK(equal_bits(y, other_y));
-          CHECK(equal_bits(mask, other_mask));
-          CHECK(equal_bits(dx, other_dx));
-        }
+        for (const Dims& shape : {Dims{1}, Dims{13}, Dims{3, 5}, Dims{1024}, Dims{65, 33}})
+          for (const uint32_t values : {0u, 1u, 45875u, 65535u, 65536u})
+            compare_dropout(t, shape, layout, values, state);
 }

@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <loom/accelerators/random.h>
 #include <loom/accelerators/threads.h>
 #include <loom/autograd/engine.h>
 #include <loom/autograd/ops.h>
@@ -26,6 +27,16 @@ void check_rows(const char* name, const Tensor& x, const F& f) {
     INFO(name, " from row ", first);
     CHECK(equal(narrow(whole, 0, first, 7), f(narrow(x, 0, first, 7))));
   }
+}
+
+// 1 for each of n elements that dropout keeps where `values` of the 2^16 values of its 16 bits do, else 0.
+Tensor kept_of(const Philox& state, uint32_t values, int64_t n) {
+  std::vector<float> kept(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t word = state.block(static_cast<uint64_t>(i / 8))[static_cast<size_t>(i % 8 / 2)];
+    kept[static_cast<size_t>(i)] = (i % 2 == 0 ? word & 0xffffu : word >> 16) < values ? 1 : 0;
+  }
+  return from_vector(kept, {n});
 }
 
 }  // namespace
@@ -110,22 +121,23 @@ TEST_CASE("large outputs: of inputs that lie across them, and of every k-th elem
   }
 }
 
-TEST_CASE("dropout keeps what a draw of numbers keeps, whatever the size and the number of threads") {
+TEST_CASE("dropout keeps by 16 bits an element, whatever the size and the number of threads") {
   const int before = num_threads();
-  for (const int64_t n : {1, 511, 512, 100'003, 4'500'001})
+  const uint32_t values = draw::values_kept(0.3);
+  for (const int64_t n : {1, 7, 511, 512, 100'003, 4'500'001}) {
+    const Tensor kept = kept_of(Philox{8, 1, 0}, values, n);
     for (const DType t : {f32, f64, bf16}) {
       const Tensor x = arange(n).to(t) * 0.5 + 1.0;
-      manual_seed(8);
-      const Tensor kept = raw::random(Random::bernoulli, {n}, 0.7, 0, {f32}, 1);
       for (const int threads : {1, 3}) {
         set_num_threads(threads);
         manual_seed(8);
         const Parameter p(x);
         const Tensor y = dropout(p, 0.3), dx = grad(y, p, x);
-        CHECK(equal(y, (x.to(t == f64 ? f64 : f32) * kept * (1 / 0.7)).to(t)));
+        CHECK(equal(y, (x.to(t == f64 ? f64 : f32) * kept * (65536.0 / values)).to(t)));
         CHECK(equal(dx, y));
       }
     }
+  }
   set_num_threads(before);
 }
 

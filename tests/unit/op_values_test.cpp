@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <loom/accelerators/random.h>
 #include <loom/autograd/engine.h>
 #include <loom/autograd/ops.h>
 #include <loom/tensor/context.h>
@@ -243,7 +244,7 @@ TEST_CASE_FIXTURE(Reproducible, "dropout") {
   const Tensor x = ones({100, 100}, f32), y = dropout(x, 0.3);
   const auto kept = sum(y != 0.0).item<int64_t>();
   CHECK(std::abs(static_cast<double>(kept) - 7000) < 250);
-  CHECK(allclose(y, (y != 0.0).to(f32) / 0.7, 1e-6));
+  CHECK(allclose(y, (y != 0.0).to(f32) * (65536 / 45875.0), 1e-6));  // 0.3 rounded to 19661 * 2^-16
   CHECK(dropout(x, 0.3, false).is_same(x));
   const auto mask_of = [&](int rank) {
     manual_seed(3);
@@ -254,6 +255,22 @@ TEST_CASE_FIXTURE(Reproducible, "dropout") {
   };
   CHECK(equal(mask_of(0), mask_of(0)));
   CHECK(!equal(mask_of(0), mask_of(1)));
+}
+
+TEST_CASE("dropout rounds probabilities, but none to certainty; the mean stays") {
+  CHECK(draw::values_kept(0) == 65536);
+  CHECK(draw::values_kept(1) == 0);
+  CHECK(draw::values_kept(0.25) == 49152);
+  CHECK(draw::values_kept(0.1) == 65536 - 6554);
+  CHECK(draw::values_kept(1e-9) == 65535);
+  CHECK(draw::values_kept(1 - 1e-9) == 1);
+  manual_seed(5);
+  const Tensor x = ones({1 << 20}, f64);
+  for (const double p : {1e-9, 0.1, 0.9, 0.9999}) {
+    const double kept = draw::values_kept(p) / 65536.0, deviation = std::sqrt((1 - kept) / kept / (1 << 20));
+    CHECK(std::abs(mean(dropout(x, p)).item<double>() - 1) < 4 * deviation);
+  }
+  CHECK(equal(dropout(x, 1), zeros({1 << 20}, f64)));
 }
 
 TEST_CASE_FIXTURE(Reproducible, "attention") {
