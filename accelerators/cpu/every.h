@@ -44,10 +44,13 @@ template <int k, class T>
 template <int k, class T>
 int64_t take_every(char* y, const char* x, int64_t n) {
   constexpr int64_t item = sizeof(T), ahead = 2048;
+  constexpr bool asks = vector_bytes > 16;  // with short vectors the processor asks for memory early enough by itself
   int64_t i = 0;
   for (; i + lanes<T> < n; i += lanes<T>) {
     const char* const from = x + k * i * item;
-    for (int64_t b = 0; b < k * vector_bytes; b += 64) __builtin_prefetch(from + ahead + b, 0, 2);  // the second cache
+    if constexpr (asks)
+      for (int64_t b = 0; b < k * vector_bytes; b += 64)
+        __builtin_prefetch(from + ahead + b, 0, 2);  // the second cache
     store(y + i * item, load_every<k>(reinterpret_cast<const T*>(from)));
   }
   return i;

@@ -27,9 +27,9 @@ Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& run
                   const Tensor& bias = {}, bool training = false, double momentum = 0.1, double eps = 1e-5);
 
 // Zeroes elements with probability p and scales the rest by 1 / (1 - p); the identity unless training. The mask depends
-// on the seed, the data rank and the draw, so replicas drop different elements. An element takes 16 random bits (those
-// of flash-attention's dropout take 8): p, in the scale too, is rounded to a multiple of 2^-16, to 0 or 1 only if it
-// is.
+// on the seed, the data rank and the draw, so replicas drop different elements. An element takes 16 random bits
+// (flash-attention's dropout: 8), so p is rounded to a multiple of 2^-16, in the scale too, but to 0 or 1 only where it
+// is that.
 Tensor dropout(const Tensor& x, double p = 0.5, bool training = true);
 
 struct AttentionOptions {
