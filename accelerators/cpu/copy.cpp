@@ -20,7 +20,7 @@ using cpu::grain;
 
 // The dimension along which x is dense while y is dense along the inner one; -1 when this is no transposition.
 int transposed_dimension(const cpu::Loop<2>& loop, size_t y_item, size_t x_item) {
-  if (!loop.dense(0, y_item) || loop.dense(1, x_item) || loop.inner_extent() < 4) return -1;
+  if (!loop.dense(0, y_item) || loop.dense(1, x_item) || loop.inner_extent() < 2) return -1;
   for (int i = 0; i < loop.rank() - 1; ++i)
     if (loop.stride(1, i) == static_cast<int64_t>(x_item) && loop.extent(i) >= 4) return i;
   return -1;

@@ -153,8 +153,8 @@ TEST_CASE("copy: small and large ones that lie across") {
     int64_t matrices, rows, gap, offset;
   };
   for (const Rows& r : {Rows{1, 1024, 0, 0}, Rows{1, 1000, 24, 0}, Rows{1, 1001, 0, 0}, Rows{1, 1024, 0, 3},
-                        Rows{2, 777, 6, 5}, Rows{3, 20, 0, 0}, Rows{1, 8, 0, 1}, Rows{2, 20, 3, 0}, Rows{7, 64, 0, 0},
-                        Rows{1, 65536, 0, 0}, Rows{1, 70001, 0, 0}}) {
+                        Rows{2, 777, 6, 5}, Rows{3, 20, 0, 0}, Rows{3, 3, 0, 0}, Rows{2, 2, 1, 0}, Rows{1, 8, 0, 1},
+                        Rows{2, 20, 3, 0}, Rows{7, 64, 0, 0}, Rows{1, 65536, 0, 0}, Rows{1, 70001, 0, 0}}) {
     for (const int64_t bytes : {int64_t{200} << 10, int64_t{9} << 20}) {
       check_across<uint8_t>(u8, bytes, r.matrices, r.rows, r.gap, r.offset);
       check_across<uint16_t>(bf16, bytes, r.matrices, r.rows, r.gap, r.offset);
