@@ -2,6 +2,7 @@
 // pieces that threads share.
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <numeric>
 #include <span>
@@ -43,14 +44,16 @@ int64_t count_set(const bool* set, int64_t n) {
   return count + std::count(set + i, set + n, true);
 }
 
+// Bit k is byte k's.
+uint64_t bits_of(uint64_t eight) { return eight * 0x0102040810204080 >> 56; }
+
 // Writes first + i for each set[i] to [out, end), until it is full, and returns where it stopped. Written whether set
 // or not: a branch on data that nobody can foresee costs more.
-int64_t* list_set(int64_t* out, const int64_t* end, const bool* set, int64_t n, int64_t first) {
+int64_t* list_many(int64_t* out, const int64_t* end, const bool* set, int64_t n, int64_t first) {
   int64_t i = 0;
   for (; i + together <= n && end - out >= together; i += together) {
     const uint64_t eight = eight_at(set + i);
-    if (eight == 0) continue;
-    const auto& places = places_of[eight * 0x0102040810204080 >> 56];  // bit k is byte k's
+    const auto& places = places_of[bits_of(eight)];
     for (int64_t k = 0; k < together; ++k) out[k] = first + i + places[k];
     out += eight * 0x0101010101010101 >> 56;  // the sum of its bytes
   }
@@ -61,8 +64,21 @@ int64_t* list_set(int64_t* out, const int64_t* end, const bool* set, int64_t n, 
   return out;
 }
 
+// The same where few are set: only these cost anything.
+int64_t* list_few(int64_t* out, const bool* set, int64_t n, int64_t first) {
+  int64_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+    uint64_t bits = 0;
+    for (int64_t k = 0; k < 64; k += together) bits |= bits_of(eight_at(set + i + k)) << k;
+    for (; bits != 0; bits &= bits - 1) *out++ = first + i + std::countr_zero(bits);
+  }
+  for (; i < n; ++i)
+    if (set[i]) *out++ = first + i;
+  return out;
+}
+
 // The same as coordinates within `shape`, row by row of it.
-void list_coordinates(int64_t* out, const bool* set, int64_t n, int64_t first, const Dims& shape) {
+void list_coordinates(int64_t* out, const bool* set, int64_t n, int64_t first, const Dims& shape, bool few) {
   constexpr int64_t block = 512;
   std::array<int64_t, block> places;
   const int last = shape.size() - 1;
@@ -74,8 +90,9 @@ void list_coordinates(int64_t* out, const bool* set, int64_t n, int64_t first, c
     rest /= shape[d];
   }
   for (int64_t i = 0; i < n; i += block) {
-    const int64_t* const end =
-        list_set(places.data(), places.data() + block, set + i, std::min(block, n - i), first + i);
+    const int64_t m = std::min(block, n - i);
+    const int64_t* const end = few ? list_few(places.data(), set + i, m, first + i)
+                                   : list_many(places.data(), places.data() + block, set + i, m, first + i);
     for (const int64_t* place = places.data(); place != end;) {
       for (; *place - row >= inner; row += inner)
         for (int d = last - 1; d >= 0 && ++at[d] == shape[d]; --d) at[d] = 0;
@@ -107,10 +124,16 @@ Tensor nonzero(const Tensor& x) {
   Tensor positions = uninitialized("nonzero", {starts.back(), rank}, DType::i64, Device());
   int64_t* const out = positions.numel() > 0 ? positions.span<int64_t>().data() : nullptr;
   each_piece([&](int64_t p, const bool* part, int64_t length) {
-    if (rank == 1)
-      list_set(out + starts[p], out + starts[p + 1], part, length, p * piece);
-    else if (rank > 1 && starts[p + 1] > starts[p])
-      list_coordinates(out + starts[p] * rank, part, length, p * piece, x.shape());
+    const int64_t count = starts[p + 1] - starts[p];
+    if (count == 0 || rank == 0) return;
+    int64_t* const start = out + starts[p] * rank;
+    const bool few = count * 8 < length;
+    if (rank > 1)
+      list_coordinates(start, part, length, p * piece, x.shape(), few);
+    else if (few)
+      list_few(start, part, length, p * piece);
+    else
+      list_many(start, start + count, part, length, p * piece);
   });
   return to_device(positions, x.device());
 }
