@@ -1,5 +1,5 @@
 // Reductions. Elements are combined in a tree that depends on shapes and strides only, never on the number of threads:
-// lanes within a piece, pieces within a chunk (in f64 for floating dtypes), chunks in order.
+// lanes within a piece, pieces within a chunk or a run (in f64 for floating dtypes), these in order.
 #include <loom/accelerators/cpu/reduce_kernels.h>
 
 #include <algorithm>
