@@ -42,9 +42,9 @@ struct LogSteps {
   return {high, multiply_add(x.low, y, multiply_add(x.high, y, -high))};
 }
 
-// 2^(high + low); near: |high| <= near_1, so that the result is a normal number. Else of the two halves of the power of
-// two none is infinite or 0.
-inline constexpr float near_1 = 125.0f;
+// 2^(high + low); near: |high| <= near_limit, so that the result is a normal number. Else of the two halves of the
+// power of two none is infinite or 0.
+inline constexpr float near_limit = 125.0f;
 template <bool near>
 [[gnu::always_inline]] inline float exp2_of_two(TwoFloats x) {
   constexpr float ln2 = 0.693147182f, tail = -1.90465421e-09f;
@@ -105,7 +105,7 @@ void piece_of_powers(float* __restrict y, const float* __restrict x, int64_t n, 
     low[i] = log.low;
     farthest = std::max(farthest, std::bit_cast<int32_t>(magnitude(log.high)));
   }
-  if (plain && farthest <= std::bit_cast<int32_t>(near_1))
+  if (plain && farthest <= std::bit_cast<int32_t>(near_limit))
     for (int64_t i = 0; i < n; ++i) y[i] = exp2_of_two<true>({high[i], low[i]});
   else if (plain)
     for (int64_t i = 0; i < n; ++i) y[i] = exp2_of_two<false>({high[i], low[i]});
