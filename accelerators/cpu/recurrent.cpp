@@ -102,6 +102,14 @@ void plain_grad_row(bool relu, T* __restrict da, const T* __restrict dh, const T
   for (int64_t j = 0; j < n; ++j) da[j] = relu ? (h[j] <= T(0) ? T(0) : dh[j]) : dh[j] * (T(1) - h[j] * h[j]);
 }
 
+// Row n comes from afar, and is too short for the processor's prefetchers.
+void ask_for_row(const View& x, int64_t n) {
+  if (n >= x.shape[0]) return;
+  const auto item = static_cast<int64_t>(item_size(x.dtype));
+  const char* const begin = x.as<const char>() + n * x.strides[0] * item;
+  for (int64_t i = 0; i < x.shape[1] * item; i += 64) cpu::prefetch_second(begin + i);
+}
+
 // Calls f<T>(n) for the rows n of an array of T.
 template <class F>
 void for_each_row(const View& h, const F& f) {
@@ -136,8 +144,7 @@ void Cpu::recurrent_cell_grad(const View& d_input, const View& d_state, const Vi
   for_each_row(s.dh, [&]<class T>(int64_t n) {
     const T* const dh = row<const T>(s.dh, n);
     if (s.cell == RecurrentCell::lstm) {
-      // What was kept comes from afar, in runs too short for the processor's prefetchers.
-      if (n + 1 < s.kept.shape[0]) cpu::prefetch_run(row<const T>(s.kept, n + 1), 4 * size * int64_t{sizeof(T)});
+      for (const View* const x : {&s.kept, &s.h, &s.c_before}) ask_for_row(*x, n + 1);
       const T* const kept = row<const T>(s.kept, n);
       T* const gates = row<T>(d_input, n);
       if (gates != kept) std::copy_n(kept, 4 * size, gates);
