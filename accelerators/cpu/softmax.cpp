@@ -5,6 +5,7 @@
 #include <loom/accelerators/cpu/rows.h>
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/cpu/stream.h>
+#include <loom/accelerators/cpu/sums.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -12,7 +13,8 @@ using namespace cpu;
 
 namespace {
 
-constexpr int64_t block = 64;  // columns taken together where dim is not the last
+constexpr int64_t block = 64;   // columns taken together where dim is not the last
+constexpr int64_t piece = 256;  // of a row, written while memory is asked for the same of the next one
 
 struct Extents {
   int64_t outer = 1, n = 1, inner = 1;
@@ -23,19 +25,25 @@ struct Extents {
   }
 };
 
-// f(y, rows of the inputs) for each row of n elements, in memory or, for large outputs, past the caches.
+// f(rows of the inputs, work), work having room for a row, gives write(y, begin, length), which is called for the
+// pieces of the row of results: in memory or, for large outputs, past the caches.
 template <class S, class F, class... In>
 void for_each_row(S* y, const Extents& e, const F& f, const In*... in) {
   parallel_for(e.outer, grain_of(e.n * 4), [&](int64_t begin, int64_t end) {
-    RowTarget<S> target(e.outer * e.n, e.n);
+    RowTarget<S> target(e.outer * e.n, std::min(e.n, piece));
+    const Scratch<compute_type<S>> work(e.n);
     std::array<RowSource<S>, sizeof...(in)> sources = {(static_cast<void>(in), RowSource<S>(e.n))...};
     for (int64_t r = begin; r < end; ++r) {
       const int64_t at = r * e.n;
-      if (r + 1 < end) (ask_for_row(in + at + e.n, e.n), ...);
       size_t k = 0;
       const std::array rows = {sources[k++](in + at, e.n)...};
-      f(target.begin(y + at), rows);
-      target.end(y + at, e.n);
+      const auto write = f(rows, work.data());
+      for (int64_t i = 0; i < e.n; i += piece) {
+        const int64_t length = std::min(piece, e.n - i);
+        if (r + 1 < end) (ask_for_row(in + at + e.n + i, length), ...);
+        write(target.begin(y + at + i), i, length);
+        target.end(y + at + i, length);
+      }
     }
   });
 }
@@ -68,16 +76,16 @@ void for_each_line(const Extents& e, const F& f) {
   });
 }
 
-template <class T>
-void softmax_row(T* __restrict y, const T* __restrict x, int64_t n, bool log) {
+// write(y, begin, length) of a row; its powers go to work.
+template <bool log, class T>
+auto softmax_row(T* work, const T* x, int64_t n) {
   const T top = largest(x, n);
-  if (log) {
-    const auto lse = static_cast<T>(std::log(sum_of_exp<T>(nullptr, x, n, top)));
-    for (int64_t i = 0; i < n; ++i) y[i] = x[i] - top - lse;
-  } else {
-    const auto scale = static_cast<T>(1 / sum_of_exp<T>(y, x, n, top));
-    for (int64_t i = 0; i < n; ++i) y[i] *= scale;
-  }
+  const double sum = sum_of_exp<T>(log ? nullptr : work, x, n, top);
+  const T* const from = log ? x : work;
+  const auto by = static_cast<T>(log ? std::log(sum) : 1 / sum);
+  return [=](T* __restrict y, int64_t begin, int64_t length) {
+    for (int64_t i = 0; i < length; ++i) y[i] = log ? from[begin + i] - top - by : from[begin + i] * by;
+  };
 }
 
 // One line across the columns of a block: y = exp(x - top) or, for the logarithm, x - top; the sums grow by exp(x -
@@ -107,15 +115,15 @@ void softmax_columns(T* y, const T* x, const Extents& e, int64_t width) {
     }
 }
 
-template <class T>
-void grad_row(T* __restrict dx, const T* __restrict dy, const T* __restrict y, int64_t n, bool log) {
-  if (log) {
-    const auto sum = static_cast<T>(blocked_sum<T>(n, [=](int64_t i) { return dy[i]; }));
-    for (int64_t i = 0; i < n; ++i) dx[i] = dy[i] - vector_math::exp(y[i]) * sum;
-  } else {
-    const auto sum = static_cast<T>(blocked_sum<T>(n, [=](int64_t i) { return dy[i] * y[i]; }));
-    for (int64_t i = 0; i < n; ++i) dx[i] = y[i] * (dy[i] - sum);
-  }
+// write(dx, begin, length) of a row.
+template <bool log, class T>
+auto grad_row(const T* dy, const T* y, int64_t n) {
+  const auto terms = [](Vec<T> g, Vec<T> v) { return std::array{log ? g : g * v}; };
+  const auto sum = static_cast<T>(sums_of<T, 1>(n, terms, dy, y)[0]);
+  return [=](T* __restrict dx, int64_t begin, int64_t length) {
+    const T *const from = y + begin, *const g = dy + begin;
+    for (int64_t i = 0; i < length; ++i) dx[i] = log ? g[i] - vector_math::exp(from[i]) * sum : from[i] * (g[i] - sum);
+  };
 }
 
 template <bool log, class T>
@@ -146,8 +154,12 @@ void Cpu::softmax(const View& y, const View& x, int dim, bool log) {
     if (along_rows(e)) {
       const DenseInput<S> in(x);
       const DenseOutput<S> out(y);
-      for_each_row(
-          out.data(), e, [&](T* to, const auto& row) { softmax_row(to, row[0], e.n, log); }, in.data());
+      const auto rows = [&]<bool logarithm> {
+        for_each_row(
+            out.data(), e, [&](const auto& row, T* work) { return softmax_row<logarithm>(work, row[0], e.n); },
+            in.data());
+      };
+      log ? rows.template operator()<true>() : rows.template operator()<false>();
       return out.store();
     }
     const DenseInput<T> in(x);
@@ -174,8 +186,12 @@ void Cpu::softmax_grad(const View& dx, const View& dy, const View& y, int dim, b
     if (along_rows(e)) {
       const DenseInput<S> g(dy), in(y);
       const DenseOutput<S> out(dx);
-      for_each_row(
-          out.data(), e, [&](T* to, const auto& row) { grad_row(to, row[0], row[1], e.n, log); }, g.data(), in.data());
+      const auto rows = [&]<bool logarithm> {
+        for_each_row(
+            out.data(), e, [&](const auto& row, T*) { return grad_row<logarithm>(row[0], row[1], e.n); }, g.data(),
+            in.data());
+      };
+      log ? rows.template operator()<true>() : rows.template operator()<false>();
       return out.store();
     }
     const DenseInput<T> g(dy), in(y);

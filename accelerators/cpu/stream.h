@@ -23,8 +23,6 @@ struct Expected {
 
   Expected() = default;
   Expected(const void* first, int64_t count) : x(static_cast<const char*>(first)), bytes(count) {}
-
-  void ask() const { prefetch_run(x, bytes); }  // for all of it at once: where it is little
 };
 
 // Output that lies in one piece, up to `capacity` bytes of it at a time, written past the caches. A line is held back
@@ -155,15 +153,10 @@ class RowTarget {
     else
       return row_.data();
   }
-  // soon: what will be read after this
-  template <size_t count = 0>
-  void end(S* y, int64_t n, const std::array<Expected, count>& soon = {}) {
+  void end(S* y, int64_t n) {
     if constexpr (!std::is_same_v<S, T>)
       convert_row(streams_ ? reinterpret_cast<S*>(lines_.room()) : y, row_.data(), n);
-    if (streams_)
-      lines_.commit(n * static_cast<int64_t>(sizeof(S)), soon);
-    else
-      for (const Expected& s : soon) s.ask();
+    if (streams_) lines_.commit(n * static_cast<int64_t>(sizeof(S)));
   }
 
  private:
