@@ -3,9 +3,12 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <fstream>
 #include <numeric>
 #include <span>
 #include <thread>
+
+#include <loom/accelerators/error.h>
 
 namespace loom {
 
@@ -23,9 +26,22 @@ Mask mask_of(std::span<const int> cores) {
   return mask;
 }
 
-void run_on(std::span<const int> cores) {
+bool run_on(std::span<const int> cores) {
   const Mask mask = mask_of(cores);
-  sched_setaffinity(0, bytes_of(mask), mask.data());  // refused in some containers: the thread stays where it is
+  return sched_setaffinity(0, bytes_of(mask), mask.data()) == 0;  // some containers refuse
+}
+
+// `core` and those that are other threads of the same, as "0,4" or "0-1".
+std::vector<int> threads_of(int core) {
+  std::ifstream file(str("/sys/devices/system/cpu/cpu", core, "/topology/thread_siblings_list"));
+  std::vector<int> all{core};
+  for (int first = 0; file >> first;) {
+    int last = first;
+    if (file.peek() == '-') file.ignore() >> last;
+    for (int i = first; i <= last; ++i) all.push_back(i);
+    file.ignore();  // the comma
+  }
+  return all;
 }
 
 }  // namespace
@@ -52,14 +68,17 @@ int available_cores() {
 
 int current_core() { return sched_getcpu(); }
 
-void leave_core(int core, int turn) {
-  std::vector<int> cores = available_core_ids();
-  const auto here = std::ranges::find(cores, core);
-  if (cores.size() < 2 || here == cores.end()) return;
-  const size_t others = cores.size() - 1, at = static_cast<size_t>(here - cores.begin());
-  const int target = cores[(at + 1 + static_cast<size_t>(turn) % others) % cores.size()];
-  run_on(std::span(&target, 1));
-  run_on(cores);
+bool leave_core(int core, int turn) {
+  const std::vector<int> cores = available_core_ids(), near = threads_of(core);
+  std::vector<int> others = cores;
+  std::ranges::rotate(others, std::ranges::upper_bound(others, core));  // what comes after it, then what comes before
+  std::erase(others, core);
+  std::vector<int> far = others;
+  std::erase_if(far, [&](int other) { return std::ranges::find(near, other) != near.end(); });
+  if (!far.empty()) others = far;
+  if (others.empty()) return false;
+  const int target = others[static_cast<size_t>(turn) % others.size()];
+  return run_on(std::span(&target, 1)) && run_on(cores) && current_core() != core;
 }
 
 }  // namespace loom

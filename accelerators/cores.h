@@ -11,8 +11,9 @@ std::vector<int> available_core_ids();
 
 // The calling thread's, now; -1 where the system does not tell.
 int current_core();
-// Moves the calling thread off `core`: to the one that comes `turn` + 1 after it in the mask, round and round. From
-// there it may go anywhere in the mask, as before. Where the mask has no other, nothing happens.
-void leave_core(int core, int turn);
+// Moves the calling thread off `core`: to the one that comes `turn` + 1 after it in the mask, round and round, where
+// there is a choice none that shares its arithmetic units with `core`. From there it may go anywhere in the mask, as
+// before. False where the mask has no other, or the system lets no thread move.
+bool leave_core(int core, int turn);
 
 }  // namespace loom

@@ -180,12 +180,15 @@ class Pool {
 
   // The system may start or wake a worker on the core of a caller who keeps it busy, and part the two only after tens
   // of milliseconds.
-  void leave_caller(int turn) {
+  // False: it cannot.
+  bool leave_caller(int turn) {
     const int caller = caller_core_.load(std::memory_order_relaxed);
-    if (may_spin_.load(std::memory_order_relaxed) && caller >= 0 && caller == current_core()) leave_core(caller, turn);
+    const bool meets = may_spin_.load(std::memory_order_relaxed) && caller >= 0 && caller == current_core();
+    return !meets || leave_core(caller, turn);
   }
 
   void serve(int turn) {
+    bool leaves = true;
     while (true) {
       const auto wake = [this] { return has_parts(ticket_.load()) || stopping_.load(); };
       if (!spin_until(wake, may_spin_.load(std::memory_order_relaxed))) {
@@ -193,7 +196,7 @@ class Pool {
         if (!wake()) epoch_.wait(seen);
       }
       if (stopping_.load()) return;
-      leave_caller(turn);
+      leaves = leaves && leave_caller(turn);
       work();
     }
   }

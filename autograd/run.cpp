@@ -114,6 +114,15 @@ void Run::run_output_hooks(Node& node) {
 
 namespace {
 
+// What a rule keeps it may write over: its node is freed also where the rule throws.
+struct Spent {
+  Node& node;
+  bool frees;
+  ~Spent() {
+    if (frees) node.release();
+  }
+};
+
 profile::Description description(const char* op, std::span<const Tensor> gradients) {
   const auto any = std::ranges::find_if(gradients, [](const Tensor& g) { return g.defined(); });
   return {.name = str(op, " backward"), .device = any->device()};
@@ -146,9 +155,11 @@ void Run::propagate(Node& node) {
     if (wanted) needs.set(i);
   }
   running_ = &node;
-  Grads grads = node.apply(gradients, needs);
+  Grads grads = [&] {
+    const Spent spent{node, !retain_};
+    return node.apply(gradients, needs);
+  }();
   running_ = nullptr;
-  if (!retain_) node.release();
   check(grads.size() == node.inputs.size(), op_name, ": its rule gave ", grads.size(), " gradients for ",
         node.inputs.size(), " inputs");
   for (size_t i = 0; i < node.inputs.size(); ++i)

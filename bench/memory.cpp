@@ -8,6 +8,7 @@
 #include <malloc.h>
 #endif
 
+#include <loom/accelerators/error.h>
 #include <loom/accelerators/memory.h>
 
 namespace bench {
@@ -17,12 +18,8 @@ namespace {
 double mib_of(const char* file, const std::string& key) {
   std::ifstream lines(file);
   for (std::string word; lines >> word;)
-    if (word == key) {
-      double kib = 0;
-      lines >> kib;
-      return kib / 1024;
-    }
-  return 0;
+    if (double kib = 0; word == key && lines >> kib) return kib / 1024;
+  loom::fail("no ", key, " in ", file);
 }
 double status_mib(const std::string& key) { return mib_of("/proc/self/status", key); }
 

@@ -51,7 +51,7 @@ int dimension_across(const Loop<N>& loop, const std::array<const View*, N>& view
 // Some columns of the dimension across, at one position of the dimensions outside of it and the inner one.
 template <size_t N>
 struct Band {
-  typename Loop<N>::Pointers at;
+  typename Loop<N>::Pointers at{};
   std::array<int64_t, N> down, along;  // bytes from a row to the next (the inner dimension), from a column to the next
   std::array<int64_t, N> item;
   std::array<bool, N> turned;

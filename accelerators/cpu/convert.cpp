@@ -73,7 +73,7 @@ int64_t gather_near(char* y, const char* x, int64_t stride, int64_t n, std::inte
   ((stride == (k + 2) * static_cast<int64_t>(item) ? done = take_every<k + 2, BitsOf<item>>(y, x, n) : 0), ...);
   return done;
 }
-constexpr int farthest(size_t item) { return item == 8 ? 4 : 8; }  // elements; from there on, one by one is as fast
+constexpr int farthest(size_t item) { return item == 8 ? 4 : 8; }  // elements; beyond, one by one is as fast
 
 // memcpy of a constant size is one move, and is right for any type of that size.
 template <size_t item>

@@ -8,7 +8,6 @@
 #include <loom/accelerators/cpu/cpu.h>
 #include <loom/accelerators/cpu/staged.h>
 #include <loom/accelerators/cpu/stream_rows.h>
-#include <loom/accelerators/cpu/transpose.h>
 #include <loom/accelerators/cpu/transposed_copy.h>
 
 namespace loom {

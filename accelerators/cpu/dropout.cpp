@@ -16,6 +16,7 @@ using namespace cpu;
 namespace {
 
 constexpr int64_t piece = 512;  // elements: few enough to be on their way to memory while the next numbers are drawn
+static_assert(piece / 8 % WordSource::turn == 0);
 
 // Pieces of dense arrays y and x: start(y, x) makes what a thread calls with (first, n) for its own, in their order.
 template <class S, class Start>

@@ -86,8 +86,6 @@ template <Binary op, class T>
     return a * elementwise::gelu_tanh_slope<VectorMath>(b);
   } else if constexpr (!vm::narrow<T>) {
     return elementwise::BinaryFunction<op>{}(a, b);
-  } else if constexpr (op == pow) {
-    return vm::power(a, b);
   } else if constexpr (op == hypot) {
     return static_cast<float>(std::sqrt(static_cast<double>(a) * a + static_cast<double>(b) * b));
   } else if constexpr (op == fmod) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Vectors of the instruction set that the including file is compiled for; the one place that asks which one that is.
-// Arithmetic, comparisons and `mask ? a : b` are the compiler's own on these types; what they lack is here.
+// Vectors of the instruction set that the including file is compiled for; with at_most.h the place that asks which it
+// is. Arithmetic, comparisons and `mask ? a : b` are the compiler's own on these types; what they lack is here.
 #pragma once
 
 #include <cstdint>

@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t block = 64;   // columns taken together where dim is not the last
 constexpr int64_t piece = 256;  // of a row, written while memory is asked for the same of the next one
+constexpr int64_t longest_kept = int64_t{1} << 18;  // of longer rows powers are computed twice instead of being kept
 
 struct Extents {
   int64_t outer = 1, n = 1, inner = 1;
@@ -25,19 +26,19 @@ struct Extents {
   }
 };
 
-// f(rows of the inputs, work), work having room for a row, gives write(y, begin, length), which is called for the
-// pieces of the row of results: in memory or, for large outputs, past the caches.
+// f(rows of the inputs, work), work having room for so many elements (null: none), gives write(y, begin, length), which
+// is called for the pieces of the row of results: in memory or, for large outputs, past the caches.
 template <class S, class F, class... In>
-void for_each_row(S* y, const Extents& e, const F& f, const In*... in) {
+void for_each_row(S* y, const Extents& e, int64_t room, const F& f, const In*... in) {
   parallel_for(e.outer, grain_of(e.n * 4), [&](int64_t begin, int64_t end) {
     RowTarget<S> target(e.outer * e.n, std::min(e.n, piece));
-    const Scratch<compute_type<S>> work(e.n);
+    const Scratch<compute_type<S>> work(room);
     std::array<RowSource<S>, sizeof...(in)> sources = {(static_cast<void>(in), RowSource<S>(e.n))...};
     for (int64_t r = begin; r < end; ++r) {
       const int64_t at = r * e.n;
       size_t k = 0;
       const std::array rows = {sources[k++](in + at, e.n)...};
-      const auto write = f(rows, work.data());
+      const auto write = f(rows, room > 0 ? work.data() : nullptr);
       for (int64_t i = 0; i < e.n; i += piece) {
         const int64_t length = std::min(piece, e.n - i);
         if (r + 1 < end) (ask_for_row(in + at + e.n + i, length), ...);
@@ -76,15 +77,20 @@ void for_each_line(const Extents& e, const F& f) {
   });
 }
 
-// write(y, begin, length) of a row; its powers go to work.
+// write(y, begin, length) of a row; its powers go to work, if there is any.
 template <bool log, class T>
 auto softmax_row(T* work, const T* x, int64_t n) {
   const T top = largest(x, n);
   const double sum = sum_of_exp<T>(log ? nullptr : work, x, n, top);
-  const T* const from = log ? x : work;
   const auto by = static_cast<T>(log ? std::log(sum) : 1 / sum);
   return [=](T* __restrict y, int64_t begin, int64_t length) {
-    for (int64_t i = 0; i < length; ++i) y[i] = log ? from[begin + i] - top - by : from[begin + i] * by;
+    const T* const from = (log || work == nullptr ? x : work) + begin;
+    if (log)
+      for (int64_t i = 0; i < length; ++i) y[i] = from[i] - top - by;
+    else if (work == nullptr)
+      for (int64_t i = 0; i < length; ++i) y[i] = vector_math::exp_below(from[i] - top) * by;
+    else
+      for (int64_t i = 0; i < length; ++i) y[i] = from[i] * by;
   };
 }
 
@@ -118,8 +124,14 @@ void softmax_columns(T* y, const T* x, const Extents& e, int64_t width) {
 // write(dx, begin, length) of a row.
 template <bool log, class T>
 auto grad_row(const T* dy, const T* y, int64_t n) {
-  const auto terms = [](Vec<T> g, Vec<T> v) { return std::array{log ? g : g * v}; };
-  const auto sum = static_cast<T>(sums_of<T, 1>(n, terms, dy, y)[0]);
+  const auto sum = static_cast<T>([=] {
+    if constexpr (log)
+      return sums_of<T, 1>(
+          n, [](Vec<T> g) { return std::array{g}; }, dy)[0];
+    else
+      return sums_of<T, 1>(
+          n, [](Vec<T> g, Vec<T> v) { return std::array{g * v}; }, dy, y)[0];
+  }());
   return [=](T* __restrict dx, int64_t begin, int64_t length) {
     const T *const from = y + begin, *const g = dy + begin;
     for (int64_t i = 0; i < length; ++i) dx[i] = log ? g[i] - vector_math::exp(from[i]) * sum : from[i] * (g[i] - sum);
@@ -156,8 +168,8 @@ void Cpu::softmax(const View& y, const View& x, int dim, bool log) {
       const DenseOutput<S> out(y);
       const auto rows = [&]<bool logarithm> {
         for_each_row(
-            out.data(), e, [&](const auto& row, T* work) { return softmax_row<logarithm>(work, row[0], e.n); },
-            in.data());
+            out.data(), e, logarithm || e.n > longest_kept ? 0 : e.n,
+            [&](const auto& row, T* work) { return softmax_row<logarithm>(work, row[0], e.n); }, in.data());
       };
       log ? rows.template operator()<true>() : rows.template operator()<false>();
       return out.store();
@@ -188,7 +200,7 @@ void Cpu::softmax_grad(const View& dx, const View& dy, const View& y, int dim, b
       const DenseOutput<S> out(dx);
       const auto rows = [&]<bool logarithm> {
         for_each_row(
-            out.data(), e, [&](const auto& row, T*) { return grad_row<logarithm>(row[0], row[1], e.n); }, g.data(),
+            out.data(), e, 0, [&](const auto& row, T*) { return grad_row<logarithm>(row[0], row[1], e.n); }, g.data(),
             in.data());
       };
       log ? rows.template operator()<true>() : rows.template operator()<false>();

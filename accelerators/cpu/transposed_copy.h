@@ -95,7 +95,7 @@ class TransposedCopy {
     if (!past) return Put::direct;
     auto bits = reinterpret_cast<uintptr_t>(loop_.data()[0]);
     for (int i = 0; i < loop_.rank() - 1; ++i) bits |= static_cast<uintptr_t>(loop_.stride(0, i));
-    if (bits % line == 0) return Put::lines;
+    if (bits % line == 0 && rows_ * item >= line) return Put::lines;
     if (y_step_ == rows_ * item && rows_ <= most_rows) return Put::joined;
     return rows_ * item >= 4 * line ? Put::skewed : Put::direct;
   }

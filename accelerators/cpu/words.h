@@ -29,14 +29,17 @@ class WordSource {
   // Those of consecutive blocks from `first` on.
   void operator()(Words& out, int64_t first) const;
 
-  // Calls use(i, v) with vectors v of the words of `blocks` of them, v's first byte being byte i of all.
+  // Calls use(i, v) with vectors v of the words of `blocks` of them, v's first byte being byte i of all; for whole
+  // turns.
   template <class Use>
   void each(int64_t first, int64_t blocks, const Use& use) const;
+
+  static constexpr int64_t width = lanes<uint64_t>, chains = vector_registers / 4;  // products wait within a chain only
+  static constexpr int64_t turn = chains * width;                                   // blocks
 
  private:
   using V = Vec<uint64_t>;
   static constexpr int rounds = 10;
-  static constexpr int64_t width = lanes<uint64_t>, chains = vector_registers / 4;  // products wait within a chain only
 
   uint64_t offset_, stream_;
   V keys_[rounds][2];
@@ -47,7 +50,7 @@ template <class Use>
   const V m0 = broadcast(uint64_t{0xD2511F53u}), m1 = broadcast(uint64_t{0xCD9E8D57u});
   V index;
   for (int64_t l = 0; l < width; ++l) index[l] = static_cast<uint64_t>(l);
-  for (int64_t b = 0; b < blocks; b += chains * width) {
+  for (int64_t b = 0; b < blocks; b += turn) {
     V c0[chains], c1[chains], c2[chains], c3[chains];
 #pragma GCC unroll 8
     for (int64_t c = 0; c < chains; ++c) {

@@ -398,6 +398,16 @@ TEST_CASE("a linear layer's gradient is added where .grad lies, or written into 
   CHECK(differ(buffer, expected * 1.5) < 1e-12);
 }
 
+TEST_CASE("a rule that throws frees its node, for it may have written over what it kept") {
+  const Tensor x = leaf({2}), y = x * x;
+  {
+    const NoGrad no_grad;
+    x.add_(1);
+  }
+  CHECK_THROWS_WITH_AS(y.backward(ones({1})), doctest::Contains("was modified in place"), Error);
+  CHECK_THROWS_WITH_AS(y.backward(ones({1})), doctest::Contains("an earlier backward has freed"), Error);
+}
+
 TEST_CASE("who watches a gradient's memory hears of each write before it, and the product still goes there directly") {
   const Tensor weight = randn({256, 256}).requires_grad_(), x = randn({4, 256});
   const Tensor buffer = full({256, 256}, 7.0);

@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <loom/accelerators/threads.h>
+
 #include "array.h"
 
 using namespace loom;
@@ -87,7 +89,7 @@ template <class T>
 void check_large_rows(DType t, bool rows_turned, bool columns_turned) {
   const int64_t columns = 3001, gap = 5, rows = (int64_t{17} << 20) / (columns * static_cast<int64_t>(sizeof(T)));
   std::vector<T> x(static_cast<size_t>(rows * columns)), y(static_cast<size_t>(rows * (columns + gap) + 1), T{77});
-  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<T>(i * 7919 >> 3);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<T>((i * 7919 >> 3) + (i >> 11));
   View from{x.data(), t, {}, {rows, columns}, {columns, 1}},
       to{y.data() + 1, t, {}, {rows, columns}, {columns + gap, 1}};
   if (rows_turned) {
@@ -149,6 +151,7 @@ void check_across(DType t, int64_t bytes, int64_t matrices, int64_t rows, int64_
 }  // namespace
 
 TEST_CASE("copy: small and large ones that lie across") {
+  const int before = num_threads();
   struct Rows {
     int64_t matrices, rows, gap, offset;
   };
@@ -156,12 +159,14 @@ TEST_CASE("copy: small and large ones that lie across") {
                         Rows{2, 777, 6, 5}, Rows{3, 20, 0, 0}, Rows{3, 3, 0, 0}, Rows{2, 2, 1, 0}, Rows{1, 8, 0, 1},
                         Rows{2, 20, 3, 0}, Rows{7, 64, 0, 0}, Rows{1, 65536, 0, 0}, Rows{1, 70001, 0, 0}}) {
     for (const int64_t bytes : {int64_t{200} << 10, int64_t{9} << 20}) {
+      set_num_threads(1 + static_cast<int>(r.rows % 3));
       check_across<uint8_t>(u8, bytes, r.matrices, r.rows, r.gap, r.offset);
       check_across<uint16_t>(bf16, bytes, r.matrices, r.rows, r.gap, r.offset);
       check_across<uint32_t>(f32, bytes, r.matrices, r.rows, r.gap, r.offset);
       check_across<uint64_t>(i64, bytes, r.matrices, r.rows, r.gap, r.offset);
     }
   }
+  set_num_threads(before);
 }
 
 TEST_CASE("copy: large arrays run in parallel") {

@@ -39,6 +39,22 @@ Tensor kept_of(const Philox& state, uint32_t values, int64_t n) {
   return from_vector(kept, {n});
 }
 
+void check_across() {
+  for (const DType t : {f64, f32, bf16})
+    for (const Dims& shape : {Dims{2051, 4111}, Dims{4096, 2080}}) {
+      const Tensor x = randn(shape).to(t), other = randn({shape[1], shape[0]}).to(t);
+      const Tensor y = x + other.t(), turned = maximum(other.t(), x);
+      for (const int64_t row : {int64_t{0}, int64_t{1}, int64_t{33}, shape[0] - 1}) {
+        REQUIRE(equal(y[row], x[row] + narrow(other, 1, row, 1).reshape({shape[1]})));
+        REQUIRE(equal(turned[row], maximum(x[row], narrow(other, 1, row, 1).reshape({shape[1]}))));
+      }
+      CHECK(equal(y - other.t(), x + other.t().clone() - other.t().clone()));
+      const Tensor across = other.t().clone(), less = x < other.t();
+      CHECK(equal(less, x < across));
+      CHECK(equal(where(less, other.t(), flip(x, {0})), where(less, across, flip(x, {0}).clone())));
+    }
+}
+
 }  // namespace
 
 TEST_CASE("large outputs: the bits of small ones") {
@@ -89,6 +105,16 @@ TEST_CASE("large outputs of long rows: the bits of small ones") {
   check_rows("a sum of two dtypes", x, [](const Tensor& v) { return v + v.to(bf16); });
 }
 
+TEST_CASE("softmax of a row too long to be kept") {
+  manual_seed(12);
+  for (const DType t : {f32, f64, bf16}) {
+    const Tensor x = randn({3, (int64_t{1} << 18) + 5}).to(t), exact = softmax(x.to(f64), 1);
+    const double tolerance = t == bf16 ? 0x1p-8 : t == f32 ? 1e-6 : 1e-12;
+    CHECK(((softmax(x, 1).to(f64) - exact).abs() / exact).max().item<double>() < tolerance);
+    CHECK(std::abs(exact.sum().item<double>() - 3) < 1e-9);
+  }
+}
+
 TEST_CASE("large outputs of 16 bits: the bits of small ones") {
   manual_seed(7);
   const Tensor x = randn({9000, 1001}).to(bf16), weight = randn({1001}).to(bf16);  // 18 MB
@@ -103,22 +129,39 @@ TEST_CASE("large outputs of 16 bits: the bits of small ones") {
 
 TEST_CASE("large outputs: of inputs that lie across them, and of every k-th element") {
   manual_seed(10);
-  for (const DType t : {f64, f32, bf16})
-    for (const Dims& shape : {Dims{2051, 4111}, Dims{4096, 2080}}) {
-      const Tensor x = randn(shape).to(t), other = randn({shape[1], shape[0]}).to(t);
-      const Tensor y = x + other.t(), turned = maximum(other.t(), x);
-      for (const int64_t row : {int64_t{0}, int64_t{1}, int64_t{33}, shape[0] - 1}) {
-        REQUIRE(equal(y[row], x[row] + narrow(other, 1, row, 1).reshape({shape[1]})));
-        REQUIRE(equal(turned[row], maximum(x[row], narrow(other, 1, row, 1).reshape({shape[1]}))));
-      }
-      CHECK(equal(y - other.t(), x + other.t().clone() - other.t().clone()));
-    }
+  const int before = num_threads();
+  for (const int threads : {3, 1}) {
+    set_num_threads(threads);
+    check_across();
+  }
+  set_num_threads(before);
   for (const int64_t k : {2, 3, 4, 5}) {
     const Tensor wide = randn({2100, 2003 * k + 1}), x = wide.slice(1, 1, 2003 * k + 1, k);
     const Tensor y = relu(x);
     for (const int64_t row : {0, 1, 777, 2099}) REQUIRE(equal(y[row], relu(x[row].clone())));
     CHECK(equal(y, relu(x.clone())));
   }
+}
+
+TEST_CASE("large outputs: rows of whole lines by a list, on any number of threads") {
+  const int before = num_threads();
+  for (const int64_t width : {16, 48, 1024}) {
+    const int64_t count = (int64_t{17} << 18) / width + 3;  // 17 MB
+    const Tensor table = randn({211, width}), index = randint(0, 211, {count});
+    for (const int threads : {1, 3}) {
+      set_num_threads(threads);
+      const Tensor y = index_select(table, 0, index);
+      const auto rows = table.span<float>(), out = y.span<float>();
+      const auto list = index.span<int64_t>();
+      bool same = true;
+      for (size_t i = 0; i < out.size(); ++i) {
+        const auto row = static_cast<size_t>(width);
+        same &= out[i] == rows[static_cast<size_t>(list[i / row]) * row + i % row];
+      }
+      CHECK_MESSAGE(same, "rows of ", width, ", ", threads, " threads");
+    }
+  }
+  set_num_threads(before);
 }
 
 TEST_CASE("dropout keeps by 16 bits an element, whatever the size and the number of threads") {

@@ -134,14 +134,15 @@ TEST_CASE("cores: a thread that leaves one is on another, and may go on to any")
     const std::vector<int> cores = loom::available_core_ids();
     const int core = loom::current_core();
     if (core < 0) return;
-    int left = 0;
+    int left = 0, moves = 0;
     for (int turn = 0; turn < 20; ++turn) {
       const int before = loom::current_core();
-      loom::leave_core(before, turn);
+      moves += loom::leave_core(before, turn);
       left += loom::current_core() != before;  // the system may have moved it back since
       REQUIRE(loom::available_core_ids() == cores);
     }
-    CHECK((left > 0) == (cores.size() > 1));
+    CHECK((left > 0) == (moves > 0));  // some systems let no thread move
+    if (cores.size() == 1) CHECK(moves == 0);
     loom::leave_core(-1, 0);
     CHECK(loom::available_core_ids() == cores);
   }).join();
