@@ -2,7 +2,6 @@
 #pragma once
 
 #include <functional>
-#include <vector>
 
 #include <loom/accelerators/device.h>
 
@@ -13,19 +12,19 @@ namespace bench {
 
 loom::Device device_of(const Options& options);
 
-// Seconds of a call, the median of some samples, each of as many calls as fill `at_least` seconds between two moments
-// at which the device has nothing left to do: what the last one waits is little of that. The calls take turns, so that
-// inputs do not come from a cache that is smaller than all of them. peers/timing.py does the same.
-double seconds_on(loom::Device device, const std::vector<std::function<void()>>& calls, double at_least);
+// Seconds of a call (timing.h), the windows between two moments at which the device has nothing left to do: what the
+// last one waits is little of that. The calls take turns, so that inputs do not come from a cache that is smaller than
+// all of them.
+double seconds_on(loom::Device device, const Calls& calls, double warm_up, double at_least);
 
 // Runs step() `warmup` times, then `steps` times in some parts between which the device is waited for: the host runs
 // ahead within one.
 Times time_steps_on(loom::Device device, int64_t warmup, int64_t steps, const std::function<void()>& step);
 
-// What the GPU can do at most, measured: bytes read and written a second in a copy of 1 GiB, operations a second in
-// products of 8192 x 8192 random matrices (tiny in a smoke run).
+// What the device can do at most, measured. Of a GPU: bytes read and written a second in a copy of 1 GiB, operations a
+// second in products of 8192 x 8192 random matrices (tiny in a smoke run). huge_copy: machine_limits.h; 0 on a GPU.
 struct DeviceLimits {
-  double copy = 0, flops = 0, bf16 = 0;
+  double copy = 0, huge_copy = 0, flops = 0, bf16 = 0;
 };
 DeviceLimits device_limits(loom::Device device, bool smoke);
 

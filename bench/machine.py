@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import resource
 import subprocess
 import time
 
@@ -30,15 +31,32 @@ def cores():
     return list(first.values())
 
 
-def busy_cores(seconds=0.3):
-    """How many cores other programs keep busy now."""
-    def jiffies():
-        values = pathlib.Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]
-        numbers = [int(value) for value in values]
-        return sum(numbers) - numbers[3] - numbers[4]  # all but idle and waiting for a disk
-    before = jiffies()
-    time.sleep(seconds)
-    return round((jiffies() - before) / os.sysconf("SC_CLK_TCK") / seconds, 2)
+def cores_seconds():
+    """Since the start, of all cores together: what they worked, and what the machine below took from this virtual one."""
+    line, = (line for line in pathlib.Path("/proc/stat").read_text(encoding="ascii").splitlines() if line.startswith("cpu "))
+    user, nice, system, _idle, _disk, interrupts, soft, stolen = map(int, line.split()[1:9])
+    tick = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + interrupts + soft) / tick, stolen / tick
+
+
+def own_seconds():
+    """What this process worked, and all that it started and that ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+class Others:
+    """How much of the machine others had while something was measured."""
+
+    def __init__(self, clock=time.monotonic, of_cores=cores_seconds, own=own_seconds):
+        self.now = lambda: (clock(), *of_cores(), own())
+        self.begin = self.now()
+
+    def told(self):
+        """busy_cores: those that other programs kept busy, on average; stolen_cores: those that this machine did not get."""
+        seconds, worked, stolen, own = (now - then for now, then in zip(self.now(), self.begin))
+        share = lambda spent: round(max(0, spent) / max(seconds, 1e-3), 2)
+        return {"busy_cores": share(worked - own), "stolen_cores": share(stolen)}
 
 
 def cmake_cache(build):

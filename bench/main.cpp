@@ -27,7 +27,7 @@ constexpr std::array rows{
                bench::run_exposed},
     bench::Row{"startup", "the time of the first op's end, and the memory then   mpi=1", bench::run_startup},
     bench::Row{"micro",
-               "single operations beside the limits   cases=FILE group=NAME milliseconds=40 device=cpu dtype=f32",
+               "single operations beside the limits   cases=FILE group=NAME milliseconds=10 device=cpu dtype=f32",
                bench::run_micro},
 };
 

@@ -47,9 +47,10 @@ def collect(cases, results):
         for record in records:
             case = cases.setdefault(record["case"], {"unit": record["unit"], "ours": [], "theirs": {}})
             (case["ours"] if who == "ours" else case["theirs"].setdefault(who, [])).append(record["value"])
-            if "limit" in record:
-                case.setdefault("limits", []).append(record["limit"])
-            case |= {key: record[key] for key in ("x", "bytes") if key in record}
+            for limit in ("limit", "huge_limit"):
+                if limit in record:
+                    case.setdefault(limit + "s", []).append(record[limit])
+            case |= {key: record[key] for key in ("x", "bytes", "moved", "bound") if key in record}
 
 
 def slower(cases):
@@ -67,7 +68,7 @@ def slower(cases):
 
 
 def measure(row, programs, runs):
-    """{case: {"unit", "limits", "ours": [..], "theirs": {variant: [..]}}} and why variants are missing."""
+    """{case: {"unit", "limits", "ours": [..], "theirs": {variant: [..]}, ..}} and why variants are missing."""
     cases, dropped = {}, {}
     for run in range(runs):
         collect(cases, run_once(row, programs, row.peers | ({} if run else row.once), dropped))

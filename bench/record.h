@@ -20,6 +20,10 @@ class Record {
     line_ += ", \"" + key + "\": " + loom::text::number(value);
     return *this;
   }
+  Record& add(const std::string& key, const std::string& text) {
+    line_ += ", \"" + key + "\": \"" + text + '"';
+    return *this;
+  }
   Record& add(const std::string& key, const std::vector<double>& values) {
     line_ += ", \"" + key + "\": [";
     for (size_t i = 0; i < values.size(); ++i) line_ += (i ? ", " : "") + loom::text::number(values[i]);

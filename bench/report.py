@@ -33,7 +33,9 @@ def arguments():
     parser.add_argument("--gpu", action="store_true", help="the rows of a GPU instead of the CPU's")
     parser.add_argument("--rehearse", action="store_true", help="with --gpu: tiny, without one, all peers on the CPU")
     parser.add_argument("--resume", action="store_true", help="go on with the newest report of this machine: only the rows "
-                        "that it lacks, or has of another tree, machine or settings, and those that failed")
+                        "that it lacks, or has of another tree, machine or settings, and those that failed or were disturbed")
+    parser.add_argument("--busy", type=float, default=resume.DISTURBED, help="cores that other programs may keep busy; "
+                        "where it were more, --resume measures a row again")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="rows that would end later are left")
     parser.add_argument("--spent", type=float, default=0, help="seconds of these that are over already")
     parser.add_argument("--libraries", default="", help="LD_LIBRARY_PATH of Loom's program")
@@ -78,15 +80,15 @@ def judged(row, cases, told):
 def outcome_of(row, programs, given):
     """The row's entry in the report: its cases, or why there are none."""
     entry = {"what": row.what, "command": given.command, "date": given.date, "runs": given.runs, "loom": given.revision,
-             **given.same_of(row), "busy_cores": machine.busy_cores()}
-    started = time.monotonic()
+             **given.same_of(row)}
+    started, others = time.monotonic(), machine.Others()
     try:
         cases, dropped = measure(row, programs, resume.times(row, given.runs))
     except (Skipped, Failed) as reason:
         outcome = "skipped" if isinstance(reason, Skipped) else "failed"
         print(f"bench: {row.name}: {outcome}: {reason}", file=sys.stderr, flush=True)
-        return entry | {outcome: str(reason)}
-    entry |= {"seconds": round(time.monotonic() - started, 1), "dropped": dropped, "exponents": growth(cases)}
+        return entry | others.told() | {outcome: str(reason)}
+    entry |= others.told() | {"seconds": round(time.monotonic() - started, 1), "dropped": dropped, "exponents": growth(cases)}
     return entry | {"cases": judged(row, cases, given.predictions)}
 
 
@@ -182,7 +184,7 @@ def main():
     about = described(given)
     stem = stem_of(about, given)
     report = begun(about, given, stem)
-    waiting = resume.pending(rows, report["rows"], given.same_of, given.runs) if given.resume else rows
+    waiting = resume.pending(rows, report["rows"], given.same_of, given.runs, given.busy) if given.resume else rows
     judge_anew([row for row in rows if row not in waiting], report, given.predictions)
     left = resume.Left(waiting, report, given.runs, {row.name for row in ROWS} - {row.name for row in rows})
     if not given.smoke:

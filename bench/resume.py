@@ -7,6 +7,7 @@ import re
 
 CHANGE_BY_THEMSELVES = {"date", "loom", "gpu_clocks"}  # of the report's head; what counts of the commit is the tree
 NOT_SPEED = {"LOOM_BENCH_PYTHON", "LOOM_ALLOW_RUN_AS_ROOT", "LOOM_OVERSUBSCRIBE", "LOOM_NUM_THREADS", "LOOM_PROGRESS"}
+DISTURBED = 0.2  # cores that other programs had, from which on a row is measured again
 ONCE = 3  # what runs once, the compiled form of a peer, takes as long as so many runs
 
 
@@ -35,6 +36,10 @@ def is_whole(entry):
     return "cases" in entry and "losses" not in entry.get("dropped", {})
 
 
+def is_disturbed(entry, most=DISTURBED):
+    return entry.get("busy_cores", 0) > most
+
+
 def times(row, runs):
     return 1 if row.slow else runs
 
@@ -45,21 +50,23 @@ def is_current(row, entry, same, runs):
         all(entry.get(key) == value for key, value in same.items())
 
 
-def pending(rows, entries, same_of, runs):
+def pending(rows, entries, same_of, runs, most=DISTURBED):
     """The rows that are to be measured, the next one first. A GPU's keep their order: it is lent, and what matters most
     comes first. Of the others those that nobody measured go before those measured of another tree; what failed as it
-    stands is tried again after all else."""
-    failed, stale, lacking = [], [], []
+    stands is tried again after all else, and last of all what other programs disturbed."""
+    disturbed, failed, stale, lacking = [], [], [], []
     for row in rows:
         entry = entries.get(row.name)
         if is_current(row, entry, same_of(row), runs):
             if not is_whole(entry):
                 failed.append(row)
+            elif is_disturbed(entry, most):
+                disturbed.append(row)
         elif row.gpu or not entry or not is_whole(entry):
             lacking.append(row)
         else:
             stale.append(row)
-    return lacking + stale + failed
+    return lacking + stale + failed + disturbed
 
 
 def expected(row, runs, entry=None, cut=0):

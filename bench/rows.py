@@ -71,8 +71,7 @@ TRAINING = [
 
 # --- single operations (cases.txt)
 
-ELEMENTWISE = {"10000|3200|4000|5000 1000|16 64 96": Target(ratio=1, limit=0.9), "": Target(ratio=1)}
-ROWS_TARGETS = {"^sort": Target(ratio=1)} | ELEMENTWISE  # nobody knows how fast a sort could be
+MEMORY_BOUND = {"": Target(ratio=1, limit=0.9, in_memory=True)}
 PRODUCT = Target(ratio=0.95)
 
 
@@ -97,17 +96,17 @@ def micro(group, what, targets, variants=None, threads=(1, 2), seconds=20):
 PRODUCTS = {"MKL": [], "oneDNN": ["onednn=1"]}
 MICRO = [
     *micro("gemm_f32", "products of matrices, f32; peers: PyTorch (MKL), oneDNN through PyTorch, numpy's OpenBLAS",
-           gemm_targets, PRODUCTS | {"OpenBLAS": ["numpy=1"]}, seconds=25),
+           gemm_targets, PRODUCTS | {"OpenBLAS": ["numpy=1"]}, seconds=32),
     *micro("gemm_bf16", "products of matrices, bf16", gemm_targets, {"PyTorch": [], "oneDNN": ["onednn=1"]},
-           seconds=20),
+           seconds=25),
     *micro("conv", "convolutions: forward, the input's and the weight's gradient", {"": PRODUCT},
            {"contiguous": [], "channels_last": ["channels_last=1"]}, seconds=20),
     *micro("conv_bf16", "convolutions, bf16", {}, {"contiguous": [], "channels_last": ["channels_last=1"]}, seconds=20),
     *micro("attention", "causal attention", {"": Target(ratio=1)}, seconds=6),
-    *micro("elementwise", "elementwise functions", ELEMENTWISE, seconds=9),
-    *micro("rows", "softmax, norms, losses, sums, embeddings", ROWS_TARGETS, seconds=10),
-    *micro("optimizers", "a step over 10M floats", ELEMENTWISE, seconds=5),
-    *micro("layout", "transposes, broadcasting, strides, joining", ELEMENTWISE, seconds=7),
+    *micro("elementwise", "elementwise functions", MEMORY_BOUND, seconds=9),
+    *micro("rows", "softmax, norms, losses, sums, embeddings", MEMORY_BOUND, seconds=17),
+    *micro("optimizers", "a step over 10M floats", MEMORY_BOUND, seconds=5),
+    *micro("layout", "transposes, broadcasting, strides, joining", MEMORY_BOUND, seconds=7),
     *micro("overhead", "what an operation costs beside its arithmetic", OVERHEAD, threads=(1,), seconds=6),
 ]
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Medians with bounds that assume nothing about how times are distributed, and what they say about a target."""
+import dataclasses
 import math
 import statistics
 from dataclasses import dataclass
@@ -31,13 +32,18 @@ def bounded(values):
 
 
 MET, OPEN, BEHIND = "met", "open", "not met"
+NEARLY = "met, bound below"  # the median is at the target, its lower bound is not
+IN_MEMORY = 1 << 24  # bytes; caches may hold fewer, so that the limit of memory is none (micro.cpp)
 
 
 def judged(value, least):
-    """Not met only when the upper bound is below; open where the median is below but the bound is not."""
+    """Not met only when the upper bound is below; open where the median is below but the bound is not, and where too few
+    runs bound nothing."""
+    if not value.sure:
+        return OPEN
     if value.median >= least:
-        return MET
-    return BEHIND if value.sure and value.high < least else OPEN
+        return MET if value.low >= least else NEARLY
+    return BEHIND if value.high < least else OPEN
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,12 @@ class Target:
     most: float = 0
     over: float = 0
     either: bool = False  # one of the two is enough
+    in_memory: bool = False  # the limit counts where at least IN_MEMORY bytes must move
+
+    def of(self, case):
+        """What of it counts for this case."""
+        small = self.in_memory and case.get("moved", IN_MEMORY if "limits" in case else 0) < IN_MEMORY
+        return dataclasses.replace(self, limit=0) if small else self
 
     def text(self):
         parts = [f"{self.ratio:g} x peer"] if self.ratio else []
@@ -62,8 +74,29 @@ class Target:
         where there is no peer, no limit."""
         parts = ((ratio, self.ratio), (share, self.limit), (below, -self.most), (above, -self.over))
         verdicts = [judged(value, least) if value else OPEN for value, least in parts if least]
-        order = [MET, OPEN, BEHIND] if self.either else [BEHIND, OPEN, MET]
+        order = [MET, NEARLY, OPEN, BEHIND] if self.either else [BEHIND, OPEN, NEARLY, MET]
         return next((verdict for verdict in order if verdict in verdicts), "")
+
+
+def best_of(values, more_is_better):
+    return [max(values) if more_is_better else min(values)] * len(values)
+
+
+def limits_of(case, more_is_better):
+    """Those that each run is held against. What the processor computes at most does not change, so it is the best of all
+    runs; how fast memory is, or communication, counts as it was in the same run."""
+    limits = case.get("limits")
+    if limits and case.get("bound", "products" if case["unit"] == "GFLOP/s" else "") == "products":
+        return best_of(limits, more_is_better)
+    return limits
+
+
+def judgement(target, case, ratio, share, above):
+    target = target.of(case)
+    below = bounded([-value for value in case["ours"]])
+    verdict = target.verdict(ratio, share, below, above)
+    nearly = {"bound_below": True} if verdict == NEARLY else {}
+    return {"target": target.text(), "verdict": MET if nearly else verdict} | nearly
 
 
 def summary(case, target):
@@ -77,9 +110,11 @@ def summary(case, target):
     ours, ratio, share, above = case["ours"], None, None, None
     result = {"unit": case["unit"], "ours": statistics.median(ours)}
     result |= {"bytes": case["bytes"]} if "bytes" in case else {}
-    if case.get("limits"):
-        share = compare(ours, case["limits"])
-        result |= {"limit": statistics.median(case["limits"]), "share": share.as_json()}
+    if limits := limits_of(case, more_is_better):
+        share = compare(ours, limits)
+        result |= {"limit": statistics.median(limits), "share": share.as_json()}
+    if huge := case.get("huge_limits"):
+        result |= {"huge_limit": statistics.median(huge), "huge_share": compare(ours, huge).as_json()}
     theirs = {name: values for name, values in case["theirs"].items() if len(values) == len(ours)}
     if theirs:
         best = max if more_is_better else min
@@ -88,8 +123,7 @@ def summary(case, target):
         above = bounded([b - a for a, b in zip(ours, theirs[variant])])
         result |= {"theirs": statistics.median(theirs[variant]), "variant": variant, "ratio": ratio.as_json()}
     if target:
-        below = bounded([-value for value in ours])
-        result |= {"target": target.text(), "verdict": target.verdict(ratio, share, below, above)}
+        result |= judgement(target, case, ratio, share, above)
     return result | {"values": case}
 
 

@@ -1,11 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report as markdown: what was met and what not, then a table for each row."""
+import collections
+
+import resume
 import stats
 
-HEADER = ["| | unit | Loom | peer | ratio | limit | of limit | target | |",
-          "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |"]
+STOLEN = 0.05  # cores, from which on it is told
 
-
+LEGEND = [
+    "- ratio: above 1 where Loom is better; in brackets the bounds of its median (order statistics, at least 95 %; with ? too "
+    "few runs for any, so least and greatest)",
+    f"- met: the median reaches the target ({stats.NEARLY}: its lower bound does not); not met: the upper bound does not; "
+    "open: between, too few runs to bound it, or no peer here",
+    "- limit: of what moves in memory (16 MiB and more), memcpy or a loop that copies 40 MB in pages as the system gives them, 4 KiB, "
+    "in the same run: the target is a share of this one. Loom's large tensors lie in huge pages, from where more comes, so shares "
+    "above 100 % are no error; beside stands the share of the fastest copy in huge pages. Of products: the multiply-adds of all "
+    "cores used, the best of a row's runs",
+]
 SECONDS = {"s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
@@ -30,21 +41,37 @@ def line_of(cells):
     return "| " + " | ".join(cells) + " |"
 
 
-def header(predicted):
-    """The last column is there where something was predicted."""
-    more = (" predicted |", " --- |") if predicted else ("", "")
-    return [line + end for line, end in zip(HEADER, more)]
+def optional(cases):
+    """The columns that are there where one of the cases has them."""
+    return [key for key in ("huge_share", "predicted") if any(key in case for case in cases)]
 
 
-def case_line(name, case, predicted=False):
+def header(more):
+    columns = {"": "---", "unit": "---", "Loom": "---:", "peer": "---:", "ratio": "---:", "limit": "---:", "of limit": "---:"}
+    columns |= {"of limit in huge pages": "---:"} if "huge_share" in more else {}
+    titles, lines = [*columns, "target", ""], [*columns.values(), "---", "---"]
+    return [line_of(cells + [end] * ("predicted" in more)) for cells, end in ((titles, "predicted"), (lines, "---"))]
+
+
+def percent(bounds):
+    return interval(bounds, lambda x: f"{x:.0%}") if bounds else ""
+
+
+def verdict_of(case):
+    if case.get("bound_below"):
+        return stats.NEARLY
+    verdict = case.get("verdict", "")
+    return f"**{verdict}**" if verdict == stats.BEHIND else verdict
+
+
+def case_line(name, case, more=()):
     theirs = f"{measured(case, 'theirs')} ({case['variant']})" if "theirs" in case else ""
     ratio = interval(case["ratio"], lambda x: f"{x:.2f}" if x < 100 else f"{x:.0f}") if "ratio" in case else ""
-    limit = number(case["limit"]) if "limit" in case else ""
-    share = interval(case["share"], lambda x: f"{x:.0%}") if "share" in case else ""
-    verdict = case.get("verdict", "")
-    verdict = f"**{verdict}**" if verdict == stats.BEHIND else verdict
-    cells = [name, case["unit"], measured(case, "ours"), theirs, ratio, limit, share, case.get("target", ""), verdict]
-    return line_of([*cells, case.get("predicted", "")] if predicted else cells)
+    cells = [name, case["unit"], measured(case, "ours"), theirs, ratio, number(case["limit"]) if "limit" in case else "",
+             percent(case.get("share"))]
+    cells += [percent(case.get("huge_share"))] if "huge_share" in more else []
+    cells += [case.get("target", ""), verdict_of(case)]
+    return line_of(cells + [case.get("predicted", "")] * ("predicted" in more))
 
 
 def origin(row, report):
@@ -60,12 +87,14 @@ def origin(row, report):
 
 def row_lines(name, row, report):
     lines = ["", f"## {name}", "", row["what"], "", *origin(row, report)]
-    if row.get("busy_cores", 0) > 0.2:
-        lines += [f"The machine was not idle: other programs kept {row['busy_cores']:g} cores busy.", ""]
+    if resume.is_disturbed(row):
+        lines += [f"Disturbed: other programs kept {row['busy_cores']:g} cores busy.", ""]
+    if row.get("stolen_cores", 0) > STOLEN:
+        lines += [f"The machine below took {row['stolen_cores']:g} cores from this virtual one.", ""]
     if "cases" not in row:
         return lines + [f"{key}: {row[key].splitlines()[0]}" for key in ("skipped", "failed") if key in row]
-    predicted = any("predicted" in case for case in row["cases"].values())
-    lines += [*header(predicted), *(case_line(case, values, predicted) for case, values in row["cases"].items())]
+    more = optional(row["cases"].values())
+    lines += [*header(more), *(case_line(case, values, more) for case, values in row["cases"].items())]
     if row.get("exponents"):
         fitted = ", ".join(f"{who} {value:.2f}" for who, value in row["exponents"].items())
         lines += ["", f"exponent: {fitted}"]
@@ -74,16 +103,33 @@ def row_lines(name, row, report):
     return lines
 
 
+def rows_by(rows):
+    """{what is told of rows: their names}: what came of them, what they were measured of and how quietly."""
+    found = collections.defaultdict(list)
+    for name, row in rows.items():
+        found[f"of Loom {row['loom']}"].append(name)
+        for outcome in ("failed", "skipped"):
+            if outcome in row:
+                found[outcome].append(name)
+        if resume.is_disturbed(row):
+            found["disturbed by other programs"].append(name)
+    return found
+
+
 def summary_lines(rows):
-    """How many cases met their target, and which did not."""
+    """How many cases met their target, and which did not; how the rows came about."""
     verdicts = {(name, case): values for name, row in rows.items() for case, values in row.get("cases", {}).items()
                 if values.get("verdict")}
-    lines = ["", "## Summary", "", "| | cases |", "| --- | ---: |"]
+    lines = ["", "## Summary", "", "| cases | |", "| --- | ---: |"]
     for verdict in (stats.MET, stats.OPEN, stats.BEHIND):
         lines.append(f"| {verdict} | {sum(values['verdict'] == verdict for values in verdicts.values())} |")
-    for outcome in ("failed", "skipped"):
-        if names := [name for name, row in rows.items() if outcome in row]:
-            lines.append(f"| rows {outcome}: {', '.join(names)} | {len(names)} |")
+        if verdict == stats.MET:
+            below = sum(bool(values.get("bound_below")) for values in verdicts.values())
+            lines.append(f"| of these, the lower bound below the target ({stats.NEARLY}) | {below} |")
+    lines += ["", "| rows | |", "| --- | ---: |"]
+    for what, names in rows_by(rows).items():
+        told = "" if what.startswith("of Loom") else f": {', '.join(names)}"
+        lines.append(f"| {what}{told} | {len(names)} |")
     behind = {key: values for key, values in verdicts.items() if values["verdict"] == stats.BEHIND}
     if behind:
         lines += ["", "Not met:", "", "| row | |", "| --- | --- |"]
@@ -99,10 +145,7 @@ def markdown(report):
     about = report["machine"]
     lines = [f"# Benchmarks, {about['date']}, {about.get('gpu', about['cpu'])}", ""]
     lines += [f"- {key}: {value}" for key, value in about.items() if key != "date" and value]
-    lines += [f"- command: `{report['command']}`; {report['runs']} runs of each side by turns, medians",
-              "- ratio: above 1 where Loom is better; in brackets the bounds of its median (order statistics, at least "
-              "95 %; with ? too few runs for any, so least and greatest)",
-              "- met: the median reaches the target; not met: the upper bound does not; open: between, or no peer here"]
+    lines += [f"- command: `{report['command']}`; {report['runs']} runs of each side by turns, medians", *LEGEND]
     lines += summary_lines(report["rows"])
     if report.get("left"):
         lines += ["", f"Left for a next call: {', '.join(report['left'])}."]

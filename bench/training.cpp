@@ -80,6 +80,7 @@ void run_train(const Options& options) {
     if (!fabric.is_global_zero()) return;
     Record("step", result.times.median * 1e3, "ms")
         .add("limit", result.flops / peak * 1e3)
+        .add("bound", "products")
         .add("mean", result.times.mean * 1e3)
         .add("samples_per_s", static_cast<double>(result.samples) / result.times.median)
         .add("losses", result.losses)
@@ -88,7 +89,10 @@ void run_train(const Options& options) {
     if (fabric.device().kind == Device::cpu) return;
     Record("throughput", result.units / result.times.median, "units/s").print();
     if (result.nominal > 0)
-      Record("nominal", result.nominal / result.times.median * 1e-9, "GFLOP/s").add("limit", peak * 1e-9).print();
+      Record("nominal", result.nominal / result.times.median * 1e-9, "GFLOP/s")
+          .add("limit", peak * 1e-9)
+          .add("bound", "products")
+          .print();
   });
 }
 

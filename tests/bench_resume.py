@@ -51,10 +51,10 @@ class Calls(unittest.TestCase):
         (self.bench / "loom_bench").chmod(0o755)
 
     def call(self, *arguments, **variables):
-        """The rows that were run, and the last line."""
+        """The rows that were run, and the last line. What else runs on this machine is nobody's business here."""
         (self.bench / "calls").unlink(missing_ok=True)
         done = subprocess.run([sys.executable, ROOT / "bench/report.py", "--build", self.build, "--out", self.out, "--runs", "2",
-                               *map(str, arguments)], check=False, capture_output=True, text=True, timeout=120,
+                               "--busy", "inf", *map(str, arguments)], check=False, capture_output=True, text=True, timeout=120,
                               env={**os.environ, "LOOM_CPU": "", **variables})
         self.code = done.returncode
         self.assertIn("bench: ", done.stderr)
@@ -134,6 +134,16 @@ class Calls(unittest.TestCase):
         self.assertEqual(self.code, 0)
         self.assertIn("cases", self.report()["rows"]["machine/1"])
 
+    def test_what_was_disturbed_is_measured_again_after_the_rest(self):
+        self.call("--resume", "machine/1")
+        found, = self.out.glob("*.json")
+        report = json.loads(found.read_text(encoding="utf-8"))
+        self.assertEqual({"busy_cores", "stolen_cores"} - set(report["rows"]["machine/1"]), set())
+        report["rows"]["machine/1"]["busy_cores"] = 0.21
+        found.write_text(json.dumps(report), encoding="utf-8")
+        self.assertEqual(self.call("--resume", "--busy", 0.21, "machine/1")[0], [])
+        self.assertEqual(self.call("--resume", "--busy", 0.2, "machine/1", "overhead")[0], ["overhead"] * 2 + ["machine"] * 2)
+
     def test_a_row_that_takes_too_long_is_cut_and_given_more(self):
         (self.bench / "machine hangs").touch()
         ran, last = self.call("--resume", "--seconds", 8, "machine/1")
@@ -170,6 +180,12 @@ class Order(unittest.TestCase):
         entries = {"machine/1": {"runs": 3, "tree": "t", "failed": "why"}, "startup": {"runs": 3, "cases": {}},
                    "size": {"runs": 3, "tree": "t", "cases": {}}}
         self.assertEqual(self.order(["machine/1", "startup", "size", "compile"], entries), ["compile", "startup", "machine/1"])
+
+    def test_disturbed_rows_come_last(self):
+        entries = {"machine/1": {"runs": 3, "tree": "t", "cases": {}, "busy_cores": 0.3},
+                   "machine/2": {"runs": 3, "tree": "t", "cases": {}, "busy_cores": 0.2},
+                   "startup": {"runs": 3, "tree": "t", "failed": "why"}}
+        self.assertEqual(self.order(["machine/1", "machine/2", "startup", "size"], entries), ["size", "startup", "machine/1"])
 
     def test_rows_of_a_gpu_keep_their_order(self):
         entries = {"gpu/machine": {"runs": 3, "cases": {}}}

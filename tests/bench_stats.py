@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The bounds and verdicts of the benchmark's report.
+"""The bounds and verdicts of the benchmark's report, and how the times and the load behind it are taken.
 
 usage: bench_stats.py SOURCE_ROOT
 """
 import pathlib
 import sys
 import unittest
+from unittest import mock
 
-sys.path.insert(0, str(pathlib.Path(sys.argv.pop(1)) / "bench"))
+BENCH = pathlib.Path(sys.argv.pop(1)) / "bench"
+sys.path += [str(BENCH), str(BENCH / "peers")]
 
-from stats import BEHIND, MET, OPEN, Bounded, Target, bounded, exponent, summary  # noqa: E402
-from table import case_line  # noqa: E402
+import machine  # noqa: E402
+import measure  # noqa: E402
+import timing  # noqa: E402
+from rows import ROWS  # noqa: E402
+from stats import BEHIND, MET, NEARLY, OPEN, Bounded, Target, bounded, exponent, judged, summary  # noqa: E402
+from table import case_line, markdown, row_lines, summary_lines  # noqa: E402
 
 
 class Bounds(unittest.TestCase):
@@ -50,6 +56,27 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(self.verdict(Target(ratio=1.3), [2.0] * 7, [2.2] * 6 + [3.0])["verdict"], OPEN)
         self.assertEqual(self.verdict(Target(ratio=1.3), [2.0] * 5, [2.2] * 5)["verdict"], OPEN)
 
+    def test_few_runs_meet_nothing(self):
+        self.assertEqual(self.verdict(Target(ratio=1.3), [2.0] * 5, [9.0] * 5)["verdict"], OPEN)
+        self.assertEqual(self.verdict(Target(most=3), [2.0] * 5, [9.0] * 5)["verdict"], OPEN)
+        self.assertEqual(self.verdict(Target(ratio=1.3), [2.0] * 6, [9.0] * 6)["verdict"], MET)
+
+    def test_a_lower_bound_below_is_told(self):
+        surely = self.verdict(Target(ratio=1.3), [2.0] * 7, [2.6] * 7)
+        nearly = self.verdict(Target(ratio=1.3), [2.0] * 7, [2.5] + [2.7] * 6)
+        self.assertEqual((surely["verdict"], nearly["verdict"]), (MET, MET))
+        self.assertNotIn("bound_below", surely)
+        self.assertTrue(nearly["bound_below"])
+        self.assertIn(f"| {NEARLY} |", case_line("a", nearly))
+        self.assertEqual([judged(Bounded(1.3, low, 2, True), 1.3) for low in (1.29, 1.3)], [NEARLY, MET])
+
+    def test_one_of_two_targets_is_enough_when_its_bound_is(self):
+        either, times = Target(ratio=1.3, limit=0.85, either=True), ([2.0] * 7, [2.5] + [2.7] * 6)
+        self.assertTrue(self.verdict(either, *times, limits=[1.0] * 7)["bound_below"])
+        self.assertNotIn("bound_below", self.verdict(either, *times, limits=[1.9] * 7))
+        both = self.verdict(Target(ratio=1.3, limit=0.85), *times, limits=[1.9] * 7)
+        self.assertEqual((both["verdict"], both["bound_below"]), (MET, True))
+
     def test_rates(self):
         self.assertEqual(self.verdict(Target(ratio=0.95), [96.0] * 7, [100.0] * 7, "GFLOP/s")["verdict"], MET)
 
@@ -61,6 +88,32 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(self.verdict(either, *times, limits=far)["verdict"], BEHIND)
         self.assertEqual(self.verdict(both, *times, limits=far)["verdict"], BEHIND)
         self.assertEqual(self.verdict(both, *times, limits=near)["verdict"], MET)
+
+    def test_what_the_processor_computes_is_the_best_of_all_runs(self):
+        halved = {"unit": "GFLOP/s", "ours": [80.0] * 7, "theirs": {}, "limits": [50.0] * 6 + [100.0]}
+        for case in (halved, halved | {"bound": "products"}):  # earlier reports do not tell what the bound is
+            self.assertEqual(summary(case, None)["share"], Bounded(0.8, 0.8, 0.8, True).as_json())
+        time = {"unit": "ms", "bound": "products", "ours": [2.0] * 7, "theirs": {}, "limits": [3.0] * 6 + [1.0]}
+        self.assertEqual((summary(time, None)["limit"], summary(time, None)["share"]["high"]), (1.0, 0.5))
+
+    def test_memory_counts_as_it_was_in_the_same_run(self):
+        case = {"unit": "ms", "bound": "memory", "ours": [2.0, 4.0] * 4, "theirs": {}, "limits": [1.0, 2.0] * 4,
+                "huge_limits": [0.5, 1.0] * 4}
+        result = summary(case, None)
+        self.assertEqual(result["share"], Bounded(0.5, 0.5, 0.5, True).as_json())
+        self.assertEqual(result["huge_share"], Bounded(0.25, 0.25, 0.25, True).as_json())
+        self.assertIn("| 50% (50%..50%) | 25% (25%..25%) |", case_line("a", result, ["huge_share"]))
+
+    def test_the_limit_of_memory_counts_from_16_mib_on(self):
+        row, = (row for row in ROWS if row.name == "rows/1")
+        case = {"unit": "ms", "ours": [2.0] * 7, "theirs": {"eager": [2.2] * 7}, "limits": [1.0] * 7}
+        for moved, target, verdict in ((1 << 24, "1 x peer, 90% of the limit", BEHIND), ((1 << 24) - 1, "1 x peer", MET)):
+            result = summary(case | {"moved": moved}, row.target("a case of any name"))
+            self.assertEqual((result["target"], result["verdict"]), (target, verdict))
+        del case["limits"]  # a limit that is missing is no excuse
+        self.assertEqual(summary(case | {"moved": 1 << 24}, row.target("a case"))["verdict"], OPEN)
+        self.assertEqual(summary(case, row.target("sort"))["target"], "1 x peer")  # nobody knows how fast it could be
+        self.assertEqual(Target(limit=0.85).of(case | {"moved": 8}).limit, 0.85)  # others hold for what is small too
 
     def test_absolute_targets(self):
         self.assertEqual(self.verdict(Target(most=3), [2.0] * 7, [9.0] * 7)["verdict"], MET)
@@ -76,6 +129,85 @@ class Verdicts(unittest.TestCase):
         self.assertIn("| us | 200 = 21 GB/s | 400 = 10.5 GB/s (MPI) | 2.00 (2.00..2.00) |", case_line("4 MB", case))
         del case["bytes"]
         self.assertIn("| us | 200 | 400 (MPI) |", case_line("4 MB", case))
+
+
+class Measuring(unittest.TestCase):
+    def setUp(self):
+        self.now = 0
+        clock = mock.patch.object(timing.time, "perf_counter", lambda: self.now)
+        clock.start()
+        self.addCleanup(clock.stop)
+
+    def call_of(self, seconds):
+        """A call that takes what `seconds` says for the how-manieth it is."""
+        self.called = 0
+
+        def call():
+            self.called += 1
+            self.now += seconds(self.called)
+        return call
+
+    def test_a_window_that_stands_still_is_no_result(self):
+        for stall in (5, 180):  # in the warm-up, in a window
+            stalled = self.call_of(lambda i, stall=stall: 5 if i == stall else 1e-3)
+            self.assertAlmostEqual(timing.seconds_of_a_call([stalled], 0.15 if stall > 5 else 6, 0.01), 1e-3)
+            self.assertGreater(self.now, 5)
+
+    def test_a_short_call_is_warmed_up_by_time_and_a_long_one_by_two_calls(self):
+        cold = self.call_of(lambda i: 1e-3 if self.now > 0.149 else 3e-3)
+        self.assertAlmostEqual(timing.seconds_of_a_call([cold], 0.15, 0.01), 1e-3)
+        long = self.call_of(lambda i: 1 if i > 2 else 3)
+        self.assertAlmostEqual(timing.seconds_of_a_call([long], 0.15, 0.01), 1)
+        self.assertEqual(self.called, 2 + timing.WINDOWS)
+
+    def test_windows_are_full(self):
+        faster = self.call_of(lambda i: 1e-3 if i < 155 else 1e-5)  # by far more of them fit than it seemed
+        before = self.now
+        timing.seconds_of_a_call([faster], 0.15, 0.01)
+        self.assertGreaterEqual(self.now - before, 0.15 + timing.WINDOWS * 0.01)
+
+    def test_calls_take_turns(self):
+        order = []
+        timing.window([lambda name=name: order.append(name) for name in "abc"], 5, 0, lambda: order.append("rest"))
+        self.assertEqual(order, ["rest", *"abcab", "rest"])
+
+    def test_what_others_kept_busy(self):
+        times = iter([(100, (40, 1), 10), (110, (58, 2), 25)])  # ours worked 15 of 18 seconds
+
+        def step():
+            self.at = next(times)
+            return self.at[0]
+        others = machine.Others(step, lambda: self.at[1], lambda: self.at[2])
+        self.assertEqual(others.told(), {"busy_cores": 0.3, "stolen_cores": 0.1})
+
+    def test_limits_of_all_kinds_are_kept(self):
+        cases, record = {}, {"case": "a", "value": 2, "unit": "ms", "limit": 1, "huge_limit": 0.5, "moved": 8, "bound": "memory"}
+        for _ in range(2):
+            measure.collect(cases, {"ours": [record], "eager": [{"case": "a", "value": 3, "unit": "ms"}]})
+        self.assertEqual(cases["a"], {"unit": "ms", "ours": [2, 2], "theirs": {"eager": [3, 3]}, "limits": [1, 1],
+                                      "huge_limits": [0.5, 0.5], "moved": 8, "bound": "memory"})
+
+
+class Report(unittest.TestCase):
+    ROW = {"what": "a row", "command": "c", "date": "d", "runs": 7, "loom": "one", "busy_cores": 0.1}
+
+    def test_the_summary_counts(self):
+        case = {"unit": "ms", "ours": 1, "target": "1 x peer", "verdict": MET}
+        rows = {"a": self.ROW | {"cases": {"x": case, "y": case | {"bound_below": True}, "z": case | {"verdict": OPEN}}},
+                "b": self.ROW | {"loom": "two", "busy_cores": 0.3, "cases": {}}, "c": self.ROW | {"failed": "why"}}
+        lines = summary_lines(rows)
+        for line in ("| met | 2 |", f"| of these, the lower bound below the target ({NEARLY}) | 1 |", "| open | 1 |",
+                     "| of Loom one | 2 |", "| of Loom two | 1 |", "| disturbed by other programs: b | 1 |",
+                     "| failed: c | 1 |"):
+            self.assertIn(line, lines)
+
+    def test_a_row_tells_what_disturbed_it(self):
+        report = {"machine": {"cpu": "C", "date": "d", "loom": "one"}, "command": "c", "runs": 7, "rows": {}}
+        quiet = row_lines("a", self.ROW | {"cases": {}, "stolen_cores": 0.01}, report)
+        noisy = row_lines("a", self.ROW | {"cases": {}, "busy_cores": 0.3, "stolen_cores": 0.2}, report)
+        self.assertEqual(set(noisy) - set(quiet), {"Disturbed: other programs kept 0.3 cores busy.",
+                                                   "The machine below took 0.2 cores from this virtual one."})
+        self.assertIn("lie in huge pages", markdown(report))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <map>
 #include <sstream>
+#include <utility>
 
 #include <loom/tensor/context.h>
 #include <loom/tensor/create.h>
@@ -36,7 +37,8 @@ const std::map<std::string, Make> operations{
     {"batch_norm", batch_norm_images},
     {"cross_entropy", cross_entropy_rows},
     {"sum", reduction},
-    {"max", reduction},
+    {"amax", reduction},
+    {"max", largest_of_rows},
     {"embedding", embedding_rows},
     {"index_select", rows_selected},
     {"nonzero", places_of_set},
@@ -74,17 +76,14 @@ std::vector<std::string> lines_of(const std::filesystem::path& file, const std::
   return lines;
 }
 
-constexpr double in_caches = 20e6;  // bytes
+constexpr double in_memory = 1 << 24;  // bytes; fewer the caches may hold, and move faster than memory (stats.py)
 
 DeviceLimits limits_of(Device device, bool smoke) {
   if (device.kind == Device::cuda) return device_limits(device, smoke);
-  return {.copy = copy_bandwidth(), .flops = fma_peak(), .bf16 = bf16_peak()};
-}
-
-// Seconds; 0: no limit is known. What the caches hold moves faster than memory.
-double least_seconds(const DeviceLimits& limits, const Cost& cost) {
-  const double bytes = cost.bytes * static_cast<double>(item_size(default_dtype())) / sizeof(float);
-  return std::max(bytes < in_caches ? 0 : bytes / limits.copy, cost.flops / (cost.bf16 ? limits.bf16 : limits.flops));
+  return {.copy = copy_bandwidth(Pages::usual, Ways::plain),
+          .huge_copy = copy_bandwidth(Pages::huge, Ways::all),
+          .flops = fma_peak(),
+          .bf16 = bf16_peak()};
 }
 
 double in_unit(const Operation& operation, double seconds) {
@@ -93,39 +92,34 @@ double in_unit(const Operation& operation, double seconds) {
   return seconds / operation.per_call * scales.at(operation.unit);
 }
 
-// Hands over the seconds of a call; prints nothing itself.
-class Reporter : public benchmark::BenchmarkReporter {
- public:
-  bool ReportContext(const Context&) override { return true; }
-  void ReportRuns(const std::vector<Run>& runs) override {
-    for (const Run& run : runs) seconds = run.real_accumulated_time / static_cast<double>(run.iterations);
+// What limits the operation, and its time or rate then; where that is memory, also in huge pages.
+void add_limits(Record& record, const Operation& operation, const DeviceLimits& limits) {
+  const Cost& cost = operation.cost;
+  const double moved = cost.bytes * static_cast<double>(item_size(default_dtype())) / sizeof(float);
+  const double by_products = cost.flops / (cost.bf16 ? limits.bf16 : limits.flops);
+  const double by_memory = moved < in_memory ? 0 : moved / limits.copy;
+  if (moved > 0) record.add("moved", moved);
+  if (by_products > by_memory) {
+    record.add("limit", in_unit(operation, by_products)).add("bound", "products");
+  } else if (by_memory > 0) {
+    record.add("limit", in_unit(operation, by_memory)).add("bound", "memory");
+    if (limits.huge_copy > 0) record.add("huge_limit", in_unit(operation, moved / limits.huge_copy));
   }
-  double seconds = 0;
-};
-
-double seconds_of_a_call(const std::string& name, const Operation& operation, const Options& options) {
-  benchmark::ClearRegisteredBenchmarks();
-  auto* const registered = benchmark::RegisterBenchmark(name.c_str(), [&operation](benchmark::State& state) {
-    for ([[maybe_unused]] auto _ : state) operation.call();
-  });
-  registered->UseRealTime();
-  if (options.smoke())
-    registered->Iterations(1);
-  else
-    registered->MinTime(1e-3 * static_cast<double>(options.number("milliseconds", 40)));
-  Reporter reporter;
-  benchmark::RunSpecifiedBenchmarks(&reporter);
-  return reporter.seconds;
 }
 
-// Operations of a GPU that take turns: together larger than its caches.
-constexpr int turns = 4;
+constexpr int turns = 4;  // of operations of a GPU: together larger than its caches
+// Seconds, on the CPU, of the process's first case and of the others; peers/micro.py has the same.
+constexpr double first_warm_up = 0.15, warm_up = 0.05;
 
-double seconds_on_device(Device device, const Operation& first, Make make, const Case& given, const Options& options) {
-  std::vector<std::function<void()>> calls{first.call};
-  while (calls.size() < turns) calls.push_back(make(given).call);
-  const double milliseconds = options.smoke() ? 0 : static_cast<double>(options.number("milliseconds", 40));
-  return seconds_on(device, calls, 1e-3 * milliseconds);
+double seconds_of(Device device, const Operation& operation, Make make, const Case& given, const Options& options) {
+  static bool is_first = true;
+  const double warm = std::exchange(is_first, false) ? first_warm_up : warm_up;
+  const bool cuda = device.kind == Device::cuda;
+  Calls calls{operation.call};
+  while (cuda && calls.size() < turns) calls.push_back(make(given).call);
+  if (options.smoke()) return seconds_on(device, calls, 0, 0);
+  const auto milliseconds = static_cast<double>(options.number("milliseconds", cuda ? 40 : 10));
+  return seconds_on(device, calls, cuda ? 0 : warm, 1e-3 * milliseconds);
 }
 
 }  // namespace
@@ -134,22 +128,15 @@ void run_micro(const Options& options) {
   const Device device = device_of(options);
   context().default_device = device;
   context().default_dtype = dtype_from_string(options.text("dtype", "f32"));
-  int argc = 1;
-  char program[] = "loom_bench", *argv[] = {program, nullptr};
-  benchmark::Initialize(&argc, argv);
   const DeviceLimits limits = limits_of(device, options.smoke());
   for (const std::string& line : lines_of(options.text("cases"), options.text("group"))) {
     const Case given(line, options.smoke());
     const auto made = operations.find(given.word(0));
     loom::check(made != operations.end(), "no operation '", given.word(0), "'");
     const Operation operation = made->second(given);
-    operation.call();  // what is made once is made before the clock starts
-    const double seconds = device.kind == Device::cuda
-                               ? seconds_on_device(device, operation, made->second, given, options)
-                               : seconds_of_a_call(line, operation, options);
+    const double seconds = seconds_of(device, operation, made->second, given, options);
     Record record(line, in_unit(operation, seconds), operation.unit);
-    if (const double limit = least_seconds(limits, operation.cost); limit > 0)
-      record.add("limit", in_unit(operation, limit));
+    add_limits(record, operation, limits);
     record.print();
   }
 }
@@ -164,7 +151,9 @@ void run_machine(const Options& options) {
   }
   Record("multiply-adds, f32", fma_peak() * 1e-9, "GFLOP/s").print();
   Record("multiply-adds, bf16", bf16_peak() * 1e-9, "GFLOP/s").print();
-  Record("copy of 40 MB", copy_bandwidth() * 1e-9, "GB/s").print();
+  Record("copy of 40 MB", copy_bandwidth(Pages::usual, Ways::plain) * 1e-9, "GB/s").print();
+  Record("copy of 40 MB past the caches", copy_bandwidth(Pages::usual, Ways::all) * 1e-9, "GB/s").print();
+  Record("copy of 40 MB in huge pages", copy_bandwidth(Pages::huge, Ways::all) * 1e-9, "GB/s").print();
   Record("triad of 40 MB", triad_bandwidth() * 1e-9, "GB/s").print();
 }
 

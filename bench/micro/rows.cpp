@@ -1,4 +1,6 @@
 // Operations over the rows of a matrix, and sums.
+#include <cmath>
+
 #include <loom/loom.h>
 
 #include "operation.h"
@@ -22,6 +24,12 @@ Operation over_rows(const Case& given, double forward_bytes, double backward_byt
           .call = [=] { keep(grad(y, x, seed, {.retain_graph = true})); },
           .cost = {.bytes = backward_bytes * count(rows * columns)}};
 }
+
+// Of numbers that are 8 bytes whatever the dtype is, in bytes of f32.
+double of_i64(int64_t n) { return 32 / static_cast<double>(item_size(default_dtype())) * count(n); }
+
+// How many of `rows` are among n that were drawn of them, on average: each is read once, then the caches have it.
+double drawn(int64_t n, int64_t rows) { return count(rows) * -std::expm1(count(n) * std::log1p(-1 / count(rows))); }
 
 }  // namespace
 
@@ -61,18 +69,28 @@ Operation cross_entropy_rows(const Case& given) {
   return over_rows(given, 4, 8, [target](const Tensor& x) { return cross_entropy(x, target); });
 }
 
-// sum|max all|rows|columns ROWS COLUMNS: of everything, along the rows, along the columns.
-// sum|max channels N C H: over all but the channels of images.
+// sum|amax all|rows|columns ROWS COLUMNS: of everything, along the rows, along the columns.
+// sum|amax channels N C H: over all but the channels of images.
 Operation reduction(const Case& given) {
   const std::string& over = given.word(1);
   const bool images = over == "channels";
   const int64_t first = given.number(2), second = given.number(3), height = images ? given.number(4) : 0;
   const Dims shape = images ? Dims{first, second, height, height} : Dims{first, second};
   const Dims dims = images ? Dims{0, 2, 3} : over == "all" ? Dims{} : Dims{given.is(1, "rows", "columns") ? 1 : 0};
+  const int64_t results = over == "all" ? 1 : over == "rows" ? first : second;
   const Tensor x = randn(shape);
-  const double bytes = 4 * count(x.numel());
-  if (given.is(0, "sum", "max")) return {.unit = "ms", .call = [=] { keep(sum(x, dims)); }, .cost = {.bytes = bytes}};
+  const double bytes = 4 * count(x.numel() + results);
+  if (given.is(0, "sum", "amax")) return {.unit = "ms", .call = [=] { keep(sum(x, dims)); }, .cost = {.bytes = bytes}};
   return {.unit = "ms", .call = [=] { keep(amax(x, dims)); }, .cost = {.bytes = bytes}};
+}
+
+// max rows ROWS COLUMNS: the largest of each row, and where the first of them is, an i64
+Operation largest_of_rows(const Case& given) {
+  loom::check(given.word(1) == "rows", "max: expected rows, got ", given.word(1));
+  const int64_t rows = given.number(2), columns = given.number(3);
+  return {.unit = "ms",
+          .call = [x = randn({rows, columns})] { keep(max(x, 1)); },
+          .cost = {.bytes = 4 * count(rows * columns) + of_i64(rows) + 4 * count(rows)}};
 }
 
 // embedding forward|backward VOCABULARY WIDTH COUNT
@@ -80,12 +98,14 @@ Operation embedding_rows(const Case& given) {
   const int64_t vocabulary = given.number(2), width = given.number(3), n = given.number(4);
   const Tensor weight = randn({vocabulary, width}), index = randint(0, vocabulary, {n});
   if (given.is(1, "forward", "backward"))
-    return {.unit = "ms", .call = [=] { keep(embedding(index, weight)); }, .cost = {.bytes = 8 * count(n * width)}};
+    return {.unit = "ms",
+            .call = [=] { keep(embedding(index, weight)); },
+            .cost = {.bytes = 4 * (drawn(n, vocabulary) + count(n)) * count(width) + of_i64(n)}};
   Tensor(weight).requires_grad_();
   const Tensor y = embedding(index, weight), seed = randn(y.shape());
   return {.unit = "ms",
           .call = [=] { keep(grad(y, weight, seed, {.retain_graph = true})); },
-          .cost = {.bytes = 4 * count((n + vocabulary) * width)}};
+          .cost = {.bytes = 4 * count((n + vocabulary) * width) + of_i64(n)}};
 }
 
 // index_select ROWS WIDTH COUNT: rows by number
@@ -93,7 +113,7 @@ Operation rows_selected(const Case& given) {
   const int64_t rows = given.number(1), width = given.number(2), n = given.number(3);
   return {.unit = "ms",
           .call = [x = randn({rows, width}), index = randint(0, rows, {n})] { keep(index_select(x, 0, index)); },
-          .cost = {.bytes = (8 * count(width) + 8) * count(n)}};
+          .cost = {.bytes = 4 * (drawn(n, rows) + count(n)) * count(width) + of_i64(n)}};
 }
 
 // nonzero PERCENT COUNT: of so many set booleans in a hundred

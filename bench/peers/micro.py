@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The twin of bench/micro in PyTorch: the same cases, each operation under its name.
 
-micro.py cases=FILE group=NAME [milliseconds=40] [device=cpu] [dtype=f32] [smoke=1] [numpy=1] [onednn=1]
+micro.py cases=FILE group=NAME [milliseconds=10] [device=cpu] [dtype=f32] [smoke=1] [numpy=1] [onednn=1]
 """
 import os
 import pathlib
@@ -106,6 +106,11 @@ def reduction(name):
         dims = {"all": (0, 1), "rows": 1, "columns": 0, "channels": (0, 2, 3)}[which]
         return lambda: getattr(x, name)(dims)
     return make
+
+
+def largest(which, rows, columns):
+    x, dim = torch.randn(rows, columns), {"rows": 1}[which]
+    return lambda: torch.max(x, dim)
 
 
 def embedding(which, vocabulary, width, count):
@@ -220,7 +225,8 @@ def graph(nodes):
 OPERATIONS = {"gemm": gemm, "conv": conv, "attention": attention, "softmax": over_rows(lambda x: torch.softmax(x, 1)),
               "layer_norm": layer_norm, "rms_norm": rms_norm, "batch_norm": batch_norm,
               "copy": copy, "cross_entropy": cross_entropy, "sum": reduction("sum"),
-              "max": reduction("amax"), "embedding": embedding, "index_select": index_select, "nonzero": nonzero,
+              "amax": reduction("amax"), "max": largest, "embedding": embedding,
+              "index_select": index_select, "nonzero": nonzero,
               "sort": sort, "map": map_of, "add": add, "pow": power, "dropout": dropout, "optimizer": optimizer,
               "transpose": transpose, "strided": strided, "cat": cat, "flip": flip, "tiny_add": tiny_add,
               "backward_node": backward_node, "graph": graph}
@@ -258,13 +264,17 @@ def cases(file, group):
 
 
 TURNS = 4  # of operations of a GPU: together larger than its caches
+FIRST_WARM_UP, WARM_UP = 0.15, 0.05  # seconds, on the CPU; bench/micro/micro.cpp has the same
 
 
-def seconds_of(make, words, given):
-    milliseconds = 0 if "smoke" in given else float(given.get("milliseconds", 40))
-    if given.get("device", "cpu") != "cuda":
-        return timing.seconds_of_a_call(make(*words), milliseconds * 1e-3)
-    return timing.seconds_on_device(torch.cuda.synchronize, [make(*words) for _ in range(TURNS)], milliseconds * 1e-3)
+def seconds_of(make, words, given, first):
+    cuda = given.get("device", "cpu") == "cuda"
+    milliseconds = 0 if "smoke" in given else float(given.get("milliseconds", 40 if cuda else 10))
+    if cuda:
+        calls = [make(*words) for _ in range(TURNS)]
+        return timing.seconds_of_a_call(calls, 0, milliseconds * 1e-3, torch.cuda.synchronize)
+    warm_up = 0 if "smoke" in given else FIRST_WARM_UP if first else WARM_UP
+    return timing.seconds_of_a_call([make(*words)], warm_up, milliseconds * 1e-3)
 
 
 def run(given):
@@ -280,9 +290,9 @@ def run(given):
     if "channels_last" in given:
         operations["conv"] = conv_channels_last
         operations["batch_norm"] = lambda *words: batch_norm(*words, layout=torch.channels_last)
-    for line in cases(given["cases"], given["group"]):
+    for i, line in enumerate(cases(given["cases"], given["group"])):
         name, *words = [min(int(word), most) if word.isdigit() else word for word in line.split()]
-        timing.record(line, *in_unit(name, words, seconds_of(operations[name], words, given)))
+        timing.record(line, *in_unit(name, words, seconds_of(operations[name], words, given, first=i == 0)))
 
 
 timing.main(run)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times of repeated steps, as bench/timing.h and bench/device.h, and the line that reports them, as bench/record.h."""
+"""Times of repeated steps and calls, as bench/timing.h and bench/device.h, and the line that reports them, as bench/record.h."""
+import itertools
 import json
+import math
 import statistics
 import sys
 import time
@@ -23,50 +25,46 @@ def time_steps(warmup, steps, step):
     return statistics.median_high(seconds), statistics.fmean(seconds)
 
 
-SAMPLES = 5
+WINDOWS = 5
 
 
-def seconds_between_rests(wait, count, call):
-    """Of `count` calls, from a device at rest to a device at rest."""
-    wait()
+def window(calls, count, at_least, rest):
+    """Seconds of one of at least `count` calls by turns, that fill `at_least` seconds; rest() returns when none is at work."""
+    done = seconds = 0
+    rest()
     start = time.perf_counter()
-    for i in range(count):
-        call(i)
-    wait()
-    return time.perf_counter() - start
+    while not done or seconds < at_least:
+        for call in itertools.islice(itertools.cycle(calls), count):
+            call()
+        rest()
+        done += count
+        seconds = time.perf_counter() - start
+    return seconds / done
 
 
-def seconds_on_device(wait, calls, at_least):
-    """As bench/device.h's seconds_on."""
+def seconds_of_a_call(calls, warm_up, at_least, rest=lambda: None):
+    """After each has run once, and then all for `warm_up` seconds, the median of windows of at least `at_least` seconds and
+    a call each, so that a window in which the machine stood still is no result."""
     for call in calls:
         call()
-    turn = lambda i: calls[i % len(calls)]()
-    once = seconds_between_rests(wait, len(calls), turn) / len(calls)
-    count = max(1, min(int(at_least / once), 1_000_000))
-    return statistics.median_high(seconds_between_rests(wait, count, turn) / count for _ in range(SAMPLES))
+    count, warm = len(calls), 0
+    while True:
+        once = window(calls, count, 0, rest)
+        warm += once * count
+        fitting = min(max(math.ceil(1.1 * at_least / max(once, 1e-9)), 1), 1_000_000)
+        if warm >= warm_up:
+            break
+        count = min(2 * count, fitting)
+    return statistics.median(window(calls, fitting, at_least, rest) for _ in range(WINDOWS))
 
 
 def time_steps_on_device(wait, warmup, steps, step):
     """Median and mean seconds of a step, as bench/device.h's time_steps_on."""
     for _ in range(warmup):
         step()
-    each = max(1, steps // SAMPLES)
-    taken = [seconds_between_rests(wait, each, lambda _: step()) / each for _ in range(0, steps, each)]
+    each = max(1, steps // WINDOWS)
+    taken = [window([step], each, 0, wait) for _ in range(0, steps, each)]
     return statistics.median_high(taken), statistics.fmean(taken)
-
-
-def seconds_of_a_call(call, at_least):
-    """Mean over as many calls as fill a time, as google-benchmark does."""
-    call()
-    calls = 1
-    while True:
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        took = time.perf_counter() - start
-        if took >= at_least:
-            return took / calls
-        calls = max(calls + 1, min(10 * calls, int(calls * 1.4 * at_least / max(took, 1e-9))))
 
 
 def record(case, value, unit, **more):
