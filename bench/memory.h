@@ -4,10 +4,10 @@
 namespace bench {
 
 double resident_mib();
-double peak_resident_mib();  // the most since the start, or since settle_memory()
-// Of the shared memory in resident_mib(), what counts for the other processes that have it mapped: each page is divided
-// among all that do.
-double resident_of_others_mib();
+// What a step's memory is counted in: without pages of files, most of them code that the first step touches, and of
+// shared memory a part of each page that other processes have mapped too.
+double allocated_mib();
+double peak_allocated_mib();  // the most since the start, or since settle_memory()
 // Gives freed blocks back to the system and lets the peak begin at what is resident now.
 void settle_memory();
 

@@ -65,7 +65,7 @@ Training train(loom::Fabric& fabric, const Options& options) {
 
   typename Net::Optimizer inner(loom::nn::parameters(net), Net::settings);
   settle_memory();
-  const double before = resident_mib() - resident_of_others_mib();  // without buckets of gradients
+  const double before = allocated_mib();  // without buckets of gradients
   auto [model, optimizer] = fabric.setup(net, inner);
   const loom::Device device = fabric.device();
   settle_memory();
@@ -103,7 +103,7 @@ Training train(loom::Fabric& fabric, const Options& options) {
     result.memory = static_cast<double>(loom::memory_stats(device).peak_allocated) / (1 << 20);
   } else {
     result.times = time_steps(warmup, steps, step);
-    result.memory = peak_resident_mib() - resident_of_others_mib() - before;
+    result.memory = peak_allocated_mib() - before;
     fabric.barrier();  // the others' pages are counted as long as these have them mapped
   }
   return result;

@@ -91,7 +91,7 @@ def train(name, given):
     small = torch.nn.Linear(1, 1).to(device)
     wrapped(small, torch.optim.SGD(small.parameters(), lr=1))  # the code that this loads is no memory of a step
     memory.settle_memory()
-    before = memory.resident_mib() - memory.resident_of_others_mib()  # without buckets of gradients
+    before = memory.allocated_mib()  # without buckets of gradients
     model, optimizer, backward = wrapped(net, optimizer)
     if given.get("compile"):
         model = torch.compile(model)
@@ -117,7 +117,7 @@ def train(name, given):
         times = timing.time_steps_on_device(torch.cuda.synchronize, warmup, steps, step)
         return times, losses, torch.cuda.max_memory_allocated() / 2**20
     times = timing.time_steps(warmup, steps, step)
-    return times, losses, memory.peak_resident_mib() - memory.resident_of_others_mib() - before
+    return times, losses, memory.peak_allocated_mib() - before
 
 
 def report_speed(name, given, seconds):
