@@ -61,9 +61,19 @@ Operation dropout_of(const Case& given) {
   return {.unit = "ms", .call = [x = randn({n})] { keep(dropout(x, 0.1)); }, .cost = {.bytes = 8 * count(n)}};
 }
 
-// optimizer adamw|sgd TENSORS COUNT: a step over that many tensors of COUNT floats each; sgd with momentum.
+// dropout_both COUNT: forward as in training, and backward from what was kept
+Operation dropout_both(const Case& given) {
+  const int64_t n = given.number(1);
+  const Tensor x = randn({n}).requires_grad_(), seed = randn({n});
+  const double mask = sizeof(float) / static_cast<double>(item_size(default_dtype()));
+  return {.unit = "ms",
+          .call = [=] { keep(grad(dropout(x, 0.1), x, seed)); },
+          .cost = {.bytes = (16 + 2 * mask) * count(n)}};
+}
+
+// optimizer adam|adamw|sgd TENSORS COUNT: a step over that many tensors of COUNT floats each; sgd with momentum.
 Operation optimizer(const Case& given) {
-  const bool adamw = given.is(1, "adamw", "sgd");
+  const bool adam = given.word(1) == "adam", sgd = !adam && given.is(1, "sgd", "adamw");
   const int64_t tensors = given.number(2), n = given.number(3);
   std::vector<NamedTensor> parameters;
   for (int64_t i = 0; i < tensors; ++i) {
@@ -71,13 +81,15 @@ Operation optimizer(const Case& given) {
     parameters.back().tensor.set_grad(randn({n}));
   }
   std::shared_ptr<optim::Optimizer> made;
-  if (adamw)
-    made = std::make_shared<optim::AdamW>(parameters);
-  else
+  if (sgd)
     made = std::make_shared<optim::SGD>(parameters, optim::SgdOptions{.momentum = 0.9});
+  else if (adam)
+    made = std::make_shared<optim::Adam>(parameters);
+  else
+    made = std::make_shared<optim::AdamW>(parameters);
   return {.unit = tensors > 1 ? "us" : "ms",
           .call = [made] { made->step(); },
-          .cost = {.bytes = (adamw ? 28 : 20) * count(tensors * n)}};
+          .cost = {.bytes = (sgd ? 20 : 28) * count(tensors * n)}};
 }
 
 // transpose matrix ROWS COLUMNS; transpose nhwc N C H: a copy of the transposed view

@@ -48,6 +48,7 @@ const std::map<std::string, Make> operations{
     {"copy", copied},
     {"pow", power_of},
     {"dropout", dropout_of},
+    {"dropout_both", dropout_both},
     {"optimizer", optimizer},
     {"transpose", transposed},
     {"strided", strided},

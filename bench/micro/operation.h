@@ -82,6 +82,7 @@ Operation add(const Case& given);
 Operation copied(const Case& given);
 Operation power_of(const Case& given);
 Operation dropout_of(const Case& given);
+Operation dropout_both(const Case& given);
 Operation optimizer(const Case& given);
 Operation transposed(const Case& given);
 Operation strided(const Case& given);
