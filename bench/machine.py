@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where and with what was measured: processor, cores, load, compiler, versions."""
+import ctypes.util
 import os
 import pathlib
 import re
@@ -64,6 +65,11 @@ def cmake_cache(build):
     return dict(re.findall(r"^(\w+):\w+=(.*)$", text, re.MULTILINE))
 
 
+def jemalloc():
+    """The name by which it is loaded, or nothing."""
+    return ctypes.util.find_library("jemalloc")
+
+
 def describe_gpu(python):
     def asked(fields):
         return output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader")
@@ -90,4 +96,7 @@ def describe(build, python, revision):
     if python:
         about["torch"] = output(python, "-c", "import sys, torch; print(torch.__version__, 'on Python', "
                                 "sys.version.split()[0], torch.backends.cpu.get_cpu_capability())")
+        about["torch_memory"] = jemalloc() or "glibc"
+    versions = {name: output("dpkg-query", "-W", "-f", "${Version}", name) for name in ("libblis4-pthread", "libdnnl-dev")}
+    about["other_peers"] = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     return about

@@ -10,9 +10,12 @@ import time
 import machine
 
 TIMEOUT = 900  # seconds of one run
-# glibc gives big blocks back to the kernel at every free; PyTorch is several times faster when it does not.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4294967295", "MALLOC_TRIM_THRESHOLD_": "17179869184",
-               "MALLOC_TOP_PAD_": "268435456"}
+# PyTorch is several times faster when freed blocks stay with the process, and steadier in huge pages (README.md has figures).
+JEMALLOC = {"MALLOC_CONF": "thp:always,metadata_thp:always,oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1"}
+# Without it glibc, whose threshold of mmap cannot be above 32 MiB: no mmap at all, and PyTorch asks for huge pages.
+GLIBC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184", "MALLOC_TOP_PAD_": "268435456",
+         "THP_MEM_ALLOC_ENABLE": "1"}
+LIBRARIES = {"dnnl.cpp": ["-ldnnl"]}  # that a peer is linked with
 MPI = {"OMPI_MCA_hwloc_base_binding_policy": "none"}
 MPI_AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
@@ -63,7 +66,8 @@ class Programs:
         if self.smoke:
             return None
         if name.endswith(".cpp"):
-            return self.start(row, [self.compiled(name), *arguments], self.environment())
+            alone = {} if row.ranks > 1 else {"OMP_NUM_THREADS": row.threads} | self.allocator()
+            return self.start(row, [self.compiled(name), *arguments, *self.inputs(row)], self.environment(**alone))
         if not self.python:
             return None
         device = "cpu" if self.rehearse else "cuda"
@@ -72,11 +76,17 @@ class Programs:
         if row.gpu:
             return self.start(row, command, self.environment(TORCHINDUCTOR_CACHE_DIR=self.kernels()))
         environment = self.environment(OMP_NUM_THREADS=row.threads, OPENBLAS_NUM_THREADS=row.threads,
-                                       GLOO_SOCKET_IFNAME="lo", TORCHINDUCTOR_CACHE_DIR=self.kernels(), **KEEP_MEMORY)
+                                       GLOO_SOCKET_IFNAME="lo", TORCHINDUCTOR_CACHE_DIR=self.kernels(),
+                                       **self.allocator())
         if row.ranks == 1:
             return self.start(row, command, environment)
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             return self.ranks(row, [*command, f"world={row.ranks}", f"store={folder}/store"], environment)
+
+    @staticmethod
+    def allocator():
+        library = machine.jemalloc()
+        return JEMALLOC | {"LD_PRELOAD": library} if library else GLIBC
 
     @staticmethod
     def kernels():
@@ -104,7 +114,7 @@ class Programs:
         if not target.exists():
             if not shutil.which("mpicxx"):
                 raise Skipped("no mpicxx to build the peer with")
-            self.run(["mpicxx", "-O3", "-std=c++20", self.peers / source, "-o", target])
+            self.run(["mpicxx", "-O3", "-std=c++20", self.peers / source, "-o", target, *LIBRARIES.get(source, [])])
         return target
 
     def pinned(self, row, rank):
@@ -113,9 +123,7 @@ class Programs:
         if self.smoke or row.gpu:  # every core may be taken: only the function counts, or the GPU
             return []
         if row.ranks * each > len(self.cores):
-            each = row.threads
-        if row.ranks * each > len(self.cores):
-            raise Skipped(f"needs {row.ranks * each} cores")
+            raise Skipped(f"needs {row.ranks * each} cores, {each} a rank; there are {len(self.cores)}")
         return ["taskset", "-c", ",".join(map(str, self.cores[rank * each:(rank + 1) * each]))]
 
     def start(self, row, command, environment):

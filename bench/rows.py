@@ -33,21 +33,28 @@ class Row:
 # --- training: every model in three layouts
 
 CHANNELS_LAST = ["channels_last=1", "fused=1"]
-LAYOUTS = {"1x1": (1, 1), "1x2": (1, 2), "2x1": (2, 1)}  # ranks x threads
+LAYOUTS = {"1x1": (1, 1, 1), "1x2": (1, 2, 2), "2x1": (2, 1, 1)}  # ranks x threads; of a rank: cores
+FREE_CORE = {"2x1+1": (2, 1, 2)}  # the communication of each rank has a core of its own
 
 
-def training(name, what, arguments, images=False, seconds=10):
+def variants_of(images, ranks):
+    """Of the peer, with what training.py gets for each."""
+    plain = CHANNELS_LAST if images else ["fused=1"]
+    alone = {"eager": ["channels_last=1"] if images else [], "fused": plain, "compile": [*plain, "compile=model"],
+             "compile with loss": [*plain, "compile=loss"], "Fabric": [*plain, "fabric=1"]}
+    of_ddp = {"buckets of 1 MB": [*plain, "bucket=1"], "static graph, one bucket": [*plain, "static=1", "bucket=100"]}
+    return alone if ranks == 1 else {f"DDP, {name}": how for name, how in (alone | of_ddp).items()}
+
+
+def training(name, what, arguments, images=False, seconds=10, layouts=LAYOUTS):
     """The model's rows; a rank's batch stays the same."""
     model = [argument for argument in arguments if not argument.startswith(("batch=", "steps=", "warmup="))]
-    plain = CHANNELS_LAST if images else ["fused=1"]
-    variants = {"eager": ["channels_last=1"] if images else [], "fused": plain, "compile": [*plain, "compile=1"],
-                "Fabric": [*plain, "fabric=1"]}
-    for layout, (ranks, threads) in LAYOUTS.items():
-        prefix = "DDP, " if ranks > 1 else ""
-        least = Target(ratio=1.5) if ranks > 1 else Target(ratio=1.3, limit=0.85, either=True)
-        yield Row(f"train/{name}/{layout}", f"{what}; {ranks} rank(s) x {threads} thread(s)", ["train", *arguments],
-                  {prefix + variant: ["training.py", *arguments, *more] for variant, more in variants.items()},
-                  ranks=ranks, threads=threads, model=model, seconds=seconds,
+    for layout, (ranks, threads, cores) in layouts.items():
+        free = f", {cores} cores a rank" if cores > threads else ""
+        least = Target(ratio=1.5 if ranks > 1 else 1.3, limit=0.85, either=True)  # of the floor, where that comes first
+        yield Row(f"train/{name}/{layout}", f"{what}; {ranks} rank(s) x {threads} thread(s){free}", ["train", *arguments],
+                  {variant: ["training.py", *arguments, *how] for variant, how in variants_of(images, ranks).items()},
+                  ranks=ranks, threads=threads, cores=cores, model=model, seconds=seconds * (1.5 if ranks > 1 else 1.2),
                   targets={"^step$": least, "^peak memory$": Target(ratio=1)})
 
 
@@ -59,11 +66,12 @@ TRAINING = [
     *training("cnn", "image classifier (conv 32, conv 64, fc 128), AdamW, batch 64 a rank",
               ["model=cnn", "samples=512", "batch=64", "steps=30"], images=True, seconds=14),
     *training("resnet18", "ResNet-18 on 32 x 32, SGD with momentum, batch 16 a rank",
-              ["model=resnet", "samples=64", "batch=16", "steps=4"], images=True, seconds=25),
+              ["model=resnet", "samples=64", "batch=16", "steps=4"], images=True, seconds=25,
+              layouts=LAYOUTS | FREE_CORE),
     *training("lstm", "LSTM 2 x 256, sequence 64, AdamW, batch 32 a rank",
               ["model=lstm", "samples=128", "batch=32", "steps=8"], seconds=16),
     *training("gpt", "GPT 4 x 128, context 128, 65 tokens, AdamW, batch 16 a rank",
-              ["model=gpt", "samples=64", "batch=16", "steps=8"], seconds=20),
+              ["model=gpt", "samples=64", "batch=16", "steps=8"], seconds=20, layouts=LAYOUTS | FREE_CORE),
     *training("gpt2", "GPT 6 x 384, context 128, 8192 tokens, AdamW, batch 4 a rank",
               ["model=gpt", "width=384", "depth=6", "heads=6", "vocabulary=8192", "samples=16", "batch=4", "steps=5"],
               seconds=25),
@@ -85,28 +93,43 @@ OVERHEAD = {"tiny_add plain": Target(ratio=1, most=200), "tiny_add recorded": Ta
             "backward_node": Target(ratio=1, most=200), "": Target(ratio=1)}
 
 
-def micro(group, what, targets, variants=None, threads=(1, 2), seconds=20):
+def micro(group, what, targets, variants=None, threads=(1, 2), seconds=20, more=()):
+    """variants: arguments of micro.py, or another program."""
     for count in threads:
-        both = [f"group={group}"]
-        peers = {name: ["micro.py", *both, *more] for name, more in (variants or {"eager": []}).items()}
+        both = [f"group={group}", *more]
+        peers = {name: [how, *both] if isinstance(how, str) else ["micro.py", *both, *how]
+                 for name, how in (variants or {"eager": []}).items()}
         yield Row(f"{group}/{count}", f"{what}; threads: {count}", ["micro", *both], peers, threads=count,
                   targets=targets(count) if callable(targets) else targets, seconds=seconds)
 
 
-PRODUCTS = {"MKL": [], "oneDNN": ["onednn=1"]}
+EAGER = {"eager": []}
+
+
+def compiled(only):
+    """Eager, and compiled where that was faster when all cases were tried."""
+    return EAGER | {"compile": ["compile=1", f"only={only}"]}
+
+
+PRODUCTS = {"MKL": [], "oneDNN": ["onednn=1"], "oneDNN, packed": ["packed=1"], "OpenBLAS": ["numpy=1"], "BLIS": ["blis=1"]}
+LIBDNNL = {"libdnnl": "dnnl.cpp"}
+CONVOLUTIONS = {"contiguous": [], "channels_last": ["channels_last=1"]} | LIBDNNL
 MICRO = [
-    *micro("gemm_f32", "products of matrices, f32; peers: PyTorch (MKL), oneDNN through PyTorch, numpy's OpenBLAS",
-           gemm_targets, PRODUCTS | {"OpenBLAS": ["numpy=1"]}, seconds=32),
-    *micro("gemm_bf16", "products of matrices, bf16", gemm_targets, {"PyTorch": [], "oneDNN": ["onednn=1"]},
-           seconds=25),
-    *micro("conv", "convolutions: forward, the input's and the weight's gradient", {"": PRODUCT},
-           {"contiguous": [], "channels_last": ["channels_last=1"]}, seconds=20),
-    *micro("conv_bf16", "convolutions, bf16", {}, {"contiguous": [], "channels_last": ["channels_last=1"]}, seconds=20),
+    *micro("gemm_f32", "products of matrices, f32; peers: PyTorch (MKL), oneDNN of PyTorch and Debian, numpy's OpenBLAS, BLIS",
+           gemm_targets, PRODUCTS | LIBDNNL, seconds=60),
+    *micro("gemm_bf16", "products of matrices, bf16", gemm_targets,
+           {"PyTorch": [], "oneDNN": ["onednn=1"]} | LIBDNNL, seconds=40),
+    *micro("conv", "convolutions: forward, the input's and the weight's gradient", {"": PRODUCT}, CONVOLUTIONS, seconds=45),
+    *micro("conv_bf16", "convolutions, bf16", {}, CONVOLUTIONS, seconds=25),
     *micro("attention", "causal attention", {"": Target(ratio=1)}, seconds=6),
-    *micro("elementwise", "elementwise functions", MEMORY_BOUND, seconds=9),
-    *micro("rows", "softmax, norms, losses, sums, embeddings", MEMORY_BOUND, seconds=17),
-    *micro("optimizers", "a step over 10M floats", MEMORY_BOUND, seconds=5),
-    *micro("layout", "transposes, broadcasting, strides, joining", MEMORY_BOUND, seconds=7),
+    *micro("elementwise", "elementwise functions", MEMORY_BOUND,
+           compiled("map (relu|gelu_tanh|exp|tanh|sigmoid) forward 10000000"), seconds=18),
+    *micro("elementwise_bf16", "elementwise functions and rows, bf16", MEMORY_BOUND, seconds=9, more=["dtype=bf16"]),
+    *micro("rows", "softmax, norms, losses, sums, embeddings", MEMORY_BOUND,
+           compiled("^(layer_norm|rms_norm|batch_norm|embedding|index_select)|sum rows 1000000"), seconds=24),
+    *micro("optimizers", "a step over 10M floats", MEMORY_BOUND, seconds=6),
+    *micro("layout", "transposes, broadcasting, strides, joining", MEMORY_BOUND, compiled("strided add|(cat|flip) 0"),
+           seconds=13),
     *micro("overhead", "what an operation costs beside its arithmetic", OVERHEAD, threads=(1,), seconds=6),
 ]
 
@@ -140,7 +163,8 @@ REST = [
     Row("exposed", "a step of a sleeping device that hands over 16 buckets of 2 MB, 2 ranks; limit: work or communication",
         ["exposed", "mode=threaded"], ranks=2, cores=2, targets={"": Target(limit=1 / 1.1)}, seconds=6),
     Row("startup", "from the start of the process to the end of its first op", ["startup"],
-        {"import torch": ["startup.py"]}, seconds=3,
+        {f"import torch, {build} build": ["startup.py", f"build={build.lower()}"] for build in ("CPU", "CUDA")},
+        seconds=3,
         targets={"first op": Target(ratio=1, most=0.02), "memory": Target(ratio=1, most=20)}),
     Row("startup/mpi", "the same after joining MPI, a single process; peer: MPI's own start", ["startup", "mpi=1"],
         {"MPI": ["startup.cpp"]}, seconds=2, targets={"first op": Target(over=0.01)}),
@@ -177,7 +201,7 @@ def gpu_training(name, what, arguments, losses, targets, tiny, images=False, sec
     ours = ["train", *arguments, *(["graph=1"] if graph else [])]
     return Row(f"gpu/train/{name}", what, ours, {"eager": ["training.py", *arguments, *plain]}, gpu=True,
                model=model, losses=losses, targets=targets, tiny={"samples": 8, "batch": 2, "steps": 1} | tiny,
-               once={} if graph else {"compile": ["training.py", *arguments, *plain, "compile=1"]}, seconds=seconds)
+               once={} if graph else {"compile": ["training.py", *arguments, *plain, "compile=model"]}, seconds=seconds)
 
 
 MEMORY = {"^peak memory$": Target(ratio=1)}

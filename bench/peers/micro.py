@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The twin of bench/micro in PyTorch: the same cases, each operation under its name.
 
-micro.py cases=FILE group=NAME [milliseconds=10] [device=cpu] [dtype=f32] [smoke=1] [numpy=1] [onednn=1]
+micro.py cases=FILE group=NAME [milliseconds=10] [device=cpu] [dtype=f32] [smoke=1]
+  only=PATTERN                                   of the cases those that match the regular expression
+  numpy=1 blis=1 onednn=1 packed=1               the library of products; packed: oneDNN, the second operand in its own layout
+  channels_last=1 compile=1                      ways to make PyTorch faster
 """
 import os
 import pathlib
+import re
 
 import torch
 import torch.nn.functional as F
 
+import blis
 import timing
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
@@ -17,9 +22,19 @@ FUNCTIONS = {"relu": torch.relu, "exp": torch.exp, "gelu": F.gelu, "tanh": torch
              "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
 
 
+as_run = lambda function: function  # compile=1: compiled
+
+
 def backward(y, inputs):
     seed = torch.randn(y.shape)
     return lambda: torch.autograd.grad(y, inputs, seed, retain_graph=True)
+
+
+def differentiated(function, which, x):
+    """A call of function(x), or of its gradient."""
+    if which == "forward":
+        return lambda: function(x)
+    return backward(as_run(function)(x.requires_grad_()), x)
 
 
 def operands(form, dtype, m, n, k):
@@ -38,6 +53,17 @@ def gemm_numpy(form, dtype, *sizes):
     """OpenBLAS, which numpy brings along."""
     a, b = (x.numpy() for x in operands(form, dtype, *sizes))
     return lambda: a @ b
+
+
+def gemm_blis(form, dtype, *sizes):
+    return blis.product(*operands(form, dtype, *sizes))
+
+
+def gemm_packed(form, dtype, *sizes):
+    """oneDNN with the second operand in the layout that it asks for, as weights that do not change may have it."""
+    a, b = operands(form, dtype, *sizes)
+    weight = torch.ops.mkldnn._reorder_linear_weight(b.t().contiguous(), a.shape[0])
+    return lambda: torch.ops.mkldnn._linear_pointwise(a, weight, None, "none", [], "")
 
 
 def gemm_onednn(form, dtype, *sizes):
@@ -68,12 +94,7 @@ def attention(which, n, heads, length, width):
 
 
 def over_rows(function):
-    def make(which, rows, columns):
-        x = torch.randn(rows, columns)
-        if which == "forward":
-            return lambda: function(x)
-        return backward(function(x.requires_grad_()), x)
-    return make
+    return lambda which, rows, columns: differentiated(function, which, torch.randn(rows, columns))
 
 
 def layer_norm(which, rows, columns):
@@ -89,10 +110,7 @@ def rms_norm(which, rows, columns):
 def batch_norm(which, count, channels, height, layout=torch.contiguous_format):
     x = torch.randn(count, channels, height, height).to(memory_format=layout)
     weight, bias = torch.ones(channels), torch.zeros(channels)
-    function = lambda images: F.batch_norm(images, None, None, weight, bias, training=True)
-    if which == "forward":
-        return lambda: function(x)
-    return backward(function(x.requires_grad_()), x)
+    return differentiated(lambda images: F.batch_norm(images, None, None, weight, bias, training=True), which, x)
 
 
 def cross_entropy(which, rows, columns):
@@ -115,16 +133,11 @@ def largest(which, rows, columns):
 
 def embedding(which, vocabulary, width, count):
     weight, index = torch.randn(vocabulary, width), torch.randint(vocabulary, (count,))
-    if which == "forward":
-        return lambda: F.embedding(index, weight)
-    return backward(F.embedding(index, weight.requires_grad_()), weight)
+    return differentiated(lambda table: F.embedding(index, table), which, weight)
 
 
 def map_of(function, which, count):
-    x = torch.randn(count)
-    if which == "forward":
-        return lambda: FUNCTIONS[function](x)
-    return backward(FUNCTIONS[function](x.requires_grad_()), x)
+    return differentiated(FUNCTIONS[function], which, torch.randn(count))
 
 
 def add(which, rows, columns):
@@ -148,12 +161,18 @@ def dropout(count):
     return lambda: F.dropout(x, 0.1)
 
 
+def dropout_both(count):
+    x, seed = torch.randn(count).requires_grad_(), torch.randn(count)
+    function = as_run(lambda values: F.dropout(values, 0.1))
+    return lambda: torch.autograd.grad(function(x), x, seed)
+
+
 def optimizer(name, tensors, count):
     parameters = [torch.nn.Parameter(torch.randn(count)) for _ in range(tensors)]
     for parameter in parameters:
         parameter.grad = torch.randn(count)
-    if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=1e-3, fused=True).step
+    if name in ("adam", "adamw"):
+        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](parameters, lr=1e-3, fused=True).step
     return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, fused=True).step
 
 
@@ -225,11 +244,21 @@ def graph(nodes):
 OPERATIONS = {"gemm": gemm, "conv": conv, "attention": attention, "softmax": over_rows(lambda x: torch.softmax(x, 1)),
               "layer_norm": layer_norm, "rms_norm": rms_norm, "batch_norm": batch_norm,
               "copy": copy, "cross_entropy": cross_entropy, "sum": reduction("sum"),
-              "amax": reduction("amax"), "max": largest, "embedding": embedding,
-              "index_select": index_select, "nonzero": nonzero,
-              "sort": sort, "map": map_of, "add": add, "pow": power, "dropout": dropout, "optimizer": optimizer,
+              "amax": reduction("amax"), "max": largest, "embedding": embedding, "index_select": index_select, "nonzero": nonzero,
+              "sort": sort, "map": map_of, "add": add, "pow": power, "dropout": dropout, "dropout_both": dropout_both,
+              "optimizer": optimizer,
               "transpose": transpose, "strided": strided, "cat": cat, "flip": flip, "tiny_add": tiny_add,
               "backward_node": backward_node, "graph": graph}
+
+
+PRODUCTS = {"numpy": gemm_numpy, "blis": gemm_blis, "onednn": gemm_onednn, "packed": gemm_packed}
+
+
+def compile_all():
+    import torch._functorch.config as config  # slow to load
+    global as_run
+    as_run = lambda function: torch.compile(function, dynamic=False)
+    config.donated_buffer = False  # backward runs again and again
 
 
 def flops(name, sizes):
@@ -253,13 +282,13 @@ def in_unit(name, words, seconds):
     return seconds * 1e3, "ms"
 
 
-def cases(file, group):
+def cases(file, group, only):
     inside = False
     for line in pathlib.Path(file).read_text(encoding="utf-8").splitlines():
         line = line.partition("#")[0].rstrip()
         if line.startswith("["):
             inside = line == f"[{group}]"
-        elif inside and line:
+        elif inside and line and re.search(only, line):
             yield line
 
 
@@ -274,7 +303,8 @@ def seconds_of(make, words, given, first):
         calls = [make(*words) for _ in range(TURNS)]
         return timing.seconds_of_a_call(calls, 0, milliseconds * 1e-3, torch.cuda.synchronize)
     warm_up = 0 if "smoke" in given else FIRST_WARM_UP if first else WARM_UP
-    return timing.seconds_of_a_call([make(*words)], warm_up, milliseconds * 1e-3)
+    call = make(*words)
+    return timing.seconds_of_a_call([call if "backward" in words else as_run(call)], warm_up, milliseconds * 1e-3)
 
 
 def run(given):
@@ -283,14 +313,17 @@ def run(given):
     torch.set_default_dtype(DTYPES[given.get("dtype", "f32")])
     most = 8 if "smoke" in given else float("inf")
     operations = dict(OPERATIONS)
-    if "numpy" in given:
-        operations["gemm"] = gemm_numpy
-    if "onednn" in given:
-        operations["gemm"] = gemm_onednn
+    for library, product in PRODUCTS.items():
+        if library in given:
+            operations["gemm"] = product
+    if "compile" in given:
+        compile_all()
     if "channels_last" in given:
         operations["conv"] = conv_channels_last
         operations["batch_norm"] = lambda *words: batch_norm(*words, layout=torch.channels_last)
-    for i, line in enumerate(cases(given["cases"], given["group"])):
+    for i, line in enumerate(cases(given["cases"], given["group"], given.get("only", ""))):
+        if "compile" in given:
+            torch.compiler.reset()
         name, *words = [min(int(word), most) if word.isdigit() else word for word in line.split()]
         timing.record(line, *in_unit(name, words, seconds_of(operations[name], words, given, first=i == 0)))
 

@@ -2,8 +2,11 @@
 """The twin of bench/training.cpp in PyTorch: the same weights, samples and optimizer.
 
 training.py model=NAME [the model's keys] fixture=DIR batch=64 steps=10 warmup=3
-  channels_last=1 fused=1 compile=1              ways to make PyTorch faster
+  channels_last=1 fused=1                        ways to make PyTorch faster
+  compile=model|loss|step                        compiled: the model; with the loss; and the optimizer's step beside it
+  mode=max-autotune                              of torch.compile
   rank=R world=W store=FILE                      DistributedDataParallel over gloo
+  static=1 bucket=MB                             its static_graph, bucket_cap_mb
   fabric=1                                       Lightning Fabric's loop instead of a plain one
   device=cpu precision=32-true                   a GPU; bf16-mixed: autocast
 training.py ... over=KEY values=16-32-64         the step time over a key, without a fixture
@@ -48,7 +51,8 @@ def wrapping(given):
     world = given.get("world", 1)
     if not given.get("fabric"):
         plain = lambda net: net
-        ddp = lambda net: torch.nn.parallel.DistributedDataParallel(net, gradient_as_bucket_view=True)
+        options = {"static_graph": "static" in given} | ({"bucket_cap_mb": given["bucket"]} if "bucket" in given else {})
+        ddp = lambda net: torch.nn.parallel.DistributedDataParallel(net, gradient_as_bucket_view=True, **options)
         wrapped = ddp if world > 1 else plain
         return lambda net, optimizer: (wrapped(net), optimizer, torch.Tensor.backward)
     from lightning_fabric import Fabric  # only where it is asked for
@@ -57,6 +61,16 @@ def wrapping(given):
     fabric = Fabric(accelerator="cpu", devices=world, strategy=strategy)
     fabric.launch()
     return lambda net, optimizer: (*fabric.setup(net, optimizer), fabric.backward)
+
+
+def compiled(given, model, optimizer):
+    """The loss of inputs and targets, and the optimizer's step."""
+    what, mode = given.get("compile"), given.get("mode")
+    if what == "model":
+        model = torch.compile(model, mode=mode)
+    loss = lambda x, y: F.cross_entropy(model(x), y.flatten())
+    return (torch.compile(loss, mode=mode) if what in ("loss", "step") else loss,
+            torch.compile(optimizer.step, mode=mode) if what == "step" else optimizer.step)
 
 
 def samples_of(name, given, net, folder):
@@ -93,8 +107,7 @@ def train(name, given):
     memory.settle_memory()
     before = memory.allocated_mib()  # without buckets of gradients
     model, optimizer, backward = wrapped(net, optimizer)
-    if given.get("compile"):
-        model = torch.compile(model)
+    loss_of, optimizer_step = compiled(given, model, optimizer)
     memory.settle_memory()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -106,9 +119,9 @@ def train(name, given):
         taken += 1
         optimizer.zero_grad()
         with torch.autocast(device, torch.bfloat16) if mixed else contextlib.nullcontext():
-            loss = F.cross_entropy(model(inputs[start:start + batch]), targets[start:start + batch].flatten())
+            loss = loss_of(inputs[start:start + batch], targets[start:start + batch])
         backward(loss)
-        optimizer.step()
+        optimizer_step()
         if taken <= COMPARED_LOSSES:
             losses.append(loss.item())
 
