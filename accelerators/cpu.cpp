@@ -15,8 +15,8 @@ namespace {
 constexpr std::string_view baseline = "portable";
 
 struct InstructionSet {
-  std::string_view name;
-  bool supported;  // by this processor
+  std::string_view name, built;  // built: which of LOOM_CPU_SETS has the kernels, or the baseline
+  bool supported;                // by this processor
 };
 
 #if defined(__x86_64__)
@@ -31,12 +31,16 @@ bool has_avx512() {  // x86-64-v4
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-// Best first; the baseline is in the library itself.
-std::array<InstructionSet, 3> instruction_sets() {
-  return {{{"avx512", has_avx512()}, {"avx2", has_avx2()}, {baseline, true}}};
+// Best first; the baseline is in the library itself, and uses SSE.
+std::array<InstructionSet, 5> instruction_sets() {
+  return {{{"avx512bf16", "avx512", has_avx512() && __builtin_cpu_supports("avx512bf16")},
+           {"avx512", "avx512", has_avx512()},
+           {"avx2", "avx2", has_avx2()},
+           {baseline, baseline, true},
+           {"sse", baseline, true}}};
 }
 #else
-std::array<InstructionSet, 1> instruction_sets() { return {{{baseline, true}}}; }
+std::array<InstructionSet, 1> instruction_sets() { return {{{baseline, baseline, true}}}; }
 #endif
 
 struct Kernels {
@@ -45,22 +49,21 @@ struct Kernels {
 };
 
 // The kernels of a set; a null accelerator, and the reason in `why`, where this build has none.
-Kernels kernels_of(std::string_view set, std::string& why) {
-  if (set == baseline) return {loom_cpu_kernels(), set};
-  void* const entry = plugin_symbol(str("loom_cpu_", set), "loom_cpu_kernels", why);
-  if (entry == nullptr) return {nullptr, set};
-  return {reinterpret_cast<decltype(&loom_cpu_kernels)>(entry)(), set};
+Kernels kernels_of(const InstructionSet& set, std::string& why) {
+  if (set.built == baseline) return {loom_cpu_kernels(), baseline};
+  void* const entry = plugin_symbol(str("loom_cpu_", set.built), "loom_cpu_kernels", why);
+  if (entry == nullptr) return {nullptr, set.name};
+  return {reinterpret_cast<decltype(&loom_cpu_kernels)>(entry)(), set.name};
 }
 
 Kernels asked_for(std::string_view name) {
-  if (name == "sse") name = baseline;  // what the portable build uses on x86-64
   std::string known;
   for (const InstructionSet& set : instruction_sets()) {
     known += str(known.empty() ? "" : ", ", set.name);
     if (set.name != name) continue;
     check(set.supported, "LOOM_CPU=", name, ": this processor lacks it");
     std::string why;
-    const Kernels kernels = kernels_of(set.name, why);
+    const Kernels kernels = kernels_of(set, why);
     check(kernels.accelerator != nullptr, "LOOM_CPU=", name, ": ", why);
     return kernels;
   }
@@ -72,7 +75,7 @@ Kernels choose() {
   std::string why;
   for (const InstructionSet& set : instruction_sets()) {
     if (!set.supported) continue;
-    if (const Kernels kernels = kernels_of(set.name, why); kernels.accelerator != nullptr) return kernels;
+    if (const Kernels kernels = kernels_of(set, why); kernels.accelerator != nullptr) return kernels;
   }
   return {loom_cpu_kernels(), baseline};
 }

@@ -10,8 +10,8 @@ class Accelerator;
 
 // Throws Error when LOOM_CPU names a set that this build or this processor lacks.
 Accelerator& cpu_accelerator();
-// "avx512" (x86-64-v4), "avx2" (x86-64-v3) or "portable" (any x86-64, which LOOM_CPU may also call "sse"; any other
-// machine). Equal results, to the bit, are promised within one set only.
+// "avx512bf16" (x86-64-v4, and products of bf16), "avx512" (x86-64-v4), "avx2" (x86-64-v3) or "portable" (any x86-64,
+// which LOOM_CPU may also call "sse"; any other machine). Equal results, to the bit, are promised within one set only.
 std::string_view cpu_instruction_set();
 
 }  // namespace loom

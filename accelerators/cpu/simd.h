@@ -13,6 +13,7 @@
 #include <arm_neon.h>
 #endif
 
+#include <loom/accelerators/cpu.h>
 #include <loom/accelerators/half.h>
 
 namespace loom::cpu {
@@ -112,13 +113,13 @@ template <class V>
 #endif
 }
 
-// Products of bf16 pairs: lane l of c gains a[2l] * b[2l] + a[2l + 1] * b[2l + 1]. The processor is asked at run time,
-// as few of those with AVX-512 have it; hence asm, which needs no flag that would let the compiler use it elsewhere.
+// Products of bf16 pairs: lane l of c gains a[2l] * b[2l] + a[2l + 1] * b[2l + 1]. Known at run time, as few processors
+// with AVX-512 have it; hence asm, which needs no flag that would let the compiler use it elsewhere.
 #if defined(__AVX512F__)
 inline constexpr bool may_have_pair_products = true;
 inline bool has_pair_products() {
-  static const bool found = __builtin_cpu_supports("avx512bf16");
-  return found;
+  static const bool chosen = cpu_instruction_set() == "avx512bf16";
+  return chosen;
 }
 [[gnu::always_inline]] inline Vec<float> pair_products(Vec<float> a, Vec<float> b, Vec<float> c) {
   asm("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
