@@ -14,8 +14,8 @@ std::string named(const Dims& x, const Dims& w, const ConvGeometry& g) {
 
 constexpr DType dtypes[] = {DType::f32, DType::bf16};
 
-void check(const Dims& x, const Dims& w, const ConvGeometry& g) {
-  for (const DType t : dtypes) check_conv({named(x, w, g), x, w, g}, t, Layout::dense);
+void check(const Dims& x, const Dims& w, const ConvGeometry& g, Layout layout = Layout::dense) {
+  for (const DType t : dtypes) check_conv({named(x, w, g), x, w, g}, t, layout);
 }
 
 }  // namespace
@@ -57,6 +57,19 @@ TEST_CASE("conv2d: small planes of many channels, which images share tiles") {
       if (h > 2 && w > 2) check({images, 36, h, w}, {40, 36, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}});
     }
   check({3, 200, 3, 4}, {210, 200, 1, 1}, {});
+}
+
+TEST_CASE("conv2d: strided arguments and results at odd numbers of channels and pixels") {
+  for (const int threads : {1, 3}) {
+    const Threads scope(threads);
+    for (const Layout layout : {Layout::transposed, Layout::sliced}) {
+      check({2, 17, 9, 11}, {33, 17, 3, 3}, {.padding = {1, 1}}, layout);
+      check({3, 19, 11, 9}, {35, 19, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}}, layout);
+      check({2, 37, 7, 5}, {41, 37, 1, 1}, {}, layout);
+      check({2, 18, 13, 10}, {34, 9, 5, 3}, {.padding = {2, 1}, .groups = 2}, layout);
+      check({5, 40, 4, 4}, {41, 40, 3, 3}, {.padding = {1, 1}}, layout);
+    }
+  }
 }
 
 TEST_CASE("conv2d: any number of threads, few images and many") {

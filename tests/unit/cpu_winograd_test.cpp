@@ -6,17 +6,20 @@ using namespace kernel_test;
 
 namespace {
 
+constexpr double transformed = 2;  // terms of transformed tiles are larger than what they sum to
+
 void check(const Dims& x, int64_t outputs, int64_t padding_h, int64_t padding_w) {
   const ConvGeometry g{.padding = {padding_h, padding_w}};
   check_conv({"x " + to_string(x) + ", outputs " + std::to_string(outputs) + ", padding " + std::to_string(padding_h) +
                   " " + std::to_string(padding_w),
               x,
               {outputs, x[1], 3, 3},
-              g},
+              g,
+              transformed},
              DType::f32, Layout::dense);
 }
 
-const ConvCase image{"", {2, 37, 9, 11}, {35, 37, 3, 3}, {.padding = {1, 1}}};
+const ConvCase image{"", {2, 37, 9, 11}, {35, 37, 3, 3}, {.padding = {1, 1}}, transformed};
 
 // Largest difference of elements that `counts`.
 template <class F>
@@ -49,6 +52,14 @@ TEST_CASE("conv2d, 3 x 3: few tiles and many, images that are cut, on any number
     check({1, 40, 61, 40}, 36, 1, 1);
     check({31, 34, 17, 15}, 32, 1, 1);
     check({2, 32, 3, 1100}, 33, 1, 1);
+  }
+}
+
+TEST_CASE("conv2d, 3 x 3: strided arguments and results") {
+  for (const int threads : {1, 3}) {
+    const Threads scope(threads);
+    for (const ConvCase& c : {image, ConvCase{"several sets", {3, 37, 17, 15}, {40, 37, 3, 3}, {}, transformed}})
+      for (const Layout layout : {Layout::transposed, Layout::sliced}) check_conv(c, DType::f32, layout);
   }
 }
 

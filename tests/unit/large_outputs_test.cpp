@@ -55,6 +55,23 @@ void check_across() {
     }
 }
 
+// f of x, whose elements do not lie in a row, and of a copy that is dense.
+template <class F>
+void check_strided(const std::string& name, const Tensor& x, const F& f) {
+  CHECK_MESSAGE(equal(f(x), f(x.contiguous().clone())), name);
+}
+
+// f(y) changes y in place: within something larger, whose other elements stay, as when it is dense.
+template <class F>
+void check_into(const std::string& name, const Tensor& whole, const Tensor& y, const F& f) {
+  const Tensor before = y.contiguous().clone(), dense = before.clone(), untouched = whole.clone();
+  f(dense);
+  f(y);
+  CHECK_MESSAGE(equal(y, dense), name);
+  y.copy_(before);
+  CHECK_MESSAGE(equal(whole, untouched), name);
+}
+
 }  // namespace
 
 TEST_CASE("large outputs: the bits of small ones") {
@@ -140,6 +157,45 @@ TEST_CASE("large outputs: of inputs that lie across them, and of every k-th elem
     const Tensor y = relu(x);
     for (const int64_t row : {0, 1, 777, 2099}) REQUIRE(equal(y[row], relu(x[row].clone())));
     CHECK(equal(y, relu(x.clone())));
+  }
+}
+
+TEST_CASE("large outputs: of strided inputs and into strided memory, in f64 and bf16") {
+  manual_seed(13);
+  for (const DType t : {f64, bf16}) {
+    const int64_t rows = 1501, columns = t == f64 ? 1403 : 5603;  // 17 MB
+    const Tensor wide = randn({rows, 2 * columns + 1}).to(t), row = randn({columns}).to(t);
+    const std::pair<const char*, Tensor> inputs[] = {{"transposed", randn({columns, rows}).to(t).t()},
+                                                     {"every second", wide.slice(1, 1, 2 * columns + 1, 2)},
+                                                     {"a part of each row", narrow(wide, 1, 3, columns)},
+                                                     {"a row repeated", row.expand({rows, columns})}};
+    for (const auto& [layout, x] : inputs) {
+      const std::string name = str(layout, ", ", t, ": ");
+      const Tensor other = abs(x) + 0.5;
+      check_strided(name + "exp", x, [](const Tensor& v) { return exp(v); });
+      check_strided(name + "gelu", x, [](const Tensor& v) { return gelu(v); });
+      check_strided(name + "mul", x, [&](const Tensor& v) { return v * row; });
+      check_strided(name + "div", x, [&](const Tensor& v) { return v / other; });
+      check_strided(name + "less", x, [&](const Tensor& v) { return v < other; });
+      check_strided(name + "where", x, [&](const Tensor& v) { return where(v > 0.0, v, other); });
+      check_strided(name + "to f32", x, [](const Tensor& v) { return v.to(f32); });
+      check_strided(name + "softmax", x, [](const Tensor& v) { return softmax(v, 1); });
+      check_strided(name + "layer_norm", x, [&](const Tensor& v) { return layer_norm(v, {v.size(1)}, row); });
+      check_strided(name + "cumsum", x, [](const Tensor& v) { return cumsum(v, 0); });
+      check_strided(name + "relu's gradient", x, [&](const Tensor& v) {
+        const Parameter p(other);
+        return grad(relu(p), p, v);
+      });
+    }
+    const Tensor across = randn({columns, rows}).to(t), addend = randn({rows, columns}).to(t);
+    for (const auto& [layout, whole, y] : {std::tuple{"transposed", across, across.t()},
+                                           {"every second", wide, wide.slice(1, 1, 2 * columns + 1, 2)},
+                                           {"a part of each row", wide, narrow(wide, 1, 3, columns)}}) {
+      const std::string name = str("into ", layout, ", ", t, ": ");
+      check_into(name + "add", whole, y, [&](Tensor v) { v.add_(addend); });
+      check_into(name + "mul by a row", whole, y, [&](Tensor v) { v.mul_(row); });
+      check_into(name + "copy of another dtype", whole, y, [&](Tensor v) { v.copy_(addend.to(f32)); });
+    }
   }
 }
 

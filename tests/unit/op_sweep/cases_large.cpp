@@ -10,6 +10,10 @@ void add_large_products(Cases& c) {
   c.add("matmul", "large", {real({67, 131}), real({131, 70})}, [](In x) { return matmul(x[0], x[1]); })
       .sum_of(131)
       .large();
+  c.add("matmul", "several blocks", {real({300, 700}), real({700, 530})}, [](In x) { return matmul(x[0], x[1]); })
+      .sum_of(700)
+      .large()
+      .not_expanded("takes long");
   c.add("matmul", "large batch", {real({5, 33, 40}), real({40, 37})}, [](In x) { return matmul(x[0], x[1]); })
       .sum_of(165)
       .large();
@@ -27,9 +31,26 @@ void add_large_products(Cases& c) {
   add_conv("large, stride", {3, 8, 23, 22}, {16, 8, 5, 5}, {.stride = 2, .padding = 2});
   add_conv("large, 1 x 1", {3, 24, 13, 15}, {20, 24, 1, 1}, {});
   add_conv("large, depthwise", {3, 19, 17, 18}, {19, 1, 3, 3}, {.padding = 1, .groups = 19});
+  add_conv("large, transformed tiles", {3, 37, 17, 15}, {35, 37, 3, 3}, {.padding = 1});
   c.add("conv_transpose2d", "large", {real({2, 9, 12, 11}), real({9, 7, 4, 4})},
         [](In x) { return conv_transpose2d(x[0], x[1], {}, {.stride = 2, .padding = 1}); })
       .sum_of(300)
+      .roundings(8)
+      .large();
+}
+
+void add_large_attention(Cases& c) {
+  for (const bool causal : {false, true})
+    c.add("scaled_dot_product_attention", causal ? "large, causal" : "large",
+          {real({2, 3, 65, 40}), real({2, 3, 131, 40}), real({2, 3, 131, 23})},
+          [=](In x) { return scaled_dot_product_attention(x[0], x[1], x[2], {.is_causal = causal}); })
+        .sum_of(131)
+        .roundings(8)
+        .large();
+  c.add("scaled_dot_product_attention", "large, mask",
+        {real({2, 65, 24}), real({2, 131, 24}), real({2, 131, 33}), mask({65, 131})},
+        [](In x) { return scaled_dot_product_attention(x[0], x[1], x[2], {.mask = x[3]}); })
+      .sum_of(131)
       .roundings(8)
       .large();
 }
@@ -93,6 +114,7 @@ void add_large_rows(Cases& c) {
 
 void add_large_cases(Cases& cases) {
   add_large_products(cases);
+  add_large_attention(cases);
   add_large_rows(cases);
 }
 

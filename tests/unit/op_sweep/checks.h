@@ -14,7 +14,8 @@ namespace loom::sweep {
 std::string check_gradient(const Case& c);      // against central differences, with a random cotangent
 std::string check_second_order(const Case& c);  // gradients of <gradient, random> against differences of gradients
 std::string check_layouts(const Case& c);       // strided, offset and repeated inputs give what contiguous ones give
-std::string check_precision(const Case& c, DType dtype);  // forward and gradient against f64 on the same values
+// Forward and gradient against f64 on the same values; where shapes are large, of strided and offset inputs too.
+std::string check_precision(const Case& c, DType dtype);
 std::string check_device(const Case& c, DType dtype, Device device);  // there against the CPU's f64, in all layouts
 std::string check_device_gradient(const Case& c, Device device);      // as check_gradient, there
 std::string check_device_repeats(const Case& c, DType dtype, Device device);  // twice the same, bit for bit

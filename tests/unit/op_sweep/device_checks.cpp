@@ -19,13 +19,6 @@ std::vector<Tensor> moved(In values, Device device) {
   return there;
 }
 
-std::vector<Tensor> laid(In values, Tensor (*layout)(const Tensor&)) {
-  std::vector<Tensor> out;
-  out.reserve(values.size());
-  for (const Tensor& x : values) out.push_back(layout(x));
-  return out;
-}
-
 std::vector<Tensor> in_f64(const Case& c, In values) {
   std::vector<Tensor> exact;
   for (size_t i = 0; i < values.size(); ++i) exact.push_back(c.inputs[i].typed ? values[i].to(DType::f64) : values[i]);

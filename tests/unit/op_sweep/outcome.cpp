@@ -80,6 +80,13 @@ Tensor spread_out(const Tensor& x) {
   return view;
 }
 
+std::vector<Tensor> laid(In values, Tensor (*layout)(const Tensor&)) {
+  std::vector<Tensor> out;
+  out.reserve(values.size());
+  for (const Tensor& x : values) out.push_back(layout(x));
+  return out;
+}
+
 std::vector<Tensor> outcome(const Case& c, In values, bool strided_cotangent) {
   const auto inputs = leaves(c, values);
   const Tensor y = c.f(inputs);

@@ -26,6 +26,7 @@ Tensor differences(const Tensor& x, double step, const std::function<double()>& 
 // larger that is full of what a result shows.
 Tensor transposed(const Tensor& x);
 Tensor spread_out(const Tensor& x);
+std::vector<Tensor> laid(In values, Tensor (*layout)(const Tensor&));  // each of them so
 
 // Result and gradients of a case on given inputs; the cotangent has a layout too.
 std::vector<Tensor> outcome(const Case& c, In values, bool strided_cotangent);
