@@ -51,8 +51,9 @@ endif()
 # alike, for a sharded update is bit-equal to the whole one. Kernels that want a fused multiply-add write it.
 set(LOOM_LIBRARY_FLAGS -fno-math-errno -fno-trapping-math -ffp-contract=off)
 # One build for all machines: everything is compiled for the oldest processor; kernels also for these sets.
-# -mtune=generic: g++ 12 tuned for one machine costs matrix products 20-45 %. Left to itself g++ takes 256 bits
-# where 512 are to be had.
+# -mtune=generic says so, though it is what -march=x86-64-v* implies: g++ 12 tuned for one machine (-march=native) costs
+# matrix products 20-45 %. Left to itself g++ takes 256 bits where 512 are to be had. No -fopenmp-simd: nothing here is a
+# pragma, and clang 16 refuses structured bindings in lambdas with it.
 set(LOOM_CPU_FLAGS_avx2 -march=x86-64-v3 -mtune=generic)
 set(LOOM_CPU_FLAGS_avx512 -march=x86-64-v4 -mtune=generic -mprefer-vector-width=512)
 
