@@ -1,38 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loss scaling: the scale's course, what is skipped, what is refused.
+// Loss scaling: the scale's course, when a step is skipped, what is refused.
 #include <cmath>
-#include <limits>
 
 #include <doctest/doctest.h>
 
-#include <loom/autograd/ops.h>
-#include <loom/nn/optim/adam.h>
-#include <loom/nn/optim/decay.h>
 #include <loom/nn/optim/grad_scaler.h>
-#include <loom/nn/optim/sequential_schedule.h>
 #include <loom/nn/optim/sgd.h>
-#include <loom/tensor/create.h>
 
 #include "../error_of.h"
+#include "weight.h"
 
 using namespace loom;
-using loom::testing::error_of;
+using namespace loom::testing;
 using optim::GradScaler;
 using optim::GradScalerOptions;
 using optim::ScalePolicy;
 
 namespace {
-
-constexpr double infinite = std::numeric_limits<double>::infinity();
-
-// A parameter whose gradient is the loss's scale times `slope`.
-struct Weight {
-  explicit Weight(double start = 1, DType dtype = f32) : value(full({3}, start, dtype)) {}
-  Tensor loss(double slope = 1) const { return sum(value.to(f32) * slope); }
-  Parameter value;
-};
-
-std::vector<NamedTensor> named(const Weight& w, const std::string& name = "w") { return {{name, w.value}}; }
 
 // The scale after each iteration; o: one whose gradient overflows.
 std::vector<double> course(GradScaler& scaler, const std::string& iterations) {
@@ -306,111 +290,6 @@ TEST_CASE("94: hysteresis and DeepSpeed's counters go round") {
         CHECK(scales == whole);
       }
     }
-}
-
-TEST_CASE("99: a skipped step advances neither the optimizer's step nor a schedule that follows each step") {
-  Weight w;
-  optim::Adam adam(named(w), {.lr = 0.1});
-  optim::ExponentialLR decay(adam, 0.5);
-  optim::SequentialLR sequence(adam, {std::make_shared<optim::ExponentialLR>(adam, 0.5)}, {});
-  GradScaler scaler;
-  const auto iteration = [&](double slope) {
-    w.value.set_grad({});
-    scaler.scale(w.loss(slope)).backward();
-    scaler.step(adam);
-    scaler.update();
-    decay.step();
-    sequence.step();
-  };
-  iteration(1);
-  const auto before = adam.state_dict();
-  iteration(infinite);
-  iteration(NAN);
-  CHECK(adam.state_dict().at("step.w").item<int64_t>() == 1);
-  CHECK(equal(adam.state_dict().at("exp_avg.w"), before.at("exp_avg.w")));
-  CHECK(decay.last_epoch() == 1);
-  CHECK(sequence.last_epoch() == 1);
-  iteration(1);
-  CHECK(adam.state_dict().at("step.w").item<int64_t>() == 2);
-  CHECK(decay.last_epoch() == 2);
-  CHECK(sequence.last_epoch() == 2);
-  CHECK(adam.step_counts().taken == 2);
-  CHECK(adam.step_counts().skipped == 2);
-}
-
-TEST_CASE("99: a state that is saved between a skipped step and the schedule's goes on as if it had not been") {
-  Weight w;
-  optim::SGD sgd(named(w), {.lr = 0.1});
-  optim::ExponentialLR decay(sgd, 0.5);
-  for (const bool skipped : {true, false}) {
-    w.value.set_grad(full({3}, 1));
-    if (skipped)
-      sgd.skip_step();
-    else
-      sgd.step();
-    const auto state = decay.state_dict();
-    optim::SGD later(named(w), {.lr = 0.1});
-    optim::ExponentialLR resumed(later, 0.5);
-    resumed.load_state_dict(state);
-    decay.step();
-    resumed.step();
-    CHECK(resumed.last_epoch() == decay.last_epoch());
-    CHECK(resumed.last_epoch() == (skipped ? 0 : 1));
-  }
-}
-
-TEST_CASE("99: a state that is loaded forgets what the optimizer has skipped since it was saved") {
-  Weight w;
-  optim::SGD sgd(named(w), {.lr = 0.1});
-  optim::ExponentialLR decay(sgd, 0.5);
-  const auto state = decay.state_dict();
-  sgd.skip_step();
-  decay.load_state_dict(state);
-  decay.step();
-  CHECK(decay.last_epoch() == 1);
-}
-
-TEST_CASE("a schedule that follows epochs advances though the last step was skipped") {
-  Weight w;
-  optim::SGD sgd(named(w), {.lr = 0.1});
-  optim::ExponentialLR decay(sgd, 0.5);
-  GradScaler scaler;
-  for (const double slope : {1.0, infinite}) {
-    w.value.set_grad({});
-    scaler.scale(w.loss(slope)).backward();
-    scaler.step(sgd);
-    scaler.update();
-  }
-  decay.step();
-  CHECK(decay.last_epoch() == 1);
-}
-
-TEST_CASE("99: a schedule that follows epochs advances after a resume too, though the rest of the epoch was skipped") {
-  for (const bool in_place : {false, true}) {
-    Weight w;
-    optim::SGD sgd(named(w), {.lr = 0.1});
-    optim::ExponentialLR decay(sgd, 0.5);
-    w.value.set_grad(ones({3}));
-    sgd.step();
-    const auto state = decay.state_dict();
-    if (in_place) {
-      decay.step();
-      decay.load_state_dict(state);
-      sgd.skip_step();
-      decay.step();
-      CHECK(decay.last_epoch() == 1);
-      continue;
-    }
-    optim::SGD resumed_sgd(named(w), {.lr = 0.1});
-    optim::ExponentialLR resumed(resumed_sgd, 0.5);
-    resumed.load_state_dict(state);
-    resumed_sgd.skip_step();
-    resumed.step();
-    CHECK(resumed.last_epoch() == 1);
-    resumed_sgd.skip_step();
-    resumed.step();  // nothing was made since
-    CHECK(resumed.last_epoch() == 1);
-  }
 }
 
 TEST_CASE("gradients of 16 bits keep the scale until the step, which computes in f32") {
