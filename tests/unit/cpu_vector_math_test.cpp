@@ -88,6 +88,16 @@ bool agrees(DType t, double got, long double expected, double ulps) {
   return std::abs(got - expected) <= ulps * unit_of(t, expected);
 }
 
+// Powers in y, to a unit in the last place; power(i): what a[i] is raised to.
+template <class Power>
+void check_powers(const Array& y, const Array& a, const Power& power) {
+  for (int64_t i = 0; i < a.numel(); ++i) {
+    const long double expected = std::pow(static_cast<long double>(a[i]), static_cast<long double>(power(i)));
+    REQUIRE_MESSAGE(agrees(f32, y[i], expected, 1), a[i], " to ", power(i), ": ", y[i], ", expected ",
+                    static_cast<double>(expected));
+  }
+}
+
 }  // namespace
 
 TEST_CASE("vector math: units in the last place, over the whole range") {
@@ -225,11 +235,7 @@ TEST_CASE("vector math: powers of f32, within a unit in the last place, whole on
   const List a(f32, base), b(f32, exponent);
   Array y(f32, {a.numel()});
   cpu().binary(Binary::pow, y, a, b);
-  for (int64_t i = 0; i < a.numel(); ++i) {
-    const long double expected = std::pow(static_cast<long double>(a[i]), static_cast<long double>(b[i]));
-    REQUIRE_MESSAGE(agrees(f32, y[i], expected, 1), a[i], " to ", b[i], ": ", y[i], ", expected ",
-                    static_cast<double>(expected));
-  }
+  check_powers(y, a, [&](int64_t i) { return b[i]; });
   const List whole(f32, {2, 3, -3, 10, -7, 1}), of(f32, {24, 15, 15, 10, 8, 1e30});
   Array exact(f32, {6});
   cpu().binary(Binary::pow, exact, whole, of);
@@ -249,15 +255,10 @@ TEST_CASE("vector math: powers of f32 up to the ends of the range, one by one an
   const List a(f32, base), b(f32, exponent);
   Array y(f32, {a.numel()});
   cpu().binary(Binary::pow, y, a, b);
-  for (int64_t i = 0; i < a.numel(); ++i) {
-    const long double expected = std::pow(static_cast<long double>(a[i]), static_cast<long double>(b[i]));
-    REQUIRE_MESSAGE(agrees(f32, y[i], expected, 1), a[i], " to ", b[i], ": ", y[i], ", expected ",
-                    static_cast<double>(expected));
-  }
+  check_powers(y, a, [&](int64_t i) { return b[i]; });
   for (const double p : {0.0, 1.5, -2.5, 7.0, -4.0, 5000.0}) {
     cpu().unary(Unary::pow_scalar, y, a, p, 0);
-    for (int64_t i = 0; i < a.numel(); ++i)
-      REQUIRE_MESSAGE(agrees(f32, y[i], std::pow(static_cast<long double>(a[i]), p), 1), a[i], " to ", p, ": ", y[i]);
+    check_powers(y, a, [p](int64_t) { return p; });
   }
 }
 
