@@ -129,6 +129,7 @@ void scale(T* __restrict y, const T* __restrict x, const uint8_t* __restrict kep
 }  // namespace
 
 void Cpu::dropout(const View& y, const View& mask, const View& x, uint32_t kept, double factor, const Philox& state) {
+  check(kept <= 65536, "dropout: keeps ", kept, " of the 65536 values of 16 bits");  // kept - 1 goes into 16 bits below
   if (kept == 0) {
     std::memset(mask.data, 0, static_cast<size_t>(mask.numel()));
     return dropout_grad(y, x, mask, 0);

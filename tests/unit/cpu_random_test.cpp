@@ -175,6 +175,19 @@ TEST_CASE("dropout: a large output that begins anywhere has the bits of small on
   }
 }
 
+TEST_CASE("dropout: all values kept, none, and more than there are") {
+  const int64_t n = 1003;
+  const Array x(f32, {n}, [](int64_t) { return 2; });
+  Array y(f32, {n}), mask(boolean, {n});
+  const auto drop = [&](uint32_t kept) { cpu().dropout(y, mask, x, kept, 1.5, state); };
+  for (const uint32_t kept : {65536u, 0u}) {
+    drop(kept);
+    CHECK(y.values() == std::vector<double>(n, kept == 0 ? 0 : 3));
+    CHECK(mask.values() == std::vector<double>(n, kept == 0 ? 0 : 1));
+  }
+  CHECK(error_of([&] { drop(65537); }) == "dropout: keeps 65537 of the 65536 values of 16 bits");
+}
+
 TEST_CASE("random: certainty, empty, and dtypes that do not fit") {
   Array y(boolean, {1000}), empty(f32, {0}), whole(i64, {1});
   cpu().random(Random::bernoulli, y, 1, 0, state);
