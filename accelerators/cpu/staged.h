@@ -31,8 +31,10 @@ void staged(const std::array<const View*, N>& views, const std::array<DType, N>&
     return ((loop.data()[0] == loop.data()[k + 1]) || ...);
   }(std::make_index_sequence<N - 1>());
   const bool large = loop.numel() * item >= stream_bytes && !in_place;
-  if (const int across = dimension_across(loop, views); across >= 0)
-    return staged_across(loop, across, views, compute, grain, large, kernel);
+  if (const int across = dimension_across(loop, views); across >= 0) {
+    const bool has_lines = loop.inner_extent() * item >= 256;  // a row of the output, for itself
+    return staged_across(loop, across, views, compute, grain, large && has_lines, kernel);
+  }
   // Past the caches, unless the output is an input, or one is walked backwards: that is slower so.
   const bool past = large && loop.contiguous(0, static_cast<size_t>(item)) && loop.forward();
   parallel_for(loop.numel(), grain, [&](int64_t begin, int64_t end) {
