@@ -1,7 +1,5 @@
 #include <doctest/doctest.h>
 
-#include <loom/accelerators/threads.h>
-
 #include "array.h"
 
 using namespace loom;
@@ -120,53 +118,6 @@ TEST_CASE("copy: large ones of rows in any order") {
       check_large_rows<uint32_t>(f32, rows_turned, columns_turned);
       check_large_rows<uint64_t>(i64, rows_turned, columns_turned);
     }
-}
-
-namespace {
-
-// Copies matrices that lie across into rows of which the first begins `offset` elements after a line of the caches;
-// what lies between the rows stays.
-template <class T>
-void check_across(DType t, int64_t bytes, int64_t matrices, int64_t rows, int64_t gap, int64_t offset) {
-  constexpr int64_t line = 64, in_line = line / sizeof(T);
-  const int64_t columns = bytes / static_cast<int64_t>(sizeof(T)) / matrices / rows + 3, step = rows + gap;
-  std::vector<T> x(static_cast<size_t>(matrices * rows * columns)),
-      y(static_cast<size_t>(matrices * columns * step + 2 * in_line), T{77});
-  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<T>(i * 7919 >> 3);
-  const int64_t past_line = static_cast<int64_t>(reinterpret_cast<uintptr_t>(y.data()) % line / sizeof(T));
-  const int64_t first = in_line - past_line + offset;
-  const View from{x.data(), t, {}, {matrices, columns, rows}, {rows * columns, 1, columns}},
-      to{y.data() + first, t, {}, {matrices, columns, rows}, {columns * step, step, 1}};
-  cpu().copy(to, from);
-  bool same = true;
-  for (int64_t i = 0; i < static_cast<int64_t>(y.size()); ++i) {
-    const int64_t row = (i - first) / step, r = (i - first) % step, matrix = row / columns, c = row % columns;
-    const bool inside = i >= first && matrix < matrices && r < rows;
-    const T expected = inside ? x[static_cast<size_t>((matrix * rows + r) * columns + c)] : T{77};
-    same &= y[static_cast<size_t>(i)] == expected;
-  }
-  CHECK_MESSAGE(same, to_string(t), " ", bytes, " ", matrices, " ", rows, " ", gap, " ", offset);
-}
-
-}  // namespace
-
-TEST_CASE("copy: small and large ones that lie across") {
-  const int before = num_threads();
-  struct Rows {
-    int64_t matrices, rows, gap, offset;
-  };
-  for (const Rows& r : {Rows{1, 1024, 0, 0}, Rows{1, 1000, 24, 0}, Rows{1, 1001, 0, 0}, Rows{1, 1024, 0, 3},
-                        Rows{2, 777, 6, 5}, Rows{3, 20, 0, 0}, Rows{3, 3, 0, 0}, Rows{2, 2, 1, 0}, Rows{1, 8, 0, 1},
-                        Rows{2, 20, 3, 0}, Rows{7, 64, 0, 0}, Rows{1, 65536, 0, 0}, Rows{1, 70001, 0, 0}}) {
-    for (const int64_t bytes : {int64_t{200} << 10, int64_t{9} << 20}) {
-      set_num_threads(1 + static_cast<int>(r.rows % 3));
-      check_across<uint8_t>(u8, bytes, r.matrices, r.rows, r.gap, r.offset);
-      check_across<uint16_t>(bf16, bytes, r.matrices, r.rows, r.gap, r.offset);
-      check_across<uint32_t>(f32, bytes, r.matrices, r.rows, r.gap, r.offset);
-      check_across<uint64_t>(i64, bytes, r.matrices, r.rows, r.gap, r.offset);
-    }
-  }
-  set_num_threads(before);
 }
 
 TEST_CASE("copy: large arrays run in parallel") {

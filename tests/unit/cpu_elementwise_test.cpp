@@ -193,34 +193,6 @@ TEST_CASE("binary: every op, floating dtype, layout and broadcast") {
           }
 }
 
-TEST_CASE(
-    "inputs across the output are turned over: every dtype, any sizes, batches, broadcast, parts of larger ones") {
-  for (const DType t : all_dtypes)
-    for (const auto& [rows, columns] :
-         std::vector<std::pair<int64_t, int64_t>>{{16, 16}, {17, 150}, {300, 33}, {129, 70}, {70, 601}})
-      for (const int64_t gap : {0, 3}) {
-        const Dims shape{2, rows, columns}, across{rows * (columns + gap), 1, rows + gap};
-        const auto draw = [&](int64_t i) { return t == boolean ? i % 3 % 2 : static_cast<double>((i * 7 + 3) % 100); };
-        const Array a(t, shape, across, draw);
-        const Array b(t, shape, [&](int64_t i) { return draw(i + 5); });
-        const Array row(t, shape, {0, 0, 1}, [&](int64_t i) { return draw(i % columns); });
-        const Array bits(boolean, shape, {rows * columns, 1, rows}, [](int64_t i) { return i % 5 % 2; });
-        Array y(t, shape), z(t, shape), u(t, shape), w(t, shape);
-        cpu().binary(Binary::maximum, y, a, b);
-        cpu().binary(Binary::minimum, z, row, a);
-        cpu().unary(Unary::square, u, a, 0, 0);
-        cpu().where(w, bits, b, a);
-        for (int64_t i = 0; i < a.numel(); ++i) {
-          REQUIRE(y[i] == std::max(a[i], b[i]));
-          REQUIRE(z[i] == std::min(a[i], row[i]));
-          REQUIRE(w[i] == (bits[i] != 0 ? b[i] : a[i]));
-          if (t == f32 || t == f64) REQUIRE(u[i] == a[i] * a[i]);
-        }
-        cpu().binary(Binary::maximum, b, b, a);  // in place
-        for (int64_t i = 0; i < a.numel(); ++i) REQUIRE(b[i] == y[i]);
-      }
-}
-
 TEST_CASE("inputs of which every k-th element is read: every dtype, any sizes, nothing beyond the last") {
   for (const DType t : all_dtypes)
     for (const int64_t k : {2, 3, 4, 5, 6, 7, 8, 9, 17})
