@@ -13,7 +13,8 @@ std::vector<int> available_core_ids();
 int current_core();
 // Moves the calling thread off `core`: to the one that comes `turn` + 1 after it in the mask, round and round, where
 // there is a choice none that shares its arithmetic units with `core`. From there it may go anywhere in the mask, as
-// before. False where the mask has no other, or the system lets no thread move.
+// before. False where it is there still: the mask has no other, or the system lets no thread move, or has moved it
+// back.
 bool leave_core(int core, int turn);
 
 }  // namespace loom

@@ -180,7 +180,7 @@ class Pool {
 
   // The system may start or wake a worker on the core of a caller who keeps it busy, and part the two only after tens
   // of milliseconds.
-  // False: it cannot.
+  // False: it is there still.
   bool leave_caller(int turn) {
     const int caller = caller_core_.load(std::memory_order_relaxed);
     const bool meets = may_spin_.load(std::memory_order_relaxed) && caller >= 0 && caller == current_core();
@@ -188,7 +188,7 @@ class Pool {
   }
 
   void serve(int turn) {
-    bool leaves = true;
+    int tries = 3;  // some systems let no thread move; others may have moved it back at once
     while (true) {
       const auto wake = [this] { return has_parts(ticket_.load()) || stopping_.load(); };
       if (!spin_until(wake, may_spin_.load(std::memory_order_relaxed))) {
@@ -196,7 +196,7 @@ class Pool {
         if (!wake()) epoch_.wait(seen);
       }
       if (stopping_.load()) return;
-      leaves = leaves && leave_caller(turn);
+      if (tries > 0 && !leave_caller(turn)) --tries;
       work();
     }
   }
