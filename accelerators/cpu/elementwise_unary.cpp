@@ -8,6 +8,7 @@
 #include <loom/accelerators/cpu/vector_erfc.h>
 #include <loom/accelerators/cpu/vector_gelu.h>
 #include <loom/accelerators/cpu/vector_pow.h>
+#include <loom/accelerators/cpu/vector_table.h>
 #include <loom/accelerators/cpu/vector_trig.h>
 
 namespace loom {
@@ -163,6 +164,9 @@ void map(void* __restrict y_data, const void* __restrict x_data, int64_t n, doub
   T* const y = static_cast<T*>(y_data);
   const T* const x = static_cast<const T*>(x_data);
   const T p = parameter<T>(p_value), q = parameter<T>(q_value);
+  if constexpr (cpu::has_lookup && vm::narrow<T>) {
+    if constexpr (op == Unary::erfc) return vm::erfc_by_table(y, x, n);
+  }
   if constexpr (std::is_floating_point_v<T>) {
     if constexpr (op == Unary::exp)
       if (!any_above(x, n, static_cast<T>(vm::exp_limit<T>))) {
