@@ -6,6 +6,7 @@
 #include <loom/accelerators/cpu/staged.h>
 #include <loom/accelerators/cpu/vector_gelu.h>
 #include <loom/accelerators/cpu/vector_pow.h>
+#include <loom/accelerators/cpu/vector_table.h>
 #include <loom/accelerators/cpu/vector_trig.h>
 
 namespace loom {
@@ -159,6 +160,7 @@ void map(void* __restrict y_data, const void* __restrict a_data, const void* __r
   const T* const b = static_cast<const T*>(b_data);
   if constexpr (std::is_floating_point_v<T>) {
     if constexpr (op == Binary::relu_backward) return keep_above_zero(y, a, b, n);
+    if constexpr (op == Binary::pow && vm::narrow<T> && cpu::has_lookup) return vm::powers_by_table(y, a, n, b);
     if constexpr (op == Binary::pow && vm::narrow<T>) return vm::powers(y, a, n, [b](int64_t i) { return b[i]; });
     vm::Bits<T> odd = 0;  // as wide as T: the loop is one of vectors
     for (int64_t i = 0; i < n; ++i) odd |= ordinary<op, T>(a[i], b[i]) ? 0 : 1;

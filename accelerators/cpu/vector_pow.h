@@ -72,12 +72,16 @@ template <bool plain>
   return log_steps(tiny ? size * 0x1p23f : size, tiny ? 23.0f : 0.0f);
 }
 
-// x^y, log = y log2|x|
-[[gnu::always_inline]] inline float power_of_log2(TwoFloats log, float x, float y) {
+// x^y, given |x|^y for x that is neither 0 nor infinite
+[[gnu::always_inline]] inline float power_of_finite(float r, float x, float y) {
   const float size = magnitude(x), of_zero = y < 0.0f ? infinity<float> : 0.0f;
-  const float finite = size == 0.0f ? of_zero : exp2_of_two<false>(log);
+  const float finite = size == 0.0f ? of_zero : r;
   const float beyond = y < 0.0f && size == infinity<float> ? 0.0f : size;  // NaN too
   return with_sign_of_power(size < infinity<float> ? finite : beyond, x, y);
+}
+// The same, log = y log2|x|
+[[gnu::always_inline]] inline float power_of_log2(TwoFloats log, float x, float y) {
+  return power_of_finite(exp2_of_two<false>(log), x, y);
 }
 
 [[gnu::always_inline]] inline float power(float x, float y) {

@@ -93,4 +93,126 @@ struct ErfcByTable {
 };
 inline void erfc_by_table(float* y, const float* x, int64_t n) { map_pairs(y, x, n, ErfcByTable()); }
 
+// x = 2^e z, log2(z) = log_high + log_low + log2(1 + r), r = z * inverse - 1; 2^(j / 16) = root (1 + root_low)
+struct PowerTables {
+  alignas(64) float inverse[32], log_high[32], log_low[32], root[16], root_low[16];
+};
+// Short numbers, so that r, and e + log_high, are exact. z = 1 has an inverse of 1.
+inline constexpr PowerTables power_tables = {
+    {1.390625f, 1.359375f,  1.328125f, 1.3125f,  1.28125f,  1.25f,      1.234375f,  1.203125f,
+     1.1875f,   1.15625f,   1.140625f, 1.125f,   1.109375f, 1.078125f,  1.0625f,    1.046875f,
+     1.03125f,  1.015625f,  1.0f,      0.96875f, 0.9375f,   0.9140625f, 0.890625f,  0.859375f,
+     0.84375f,  0.8203125f, 0.796875f, 0.78125f, 0.765625f, 0.7421875f, 0.7265625f, 0.7109375f},
+    {-0.475738525f,  -0.442947388f,  -0.409393311f,  -0.392318726f,  -0.357559204f, -0.321929932f, -0.303787231f,
+     -0.266784668f,  -0.247924805f,  -0.209457397f,  -0.189819336f,  -0.169921875f, -0.149749756f, -0.108520508f,
+     -0.0874633789f, -0.0660858154f, -0.0443878174f, -0.0223693848f, 0.0f,          0.0458068848f, 0.0931091309f,
+     0.129638672f,   0.167114258f,   0.218643188f,   0.245117188f,   0.285751343f,  0.327575684f,  0.356140137f,
+     0.385284424f,   0.430145264f,   0.460845947f,   0.492202759f},
+    {5.09442407e-06f,
+     3.89184652e-06f,
+     2.37440918e-06f,
+     1.30280716e-06f,
+     7.19948366e-06f,
+     1.83675331e-06f,
+     6.48326841e-06f,
+     -1.8727261e-06f,
+     -2.70875603e-06f,
+     4.03183185e-06f,
+     -5.22294249e-06f,
+     -3.12644238e-06f,
+     2.63635479e-06f,
+     -3.94896551e-06f,
+     5.37655922e-07f,
+     -3.37502797e-06f,
+     -6.30197565e-06f,
+     1.57173713e-06f,
+     0.0f,
+     -3.19515243e-06f,
+     2.73532095e-07f,
+     -3.39145845e-06f,
+     -4.2719771e-06f,
+     -2.90200114e-06f,
+     -4.68966346e-06f,
+     3.13956048e-06f,
+     -1.02556521e-06f,
+     3.67350663e-06f,
+     5.73205671e-06f,
+     -8.72002829e-07f,
+     -4.75837351e-06f,
+     2.60101228e-06f},
+    {1.0f, 1.04427373f, 1.09050775f, 1.13878858f, 1.18920708f, 1.24185777f, 1.29683959f, 1.35425556f, 1.41421354f,
+     1.47682619f, 1.54221082f, 1.61049032f, 1.68179286f, 1.75625217f, 1.8340081f, 1.91520655f},
+    {0.0f, 4.62854715e-08f, -1.19921575e-08f, 4.72978243e-08f, 3.19341815e-08f, 3.62105723e-08f, -3.09907193e-08f,
+     -7.47521334e-09f, 1.71142709e-08f, -3.04768335e-08f, 5.23333421e-09f, 6.10759177e-09f, -1.47196051e-08f,
+     -5.25879518e-09f, -6.12825968e-09f, 5.14060927e-09f}};
+inline constexpr float by_table_limit = 32.0f;  // of |y|: further up log2(x) would have to be more exact
+
+// |x|^y, 0.62 units in the last place (0.78 of subnormal results), for |y| up to by_table_limit; plain: all x are
+// normal and positive. Else what it gives for zeros, infinities and NaN is of no use.
+template <bool plain>
+[[gnu::always_inline]] inline Vec<float> power_by_table(Vec<float> x, Vec<float> y) {
+  constexpr const PowerTables& t = power_tables;
+  constexpr uint32_t least = 0x3f360000;  // the bits of 0.7109375, where z begins
+  Vec<float> size = x;
+  [[maybe_unused]] Vec<float> shift{};
+  if constexpr (!plain) {
+    const auto a = (Vec<float>)((Vec<uint32_t>)x & 0x7fffffffu);
+    const auto tiny = a < std::numeric_limits<float>::min();
+    size = tiny ? a * 0x1p23f : a;
+    shift = tiny ? broadcast(23 * 0x1p23f) : Vec<float>{};
+  }
+  const Vec<uint32_t> bits = (Vec<uint32_t>)size - least, power = bits & 0xff800000u, i = bits >> 18;
+  Vec<float> e = __builtin_convertvector((Vec<int32_t>)power, Vec<float>);  // times 2^23
+  if constexpr (!plain) e -= shift;
+  const Vec<float> r = fma((Vec<float>)((Vec<uint32_t>)size - power), lookup(t.inverse, i), broadcast(-1.0f));
+  const Vec<float> whole = fma(e, broadcast(0x1p-23f), lookup(t.log_high, i)), unit = broadcast(1.44269502f);
+  const Vec<float> high = fma(r, unit, whole), lost = fma(r, unit, whole - high);
+  const Vec<float> bend = fma(r, fma(r, broadcast(-0.360787749f), broadcast(0.481039733f)), broadcast(-0.721347511f));
+  const Vec<float> low = lost + fma(r, fma(r, bend, broadcast(5.4095679e-09f)), lookup(t.log_low, i));
+  // y (high + low) = n + u, n in sixteenths
+  const Vec<float> shifted = fma(high, y, broadcast(0x1.8p19f)), n = shifted - 0x1.8p19f;
+  const Vec<float> u = fma(low, y, fma(high, y, -n)), root = lookup(t.root, (Vec<uint32_t>)shifted);
+  const Vec<float> q = fma(u, fma(u, broadcast(0.055503618f), broadcast(0.240235925f)), broadcast(0.693147182f));
+  return times_power_of_two(fma(root, fma(u, q, lookup(t.root_low, (Vec<uint32_t>)shifted)), root), n);
+}
+
+// x^y of any numbers; the same for ordinary ones.
+[[gnu::noinline]] inline Vec<float> any_power_by_table(Vec<float> x, Vec<float> y) {
+  constexpr int n = lanes<float>;
+  float base[n], exponent[n], result[n];
+  store(base, x);
+  store(exponent, y);
+  store(result, power_by_table<false>(x, y));
+  for (int i = 0; i < n; ++i) result[i] = power_of_finite(result[i], base[i], exponent[i]);
+  uint32_t large = 0, larger = 0;
+  for (int i = 0; i < n; ++i) {
+    large |= magnitude(exponent[i]) <= by_table_limit ? 0 : 1;
+    larger |= magnitude(exponent[i]) <= power_limit ? 0 : 1;
+  }
+  if (large != 0)
+    for (int i = 0; i < n; ++i)
+      result[i] = magnitude(exponent[i]) <= by_table_limit ? result[i] : power(base[i], exponent[i]);
+  if (larger != 0)
+    for (int i = 0; i < n; ++i)
+      if (!(magnitude(exponent[i]) <= power_limit)) result[i] = std::pow(base[i], exponent[i]);
+  return load(result);
+}
+
+[[gnu::always_inline]] inline Vec<float> one_power_by_table(Vec<float> x, Vec<float> y) {
+  if (all_plain(x, y, by_table_limit)) [[likely]]
+    return power_by_table<true>(x, y);
+  return any_power_by_table(x, y);
+}
+
+// x[i]^exponent[i], x[i]^exponent
+inline void powers_by_table(float* y, const float* x, int64_t n, const float* exponent) {
+  const auto power = [](Vec<float> v, Vec<float> e) __attribute__((always_inline)) { return one_power_by_table(v, e); };
+  map_vectors(y, n, power, x, exponent);
+}
+inline void powers_by_table(float* y, const float* x, int64_t n, float exponent) {
+  const Vec<float> e = broadcast(exponent);
+  const auto power = [=](Vec<float> v) __attribute__((always_inline)) { return one_power_by_table(v, e); };
+  map_vectors(y, n, power, x);
+}
+
 }  // namespace loom::cpu::vector_math
