@@ -166,6 +166,8 @@ void map(void* __restrict y_data, const void* __restrict x_data, int64_t n, doub
   const T p = parameter<T>(p_value), q = parameter<T>(q_value);
   if constexpr (cpu::has_lookup && vm::narrow<T>) {
     if constexpr (op == Unary::erfc) return vm::erfc_by_table(y, x, n);
+    if constexpr (op == Unary::gelu) return vm::gelu_by_table(y, x, n);
+    if constexpr (op == Unary::gelu_tanh) return vm::gelu_tanh_by_table(y, x, n);
     if constexpr (op == Unary::pow_scalar)
       if (p != T(3) && vm::magnitude(p) <= vm::by_table_limit) return vm::powers_by_table(y, x, n, p);
   }

@@ -93,6 +93,45 @@ struct ErfcByTable {
 };
 inline void erfc_by_table(float* y, const float* x, int64_t n) { map_pairs(y, x, n, ErfcByTable()); }
 
+// A piece's number is the whole number next to a (slope + bend a).
+struct GeluPieces {
+  float slope, bend, end;  // what is at `end` or further is in the last piece
+  Pieces<16, 4> pieces;
+};
+// Phi(a) - 1/2, 1/2 in the last piece.
+inline constexpr GeluPieces gelu_pieces = {
+    4.296296f,
+    -0.2983539f,
+    5.7f,
+    {{0.0f, 0.237688228f, 0.48278448f, 0.737182498f, 1.00203109f, 1.2787379f, 1.56905854f, 1.87523186f, 2.20018935f,
+      2.54790092f, 2.92398071f, 3.33684492f, 3.80021501f, 4.33962727f, 5.01629686f, 5.40000105f},
+     {{0.0f, 0.0939385444f, 0.185375616f, 0.269494325f, 0.341835707f, 0.399505317f, 0.441682845f, 0.469619572f,
+       0.486103266f, 0.494581342f, 0.498272061f, 0.49957633f, 0.4999277f, 0.499992877f, 0.499999732f, 0.5f},
+      {0.398942143f, 0.387830138f, 0.355055928f, 0.304021299f, 0.241479665f, 0.176132351f, 0.116495356f, 0.0687568709f,
+       0.0354599804f, 0.0155319963f, 0.00555056892f, 0.00152383547f, 0.000291460135f, 3.24081811e-05f, 1.35353389e-06f,
+       0.0f},
+      {1.11558738e-05f, -0.0460916013f, -0.0857077911f, -0.112064265f, -0.120983861f, -0.112613179f, -0.0913929269f,
+       -0.0644663721f, -0.0390095189f, -0.01978793f, -0.00811494514f, -0.00254333392f, -0.000553343853f,
+       -7.07429717e-05f, -3.29779004e-06f, 0.0f},
+      {-0.0667741299f, -0.060831286f, -0.0452892669f, -0.0231335852f, 7.24402853e-05f, 0.0184943154f, 0.0282332227f,
+       0.0287423152f, 0.0226731263f, 0.0142478477f, 0.00703788362f, 0.00261861342f, 0.000674655137f, 0.000102445651f,
+       6.40364215e-06f, 0.0f},
+      {0.00285910303f, 0.0112875169f, 0.0197060276f, 0.0231554173f, 0.0200409498f, 0.0128029119f, 0.00410605036f,
+       -0.00274988962f, -0.00593865709f, -0.00572798634f, -0.00376639143f, -0.00173321692f, -0.000547164818f,
+       -9.45553329e-05f, -7.64301603e-06f, 0.0f}}}};
+// Phi to 5e-8
+inline void gelu_by_table(float* y, const float* x, int64_t n) {
+  const auto gelu = [](Vec<float> v) __attribute__((always_inline)) {
+    constexpr const GeluPieces& f = gelu_pieces;
+    const Vec<float> a[] = {magnitude_up_to(v, f.end)}, rise = fma(a[0], broadcast(f.bend), broadcast(f.slope));
+    const Vec<uint32_t> piece[] = {(Vec<uint32_t>)fma(a[0], rise, broadcast(rounder<float>))};
+    Vec<float> size[1];
+    in_pieces(size, f.pieces, a, piece);
+    return v * (0.5f + (Vec<float>)((Vec<uint32_t>)size[0] | ((Vec<uint32_t>)v & 0x80000000u)));
+  };
+  map_vectors(y, n, gelu, x);
+}
+
 // x = 2^e z, log2(z) = log_high + log_low + log2(1 + r), r = z * inverse - 1; 2^(j / 16) = root (1 + root_low)
 struct PowerTables {
   alignas(64) float inverse[32], log_high[32], log_low[32], root[16], root_low[16];
@@ -213,6 +252,23 @@ inline void powers_by_table(float* y, const float* x, int64_t n, float exponent)
   const Vec<float> e = broadcast(exponent);
   const auto power = [=](Vec<float> v) __attribute__((always_inline)) { return one_power_by_table(v, e); };
   map_vectors(y, n, power, x);
+}
+
+// 2^x to two units in the last place, for |x| below 2^17.
+[[gnu::always_inline]] inline Vec<float> exp2_by_table(Vec<float> x) {
+  const Vec<float> shifted = x + 0x1.8p19f, n = shifted - 0x1.8p19f, u = x - n;  // n in sixteenths
+  const Vec<float> q = fma(u, fma(u, broadcast(0.055503618f), broadcast(0.240235925f)), broadcast(0.693147182f));
+  const Vec<float> root = lookup(power_tables.root, (Vec<uint32_t>)shifted);
+  return times_power_of_two(fma(root * u, q, root), n);
+}
+
+// x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3))); NaN of -infinity, as the formula gives.
+inline void gelu_tanh_by_table(float* y, const float* x, int64_t n) {
+  const auto gelu = [](Vec<float> v) __attribute__((always_inline)) {
+    const Vec<float> power = v * fma(v * v, broadcast(-0.10294324f), broadcast(-2.3022082f));
+    return v / (1.0f + exp2_by_table(within(power, -64.0f, 128.0f)));
+  };
+  map_vectors(y, n, gelu, x);
 }
 
 }  // namespace loom::cpu::vector_math
