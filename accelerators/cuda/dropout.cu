@@ -36,13 +36,13 @@ __device__ S scaled(S x, uint8_t kept, compute_type<S> factor) {
 struct Keep {
   Philox state;
   uint32_t kept;
-  static constexpr int64_t elements = 8;  // a block's
+  static constexpr uint32_t elements = 8;  // a block's; unsigned, so that dividing is a shift
   __device__ Keep resolved() const { return {state.resolved(), kept}; }
   __device__ std::array<uint32_t, 4> words(int64_t element) const {
-    return state.block(static_cast<uint64_t>(element / elements));
+    return state.block(static_cast<uint64_t>(element) / elements);
   }
   __device__ uint8_t operator()(const std::array<uint32_t, 4>& words, int64_t element) const {
-    return draw::half_word(words, static_cast<uint32_t>(element % elements)) < kept ? 1 : 0;
+    return draw::half_word(words, static_cast<uint32_t>(element) % elements) < kept ? 1 : 0;
   }
 };
 
