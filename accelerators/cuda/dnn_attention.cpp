@@ -133,25 +133,24 @@ PlanUse grad_plan_of(Gpu& gpu, const AttentionCall& call) {
   return {gpu, key_of(call, true), rules, [&] { return attention_grad_graph(call); }};
 }
 
-// What a plan is run on, in the order of its graph.
+// What a plan is run on, in the order of its graph, which begins with the operands.
 class Arrays {
  public:
-  Arrays(Accelerator& accelerator, Gpu& gpu) : accelerator_(accelerator), gpu_(gpu) {
+  Arrays(Accelerator& accelerator, Gpu& gpu, const Attention& a, const AttentionCall& call)
+      : accelerator_(accelerator), gpu_(gpu) {
     read_.reserve(most);
     written_.reserve(most);
     room_.reserve(most);
+    read(a.q, call.q);
+    read(a.k, call.k);
+    read(a.v, call.v);
   }
   void read(const View& x, const Dims& strides) { add(read_, x, strides, DnnOperand::Use::read); }
   void write(const View& x, const Dims& strides) { add(written_, x, strides, DnnOperand::Use::write); }
   void take(void* memory) { all_.push_back(memory); }
   void* room(size_t bytes) { return all_.emplace_back(room_.emplace_back(gpu_, bytes).as<void>()); }
-  void mask(const View& mask) {
-    if (mask.data == nullptr) return;
-    const View bias = bias_of(mask, nullptr);
-    void* const memory = room(static_cast<size_t>(bias.shape[0] * bias.strides[0]) * sizeof(float));
-    write_bias(gpu_, bias_of(mask, memory), folded(mask));
-  }
-  void words(const AttentionDropout& d) {
+  void weigh(const View& mask, const AttentionDropout& d) {
+    if (mask.data != nullptr) add_mask(mask);
     if (d.keep == 1) return;
     take(d.words.as<int64_t>());
     take(d.words.as<int64_t>() + 2);  // on a 16-byte boundary too
@@ -168,6 +167,11 @@ class Arrays {
     const bool fits = lies_well(x) && seen_strides(x) == strides;
     all_.push_back(list.emplace_back(accelerator_, gpu_, x, fits, strides, use).data());
   }
+  void add_mask(const View& mask) {
+    const View bias = bias_of(mask, nullptr);
+    void* const memory = room(static_cast<size_t>(bias.shape[0] * bias.strides[0]) * sizeof(float));
+    write_bias(gpu_, bias_of(mask, memory), folded(mask));
+  }
 
   Accelerator& accelerator_;
   Gpu& gpu_;
@@ -178,14 +182,10 @@ class Arrays {
 
 void run_forward(Accelerator& accelerator, Gpu& gpu, const PlanUse& plan, const AttentionCall& call, const View& y,
                  const View& lse, const Attention& a, const AttentionDropout& d) {
-  Arrays arrays(accelerator, gpu);
-  arrays.read(a.q, call.q);
-  arrays.read(a.k, call.k);
-  arrays.read(a.v, call.v);
+  Arrays arrays(accelerator, gpu, a, call);
   arrays.write(y, call.y);
   arrays.take(lse.data);
-  arrays.mask(a.mask);
-  arrays.words(d);
+  arrays.weigh(a.mask, d);
   arrays.run(plan);
   if (a.mask.data != nullptr) mend_hidden_rows(gpu, with_heads(y), lse, a.mask.dtype == DType::boolean);
 }
@@ -196,18 +196,14 @@ struct Gradients {
 
 void run_backward(Accelerator& accelerator, Gpu& gpu, const PlanUse& plan, const AttentionCall& call,
                   const Gradients& g, const View& y, const View& lse, const Attention& a, const AttentionDropout& d) {
-  Arrays arrays(accelerator, gpu);
-  arrays.read(a.q, call.q);
-  arrays.read(a.k, call.k);
-  arrays.read(a.v, call.v);
+  Arrays arrays(accelerator, gpu, a, call);
   arrays.read(y, call.y);
   arrays.take(lse.data);
   arrays.read(g.dy, call.dy);
   arrays.write(g.dq, call.dq);
   arrays.write(g.dk, call.dk);
   arrays.write(g.dv, call.dv);
-  arrays.mask(a.mask);
-  arrays.words(d);
+  arrays.weigh(a.mask, d);
   arrays.room(static_cast<size_t>(lse.numel()) * sizeof(float));
   if (call.any_order) arrays.room(static_cast<size_t>(g.dq.numel()) * sizeof(float));
   arrays.run(plan);
