@@ -30,7 +30,10 @@ struct Planned {
 
 // A handle of the library with the plans made by it: used by one thread at a time. Never destroyed.
 struct DnnContext {
-  static constexpr size_t most_plans = 4096, most_ways = 10;
+  // Only programs whose shapes never come back, as sequences of any length, reach this many. All go then: plans that
+  // are still in use are made once more in thousands of calls, which no record of who was used last would be worth.
+  static constexpr size_t most_plans = 4096;
+  static constexpr size_t most_ways = 10;
   DnnHandle handle = nullptr;
   std::unordered_map<std::string, Planned> plans;
   std::set<std::shared_ptr<const Plan>> captured;  // recorded graphs may hold their kernels
