@@ -101,21 +101,6 @@ decltype(auto) with_floating(std::string_view op, DType t, F&& f) {
   }
 }
 
-// The same for integral dtypes only (not boolean); throws "op: expects an integral dtype, got f32".
-template <class F>
-decltype(auto) with_integral(std::string_view op, DType t, F&& f) {
-  switch (t) {
-    case DType::i64:
-      return f.template operator()<int64_t>();
-    case DType::i32:
-      return f.template operator()<int32_t>();
-    case DType::u8:
-      return f.template operator()<uint8_t>();
-    default:
-      fail(op, ": expects an integral dtype, got ", to_string(t));
-  }
-}
-
 // The type that arithmetic on T is done in: float for the 16-bit types, T otherwise.
 template <class T>
 using compute_type = std::conditional_t<std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>, float, T>;
