@@ -117,7 +117,8 @@ class Optimizer {
 
   void step();
   // Unless `found` (one f32) is not 0: then nothing changes but the count of skipped steps. What is found on a device
-  // is not waited for: its kernels look at it, and step numbers are counted there from then on. A captured step
+  // is not waited for: its kernels look at it, and step numbers are counted there from then on; masters that were
+  // loaded for wider parameters are taken over before (state_dict). A captured step
   // (tensor/device_graph.h) does likewise, and takes the options that the groups have when it is repeated.
   StepOutcome step_unless(const Tensor& found);
   void skip_step();
