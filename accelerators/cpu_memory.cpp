@@ -18,6 +18,7 @@
 #include <loom/accelerators/cores.h>
 #include <loom/accelerators/cpu_memory.h>
 #include <loom/accelerators/error.h>
+#include <loom/accelerators/host_memory.h>
 #include <loom/accelerators/machine.h>
 
 namespace loom {
@@ -251,10 +252,13 @@ Cache& cache() {
 
 }  // namespace
 
-void* CpuMemory::allocate(size_t bytes) { return bytes == 0 ? nullptr : cache().allocate(bytes); }
-void CpuMemory::release(void* block) noexcept {
+void* host_memory::take(size_t bytes) { return bytes == 0 ? nullptr : cache().allocate(bytes); }
+void host_memory::give(void* block) noexcept {
   if (block != nullptr) cache().release(block);
 }
+
+void* CpuMemory::allocate(size_t bytes) { return host_memory::take(bytes); }
+void CpuMemory::release(void* block) noexcept { host_memory::give(block); }
 MemoryStats CpuMemory::memory_stats() const { return cache().stats(); }
 void CpuMemory::reset_peak_memory_stats() { cache().reset_peak(); }
 void CpuMemory::empty_cache() { cache().empty(); }

@@ -20,11 +20,28 @@ inline constexpr int64_t stretch = 2048;
 // elements before a kernel reads them memory is asked for them.
 inline constexpr int64_t short_stretch = 256, expected = 512;
 
+// The elements where they are few and all lie as a kernel takes them, so that to find out how to walk over them costs
+// more than they do; else 0.
+template <size_t N>
+int64_t few_ready(const std::array<const View*, N>& views, const std::array<DType, N>& compute) {
+  const int64_t n = views[0]->numel();
+  if (n > stretch) return 0;
+  for (size_t k = 0; k < N; ++k)
+    if (views[k]->dtype != compute[k] || !views[k]->is_contiguous()) return 0;
+  return n;
+}
+
 // Calls kernel(y, {inputs ...}, n) with contiguous runs of the compute dtypes, n <= stretch, until all of the views are
 // done. Operand 0 is the output. Runs that lie ready in memory are handed over as they are, others by way of L1.
 template <size_t N, class Kernel>
 void staged(const std::array<const View*, N>& views, const std::array<DType, N>& compute, int64_t grain,
             const Kernel& kernel) {
+  if (const int64_t n = few_ready(views, compute); n > 0) {
+    std::array<const void*, N - 1> inputs;
+    for (size_t k = 0; k + 1 < N; ++k) inputs[k] = views[k + 1]->data;
+    kernel(views[0]->data, inputs, n);
+    return;
+  }
   const Loop<N> loop(views);
   const auto item = static_cast<int64_t>(item_size(views[0]->dtype));
   const bool in_place = [&]<size_t... k>(std::index_sequence<k...>) {

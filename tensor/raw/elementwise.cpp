@@ -158,11 +158,31 @@ void run(const BinaryPlan& plan, const View& y, const Tensor& a, const Tensor& b
   accelerator(y.device).binary(plan.op, y, left.broadcast_to(y.shape), right.broadcast_to(y.shape));
 }
 
+// What operands mostly are: floating, of one dtype and shape, dense, on the host, so that nothing is promoted,
+// broadcast or walked over. Their number of elements; 0: they are not, or the op is none that stays among such.
+int64_t alike(Binary op, const Tensor::Body& a, const Tensor::Body& b) {
+  if (a.dtype != b.dtype || !is_floating(a.dtype) || a.wrapped_number || b.wrapped_number) return 0;
+  if (a.storage->device() != Device() || b.storage->device() != Device() || !(a.shape == b.shape)) return 0;
+  const ElementwiseKind kind = kind_of(op);
+  if (kind != ElementwiseKind::numeric && kind != ElementwiseKind::real) return 0;
+  const int64_t count = dense_count(a);
+  return dense_count(b) == count ? count : 0;
+}
+
+View as_row(const Tensor::Body& x, int64_t count) { return {start_of(x), x.dtype, Device(), {count}, {1}}; }
+
 }  // namespace
 
 Tensor unary(Unary op, const Tensor& x, double p, double q) {
   const UnaryPlan plan = raw::plan(op, x.dtype(), p, q);
   if (plan.identity) return clone(x);
+  const Tensor::Body& from = x.body();
+  if (from.storage->device() == Device() && plan.dtype == from.dtype && plan.result == from.dtype)
+    if (const int64_t count = dense_count(from); count > 0) {
+      Tensor y = uninitialized_as(from, count);
+      accelerator(Device()).unary(plan.op, as_row(y.body(), count), as_row(from, count), plan.p, plan.q);
+      return y;
+    }
   Tensor y = uninitialized_like(name_of(op), {&x}, x.shape(), plan.result);
   if (y.numel() == 0) return y;
   const Operand input(x, plan.dtype, x.device());
@@ -171,6 +191,12 @@ Tensor unary(Unary op, const Tensor& x, double p, double q) {
 }
 
 Tensor binary(Binary op, const Tensor& a, const Tensor& b) {
+  const Tensor::Body &left = a.body(), &right = b.body();
+  if (const int64_t count = alike(op, left, right); count > 0) {
+    Tensor y = uninitialized_as(left, count);
+    accelerator(Device()).binary(op, as_row(y.body(), count), as_row(left, count), as_row(right, count));
+    return y;
+  }
   const BinaryPlan plan = raw::plan(op, a, b);
   const Device device = common_device(name_of(op), a, b);
   const Dims shape = broadcast_shapes(name_of(op), a.shape(), b.shape());
@@ -195,6 +221,13 @@ void unary_into(Unary op, const Tensor& x, double p, double q) {
 }
 
 void binary_into(Binary op, const Tensor& a, const Tensor& b) {
+  const Tensor::Body &to = a.body(), &from = b.body();
+  if (const int64_t count = alike(op, to, from);
+      count > 0 && (to.storage != from.storage || start_of(to) == start_of(from))) {
+    to.storage->bump_version();
+    const View row = as_row(to, count);
+    return accelerator(Device()).binary(op, row, row, as_row(from, count));
+  }
   const BinaryPlan plan = raw::plan(op, a, b);
   const std::string name = std::string(name_of(op)) + "_";
   check_writable(name, a);

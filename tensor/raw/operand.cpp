@@ -19,6 +19,25 @@ Tensor uninitialized(std::string_view op, const Dims& shape, DType dtype, Device
   return Tensor(std::move(body));
 }
 
+int64_t dense_count(const Tensor::Body& x) {
+  int64_t count = 1;
+  for (int i = x.shape.size() - 1; i >= 0; --i) {
+    if (x.strides[i] != count) return 0;
+    count *= x.shape[i];
+  }
+  return count;
+}
+
+Tensor uninitialized_as(const Tensor::Body& x, int64_t count) {
+  auto storage = make_ref<Storage>(static_cast<size_t>(count) * item_size(x.dtype), x.storage->device());
+  auto body = make_ref<Tensor::Body>();
+  body->storage = std::move(storage);
+  body->shape = x.shape;
+  body->strides = x.strides;
+  body->dtype = x.dtype;
+  return Tensor(std::move(body));
+}
+
 Tensor uninitialized_image(std::string_view op, const Dims& shape, DType dtype, Device device) {
   Tensor y = uninitialized(op, shape, dtype, device);
   y.mutable_body().strides = {shape[1] * shape[2] * shape[3], 1, shape[3] * shape[1], shape[1]};

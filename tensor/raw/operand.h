@@ -16,6 +16,15 @@ Tensor uninitialized(std::string_view op, const Dims& shape, DType dtype, Device
 // The same with channels last.
 Tensor uninitialized_image(std::string_view op, const Dims& shape, DType dtype, Device device);
 
+// Elements of x where they lie as those of a new tensor; 0: otherwise, or there are none.
+int64_t dense_count(const Tensor::Body& x);
+// A tensor like x, of which this is dense_count; its contents are undefined.
+Tensor uninitialized_as(const Tensor::Body& x, int64_t count);
+// Where x's elements begin.
+inline std::byte* start_of(const Tensor::Body& x) {
+  return static_cast<std::byte*>(x.storage->data()) + x.offset * static_cast<int64_t>(item_size(x.dtype));
+}
+
 // x's memory under another shape; `offset` from the start of the storage. Checks nothing.
 Tensor view_of(const Tensor& x, const Dims& shape, const Dims& strides, int64_t offset);
 

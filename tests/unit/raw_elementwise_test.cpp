@@ -181,6 +181,32 @@ TEST_CASE("elementwise: in place") {
   CHECK(show(half) == "f16[2] 1 1");
 }
 
+TEST_CASE("elementwise: few elements, dense and alike, as what lies otherwise") {
+  for (const DType dtype : {f64, f32, f16})
+    for (const int64_t n : {1, 2, 3, 7, 8, 15, 16, 17, 33, 63, 2047, 2048, 2049}) {
+      const Tensor x = raw::cast(raw::binary(Binary::div, counting({n}), 7.0), dtype);
+      const Tensor y = raw::binary(Binary::add, x, 0.5);
+      const Tensor wide = zeros({n, 2}, dtype), strided = raw::select(wide, 1, 1);
+      raw::copy_into(strided, x);
+      const auto name = str(dtype, ' ', n);
+      for (const Binary op :
+           {Binary::add, Binary::mul, Binary::div, Binary::pow, Binary::maximum, Binary::fmod, Binary::lt})
+        CHECK_MESSAGE(show(raw::binary(op, x, y)) == show(raw::binary(op, strided, y)), name, ' ', name_of(op));
+      for (const Unary op : {Unary::exp, Unary::relu, Unary::sqrt, Unary::isnan})
+        CHECK_MESSAGE(show(raw::unary(op, x)) == show(raw::unary(op, strided)), name, ' ', name_of(op));
+      CHECK(show(raw::unary(Unary::clamp, x, 0.2, 1)) == show(raw::unary(Unary::clamp, strided, 0.2, 1)));
+      const Tensor expected = raw::binary(Binary::mul, strided, y);
+      raw::binary_into(Binary::mul, x, y);
+      CHECK_MESSAGE(show(x) == show(expected), name);
+      CHECK(x.version() == 1);
+    }
+  const Tensor column = raw::transpose(counting({1, 3}), 0, 1);
+  CHECK(raw::binary(Binary::add, column, column).strides() == Dims{1, 1});
+  CHECK(raw::binary(Binary::add, zeros({2, 0}), zeros({2, 0})).shape() == Dims{2, 0});
+  CHECK(show(raw::binary(Binary::add, full({}, 1), full({}, 2))) == "f32[] 3");
+  CHECK(raw::binary(Binary::add, 1.0, 2.0).dtype() == f32);  // numbers both
+}
+
 TEST_CASE("elementwise: in place on memory that is read, too") {
   const Tensor x = counting({3, 3});
   raw::binary_into(Binary::add, x, raw::transpose(x, 0, 1));
