@@ -52,7 +52,9 @@ class Grads {
   template <class... T>
     requires(sizeof...(T) > 0 && (std::derived_from<std::remove_cvref_t<T>, Tensor> && ...))
   Grads(T&&... grads) {  // NOLINT: rules return {da, db}
-    (push_back(std::forward<T>(grads)), ...);
+    resize(sizeof...(T));
+    size_t i = 0;
+    (((*this)[i++] = std::forward<T>(grads)), ...);
   }
   explicit Grads(size_t n) { resize(n); }
   void push_back(Tensor grad) {
@@ -108,25 +110,32 @@ class Node : public Counted, public pool::Pooled {
   // Gradients of the inputs from those of the outputs (undefined where none arrived; at least one is defined).
   virtual Grads apply(std::span<const Tensor> grads, const Needs& needs) = 0;
   // Drops what was saved; apply is an error from then on.
-  virtual void release() = 0;
-  virtual bool released() const = 0;
+  void release() {
+    released_ = true;
+    drop_saved();
+  }
+  bool released() const { return released_; }
 
+  // Engine's notes during one backward; `run` also links nodes that are to be destroyed. First, beside what else is
+  // read of every node: a large graph comes from memory.
+  int pending = 0;
+  mutable const void* run = nullptr;
+  std::vector<Edge, pool::Allocator<Edge>> inputs;
   const Op* op;
   uint64_t sequence;
-  std::vector<Edge, pool::Allocator<Edge>> inputs;
+  bool needed = true;  // engine's note, too
   struct SlotHook {
     uint32_t slot;
     uint64_t number;
     GradHook hook;
   };
   std::vector<SlotHook> hooks;  // of its outputs
-
-  // Engine's notes during one backward; `run` also links nodes that are to be destroyed.
-  mutable const void* run = nullptr;
-  int pending = 0;
-  bool needed = true;
-  Grads incoming;  // of each output
+  Grads incoming;               // of each output
   size_t outputs() const { return incoming.size(); }
+
+ private:
+  virtual void drop_saved() = 0;
+  bool released_ = false;
 };
 
 // The op whose rule is running, for messages.
@@ -208,13 +217,12 @@ class RuleNode final : public Node {
     else
       return (*rule_)(grads[0]);
   }
-  void release() override {
+
+ private:
+  void drop_saved() override {
     rule_.reset();
     output_ = {};
   }
-  bool released() const override { return !rule_.has_value(); }
-
- private:
   Tensor relinked_output();
   std::optional<Rule> rule_;
   [[no_unique_address]] std::conditional_t<with_output, Saved, std::monostate> output_;

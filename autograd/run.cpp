@@ -11,14 +11,14 @@ namespace loom::autograd {
 
 thread_local constinit Run* Run::current_ = nullptr;
 
-void Run::visit(const Ref<Node>& node) {
-  if (node->run == this) return;
-  check(node->run == nullptr, "backward: the graph of op '", node->op->name,
+void Run::visit(Node& node) {
+  if (node.run == this) return;
+  check(node.run == nullptr, "backward: the graph of op '", node.op->name,
         "' is already being differentiated (backward called from one of its own hooks or from another thread)");
-  node->run = this;
-  node->pending = 0;
-  node->needed = true;
-  visited_.push_back(node);
+  visited_.push_back(&node);
+  node.run = this;
+  node.pending = 0;
+  node.needed = true;
 }
 
 void Run::visit_leaf(const std::shared_ptr<Meta>& leaf) {
@@ -31,13 +31,14 @@ void Run::visit_leaf(const std::shared_ptr<Meta>& leaf) {
 
 void Run::seed(const Tensor& output, const Tensor& given) {
   const Tensor::Body& body = output.body();
-  const Tensor gradient = body.autocast ? given.to(body.graph_dtype) : given;
+  Tensor gradient = body.autocast ? given.to(body.graph_dtype) : given;
   if (body.node) {
-    visit(body.node);
-    add_into(body.node->incoming[body.slot], gradient);
+    roots_.push_back(body.node);
+    visit(*body.node);
+    add_into(body.node->incoming[body.slot], std::move(gradient));
   } else {
     visit_leaf(body.meta);
-    add_into(body.meta->incoming, gradient);
+    add_into(body.meta->incoming, std::move(gradient));
   }
 }
 
@@ -54,7 +55,7 @@ void Run::discover() {
   for (size_t next = 0; next < visited_.size(); ++next) {
     for (const Edge& edge : visited_[next]->inputs) {
       if (edge.node) {
-        visit(edge.node);
+        visit(*edge.node);
         ++edge.node->pending;
       } else if (edge.leaf) {
         visit_leaf(edge.leaf);
@@ -67,9 +68,7 @@ void Run::discover() {
 // Only nodes on a path to what was asked for run their rules. Ascending sequence: inputs are decided before users.
 void Run::mark_needed() {
   if (accumulate_) return;
-  std::vector<Node*> order;
-  order.reserve(visited_.size());
-  for (const auto& node : visited_) order.push_back(node.get());
+  std::vector<Node*> order = visited_;
   std::sort(order.begin(), order.end(), [](const Node* a, const Node* b) { return a->sequence < b->sequence; });
   for (Node* const node : order)
     node->needed = std::any_of(node->inputs.begin(), node->inputs.end(), [&](const Edge& edge) {
@@ -79,6 +78,7 @@ void Run::mark_needed() {
 }
 
 void Run::execute() {
+  const size_t seeded = visited_.size();  // the others wait for these
   discover();
   mark_needed();
   const GradMode mode(create_);
@@ -86,13 +86,10 @@ void Run::execute() {
   const auto direct_leaves = leaves_;
   for (const Noted& noted : direct_leaves)
     if (noted.leaf->pending == 0) finish_leaf(noted.leaf);
-  for (const auto& node : visited_)
-    if (node->pending == 0) ready_.push(node.get());
-  while (!ready_.empty()) {
-    Node& node = *ready_.top();
-    ready_.pop();
-    process(node);
-  }
+  for (Node* const node : std::span(visited_).first(seeded))
+    if (node->pending == 0) ready_.push(node);
+  while (Node* const node = ready_.pop()) process(*node);
+  finished_ = true;
 }
 
 void Run::process(Node& node) {
@@ -166,7 +163,7 @@ void Run::propagate(Node& node) {
     if (needs[i] && grads[i].defined()) deliver(node.inputs[i], std::move(grads[i]));
 }
 
-void Run::deliver(Edge& edge, Tensor gradient) {
+void Run::deliver(Edge& edge, Tensor&& gradient) {
   if (gradient.shape() != edge.shape) gradient = sum_to(gradient, edge.shape);
   if (gradient.dtype() != edge.dtype) gradient = gradient.to(edge.dtype);
   add_into(edge.node ? edge.node->incoming[edge.slot] : edge.leaf->incoming, std::move(gradient));
@@ -218,7 +215,7 @@ bool sole_owner(const Tensor& x) {
 }  // namespace
 
 // Adding in place is allowed only where nobody else can see it: gradients alias (add returns {g, g}).
-void Run::add_into(Tensor& sum, Tensor gradient) const {
+void Run::add_into(Tensor& sum, Tensor&& gradient) const {
   if (!sum.defined())
     sum = std::move(gradient);
   else if (!create_ && sole_owner(sum))

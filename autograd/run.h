@@ -19,9 +19,9 @@ class Run {
  public:
   Run(bool retain, bool create, bool accumulate) : retain_(retain), create_(create), accumulate_(accumulate) {}
   ~Run() {
-    for (const auto& node : visited_) {
+    for (Node* const node : visited_) {
       node->run = nullptr;
-      node->incoming.reset();
+      if (!finished_) node->incoming.reset();
     }
     for (Noted& noted : leaves_) {
       noted.leaf->run = noted.run;
@@ -53,28 +53,49 @@ class Run {
     int pending;
     Tensor incoming;
   };
-  struct Later {
-    bool operator()(const Node* a, const Node* b) const { return a->sequence < b->sequence; }
+  // Nodes that have all their gradients, the latest first. In a chain there is only ever one: it stays out of the heap.
+  class Ready {
+   public:
+    void push(Node* node) {
+      if (next_ == nullptr ? heap_.empty() || Earlier()(heap_.top(), node) : Earlier()(next_, node))
+        std::swap(next_, node);
+      if (node != nullptr) heap_.push(node);
+    }
+    Node* pop() {  // null: there is none
+      if (next_ != nullptr || heap_.empty()) return std::exchange(next_, nullptr);
+      Node* const node = heap_.top();
+      heap_.pop();
+      return node;
+    }
+
+   private:
+    struct Earlier {
+      bool operator()(const Node* a, const Node* b) const { return a->sequence < b->sequence; }
+    };
+    Node* next_ = nullptr;  // later than all of the heap
+    std::priority_queue<Node*, std::vector<Node*>, Earlier> heap_;
   };
 
-  void visit(const Ref<Node>& node);
+  void visit(Node& node);
   void visit_leaf(const std::shared_ptr<Meta>& leaf);
   void discover();
   void mark_needed();
   void process(Node& node);
   void run_output_hooks(Node& node);
   void propagate(Node& node);
-  void deliver(Edge& edge, Tensor gradient);
+  void deliver(Edge& edge, Tensor&& gradient);
   void settle(const Edge& edge);
   void finish_leaf(const std::shared_ptr<Meta>& leaf);
-  void add_into(Tensor& sum, Tensor gradient) const;
+  void add_into(Tensor& sum, Tensor&& gradient) const;
 
   const bool retain_, create_, accumulate_;
   const Node* running_ = nullptr;  // the node whose rule runs
   Run* const outer_ = current_;
-  std::vector<Ref<Node>> visited_;  // keeps them alive
+  std::vector<Ref<Node>> roots_;  // keep all that they reach alive
+  std::vector<Node*> visited_;
   std::vector<Noted> leaves_;
-  std::priority_queue<Node*, std::vector<Node*>, Later> ready_;
+  Ready ready_;
+  bool finished_ = false;
   std::unordered_map<const Node*, std::vector<std::pair<uint32_t, size_t>>> node_captures_;
   std::unordered_map<const Meta*, std::vector<size_t>> leaf_captures_;
   [[gnu::tls_model("initial-exec")]] static thread_local constinit Run* current_;

@@ -106,8 +106,8 @@ Tensor pick(const Tensor& g, const Tensor& other, const Tensor& tie) {
 namespace autograd {
 namespace {
 
-// What a binary row keeps for backward.
-enum class Keeps { none, a, b, ab, by, ay, aby };
+// What a binary row keeps for backward; crossed: as ab, but each only where the other's gradient is wanted.
+enum class Keeps { none, a, b, ab, by, ay, aby, crossed };
 enum class KeepsOne { none, in, out };
 
 template <KeepsOne keeps, class Derivative>
@@ -124,8 +124,14 @@ Tensor record_unary(const Op& op, const Tensor& x, Tensor y, const Derivative& d
                   [derivative](const Tensor& g, const Tensor& out) { return Grads(derivative(g, Tensor(), out)); });
 }
 
-constexpr bool keeps_a(Keeps k) { return k == Keeps::a || k == Keeps::ab || k == Keeps::ay || k == Keeps::aby; }
-constexpr bool keeps_b(Keeps k) { return k == Keeps::b || k == Keeps::ab || k == Keeps::by || k == Keeps::aby; }
+bool keeps_a(Keeps k, const Tensor& b) {
+  return k == Keeps::a || k == Keeps::ab || k == Keeps::ay || k == Keeps::aby ||
+         (k == Keeps::crossed && requires_grad(b));
+}
+bool keeps_b(Keeps k, const Tensor& a) {
+  return k == Keeps::b || k == Keeps::ab || k == Keeps::by || k == Keeps::aby ||
+         (k == Keeps::crossed && requires_grad(a));
+}
 constexpr bool keeps_y(Keeps k) { return k == Keeps::by || k == Keeps::ay || k == Keeps::aby; }
 
 template <Keeps keeps, class Da, class Db>
@@ -136,7 +142,7 @@ Tensor record_binary(const Op& op, const Tensor& a, const Tensor& b, Tensor y, c
     const Tensor &left = a(), &right = b();
     return Grads(needs[0] ? da(g, left, right, out) : Tensor(), needs[1] ? db(g, left, right, out) : Tensor());
   };
-  Saved kept_a = keeps_a(keeps) ? save(a) : Saved(), kept_b = keeps_b(keeps) ? save(b) : Saved();
+  Saved kept_a = keeps_a(keeps, b) ? save(a) : Saved(), kept_b = keeps_b(keeps, a) ? save(b) : Saved();
   if constexpr (keeps_y(keeps))
     return record(op, std::move(y), {a, b},
                   [gradients, a = std::move(kept_a), b = std::move(kept_b)](

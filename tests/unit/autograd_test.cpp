@@ -1,8 +1,11 @@
 // The engine: what is computed, when hooks fire, what is freed, and what is refused.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <loom/accelerators/memory.h>
@@ -178,6 +181,41 @@ TEST_CASE("a saved tensor that was modified in place is noticed") {
       "mul: a tensor saved for backward was modified in place (version 1, saved at 0); clone it before "
       "the in-place operation",
       Error);
+}
+
+TEST_CASE("a product keeps a factor only for the other one's gradient") {
+  const Tensor x = leaf({3}), factor = tensor({2.0}, f64);
+  const Tensor hidden = x * x, right = hidden * factor, left = factor * hidden, both = hidden * x;
+  CHECK(hidden.body_pointer()->references() == 2);  // this handle and `both`
+  const NoGrad off;
+  hidden.add_(1.0);
+  right.backward({}, true);
+  left.backward({}, true);
+  CHECK(values(x.grad()) == std::vector<double>{24});
+  CHECK_THROWS_WITH_AS(both.backward(), doctest::Contains("was modified in place"), Error);
+  factor.add_(1.0);
+  CHECK_THROWS_WITH_AS(right.backward(), doctest::Contains("was modified in place"), Error);
+}
+
+TEST_CASE("nodes run in the reverse order of their making, whichever are ready") {
+  const Tensor x = leaf({1});
+  std::vector<int> order;
+  std::vector<Tensor> made{x};
+  const auto add_node = [&](size_t a, size_t b) {
+    made.push_back(made[a] * made[b]);
+    made.back().register_hook([&order, n = static_cast<int>(made.size())](const Tensor&) -> std::optional<Tensor> {
+      order.push_back(n);
+      return {};
+    });
+  };
+  for (const auto& [a, b] :
+       {std::pair<size_t, size_t>{0, 0}, {0, 0}, {1, 0}, {2, 1}, {0, 2}, {3, 3}, {5, 4}, {7, 6}, {1, 8}})
+    add_node(a, b);
+  made.back().backward(ones({1}, f64), true);
+  std::vector<int> expected = order;
+  std::sort(expected.begin(), expected.end(), std::greater<>());
+  CHECK(order.size() == 9);
+  CHECK(order == expected);
 }
 
 TEST_CASE("in place is refused where it would not be recorded") {

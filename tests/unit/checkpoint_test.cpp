@@ -215,7 +215,7 @@ TEST_CASE("a function that does something else the second time is an error") {
   const Tensor other =
       checkpoint([&](const Tensor& t) { return exp(sin(runs++ == 0 ? t * 2.0 : narrow(t * 2.0, 0, 0, 1))).sum(); }, x);
   CHECK(error_of([&] { other.backward(); }) ==
-        "checkpoint: the recomputation saved other values than the forward pass: tensor 2 is f32[2, 3] in the forward "
+        "checkpoint: the recomputation saved other values than the forward pass: tensor 1 is f32[2, 3] in the forward "
         "pass and f32[1, 3] in the recomputation; the function must do the same both times");
 }
 
