@@ -24,6 +24,7 @@
 #include <loom/accelerators/memory.h>
 #include <loom/accelerators/optimizer_step.h>
 #include <loom/accelerators/philox.h>
+#include <loom/accelerators/positions.h>
 #include <loom/accelerators/stream.h>
 #include <loom/accelerators/view.h>
 
@@ -257,6 +258,9 @@ class Accelerator {
   // Gradients that carry a loss scale: those of f32 and f64 are multiplied with `factor`, and `found` becomes 1 where
   // one of any dtype is not finite (it is left as it is otherwise). factor, found: one f32 each.
   virtual void unscale(std::span<const UpdatePiece> pieces, const View& factor, const View& found) = 0;
+
+  // Where x (boolean, dense) is true. The CPU's alone, as the host wants to know how many there are; others have null.
+  virtual std::unique_ptr<Positions> positions([[maybe_unused]] const View& x) { return nullptr; }
 };
 
 // The accelerator of a device; throws "… is on cuda:0, but …" where the build or the machine lacks it.

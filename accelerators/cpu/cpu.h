@@ -50,6 +50,7 @@ class Cpu final : public CpuMemory {
   void index_add(const View& y, const View& x, const View& index, int dim) override;
   void gather(const View& y, const View& x, const View& index, int dim) override;
   void scatter(Scatter mode, const View& y, const View& x, const View& index, int dim) override;
+  std::unique_ptr<Positions> positions(const View& x) override;
   void random(Random kind, const View& y, double a, double b, const Philox& state) override;
   void dropout(const View& y, const View& mask, const View& x, uint32_t kept, double scale,
                const Philox& state) override;

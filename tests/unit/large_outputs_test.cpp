@@ -220,6 +220,24 @@ TEST_CASE("large outputs: rows of whole lines by a list, on any number of thread
   set_num_threads(before);
 }
 
+TEST_CASE("large outputs: places of what is set, on any number of threads") {
+  const int before = num_threads();
+  const int64_t n = 5'000'021, first = 1'000'003, last = 1'020'000;
+  const Tensor x = arange(n), dense = (x != 17) & ((x < first) | (x > last) | (x % 64 == 5));  // few in the middle
+  for (const int threads : {1, 3}) {
+    set_num_threads(threads);
+    const Tensor places = nonzero(dense);
+    const auto found = places.span<int64_t>();
+    size_t at = 0;
+    bool same = true;
+    for (int64_t i = 0; i < n; ++i)
+      if (i != 17 && (i < first || i > last || i % 64 == 5)) same &= at < found.size() && found[at++] == i;
+    CHECK(same);
+    CHECK(at == found.size());
+  }
+  set_num_threads(before);
+}
+
 TEST_CASE("dropout keeps by 16 bits an element, whatever the size and the number of threads") {
   const int before = num_threads();
   const uint32_t values = draw::values_kept(0.3);

@@ -119,9 +119,22 @@ TEST_CASE("index: nonzero") {
   }
 }
 
+TEST_CASE("index: nonzero of any number of elements, few of them set, many, and both in turns") {
+  for (const int64_t n : {1, 7, 63, 64, 65, 127, 1023, 1025, 16383, 16384, 16385, 50'001})
+    for (const int64_t apart : {1, 2, 16, 300, 0}) {
+      std::vector<int64_t> given(n), expected;
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t gap = apart == 0 ? i / 5000 % 3 * 40 + 1 : apart;
+        given[i] = i * 7919 % gap == gap / 2 || i == n - 1 ? 1 : 0;
+        if (given[i] != 0) expected.push_back(i);
+      }
+      CHECK(std::ranges::equal(raw::nonzero(from_vector(given, {n})).span<int64_t>(), expected));
+    }
+}
+
 TEST_CASE("index: nonzero of many, on any number of threads") {
   const int64_t n = 2557 * 77, before = num_threads();
-  for (const int64_t apart : {1, 2, 50, 100'000}) {
+  for (const int64_t apart : {1, 2, 15, 17, 50, 100'000}) {
     std::vector<int64_t> given(n), expected;
     for (int64_t i = 0; i < n; ++i) {
       given[i] = i * 7919 % n % apart == apart / 2 ? 1 : 0;

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Booleans as bits, and bits as the places of those that are set.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+#include <loom/accelerators/cpu/simd.h>
+
+namespace loom::cpu {
+
+inline constexpr int64_t word_bits = 64;
+
+// Bit i: set[i].
+[[gnu::always_inline]] inline uint64_t bits_of(const bool* set) {
+#if defined(__AVX512F__)
+  const __m512i all = _mm512_loadu_si512(set);
+  return _mm512_test_epi8_mask(all, all);
+#elif defined(__AVX2__)
+  const auto half = [=](int i) {
+    const __m256i part = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(set) + i);
+    return uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_slli_epi16(part, 7)))};
+  };
+  return half(0) | half(1) << 32;
+#elif defined(__x86_64__)
+  const auto quarter = [=](int i) {
+    const __m128i part = _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(set) + i);
+    return static_cast<uint64_t>(_mm_movemask_epi8(_mm_slli_epi16(part, 7)));
+  };
+  return quarter(0) | quarter(1) << 16 | quarter(2) << 32 | quarter(3) << 48;
+#else
+  uint64_t bits = 0;
+  for (int64_t i = 0; i < word_bits; i += 8) {
+    uint64_t eight;
+    std::memcpy(&eight, set + i, sizeof(eight));
+    bits |= (eight * 0x0102040810204080 >> 56) << i;
+  }
+  return bits;
+#endif
+}
+
+// For every byte the numbers of its set bits, lowest first, with nothing of meaning after them; and how many they are.
+struct BytePlaces {
+  std::array<std::array<uint8_t, 8>, 256> places{};
+  std::array<uint8_t, 256> count{};
+};
+inline constexpr BytePlaces byte_places = [] {
+  BytePlaces table;
+  for (unsigned byte = 0; byte < 256; ++byte)
+    for (uint8_t bit = 0; bit < 8; ++bit)
+      if ((byte >> bit & 1) != 0) table.places[byte][table.count[byte]++] = bit;
+  return table;
+}();
+
+// to[i] = first + places[i] for eight of them.
+[[gnu::always_inline]] inline void store_places(int64_t* to, const uint8_t* places, int64_t first) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i_u*>(places));
+  store(to, (Vec<int64_t>)_mm512_maskz_cvtepu8_epi64(__mmask8(-1), bytes) + first);
+#elif defined(__AVX2__)
+  for (int i = 0; i < 8; i += 4) store(to + i, (Vec<int64_t>)_mm256_cvtepu8_epi64(_mm_loadu_si32(places + i)) + first);
+#else
+  for (int i = 0; i < 8; ++i) to[i] = first + places[i];
+#endif
+}
+
+// Writes first + i for each set bit i and returns where it stopped. Eight at a time are written, whether set or not: a
+// branch on data that nobody can foresee costs more.
+[[gnu::always_inline]] inline int64_t* list_bits(int64_t* out, uint64_t bits, int64_t first) {
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < word_bits; i += 8, bits >>= 8) {
+    const size_t byte = bits & 255;
+    store_places(out, byte_places.places[byte].data(), first + i);
+    out += byte_places.count[byte];
+  }
+  return out;
+}
+
+inline constexpr bool counts_bits = vector_bytes > 16;  // by instructions of their own
+
+[[gnu::always_inline]] inline int64_t count_bits(uint64_t bits) {
+  if constexpr (counts_bits) return std::popcount(bits);
+  bits -= bits >> 1 & 0x5555555555555555;
+  bits = (bits & 0x3333333333333333) + (bits >> 2 & 0x3333333333333333);
+  return static_cast<int64_t>(((bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0f) * 0x0101010101010101 >> 56);
+}
+
+// The same where few are set, four at a time where that costs little.
+[[gnu::always_inline]] inline uint16_t* list_few_bits(uint16_t* out, uint64_t bits, int64_t first) {
+  if constexpr (!counts_bits) {
+    for (; bits != 0; bits &= bits - 1) *out++ = static_cast<uint16_t>(first + std::countr_zero(bits));
+    return out;
+  }
+  for (int64_t left = count_bits(bits);; left -= 4) {
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k, bits &= bits - 1) out[k] = static_cast<uint16_t>(first + std::countr_zero(bits));
+    if (left <= 4) return out + left;
+    out += 4;
+  }
+}
+
+}  // namespace loom::cpu
