@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include <loom/accelerators/cpu/exp_rows.h>
 #include <loom/accelerators/cpu/rows.h>
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/cpu/stream.h>
@@ -30,11 +31,6 @@ struct Row {
   T smoothing;
 
   T target_weight() const { return weight != nullptr ? weight[target] : T(1); }
-  T lse() const {
-    const T top = largest(x, classes);
-    const double sum = sum_of_exp<T>(nullptr, x, classes, top);
-    return static_cast<T>(static_cast<double>(top) + std::log(sum));
-  }
   T loss(T lse) const {
     const T nll = target_weight() * (lse - x[target]);
     if (smoothing == T(0)) return nll;
@@ -108,21 +104,28 @@ void Cpu::cross_entropy(const View& loss, const View& lse, const View& logits, c
     const int64_t rows = logits.shape[0], classes = logits.shape[1];
     const DenseInput<int64_t> t(target);
     check_targets(t.data(), rows, classes, options.ignore_index);
-    const DenseInput<S> x(logits);
+    const bool turned = classes <= short_row;
+    const DenseInput<S> x(turned ? View() : logits);
     const DenseInput<T> weight(options.weight);
     const DenseOutput<T> loss_out(loss), lse_out(lse);
-    const bool turned = classes <= short_row;
     const DenseInput<T> short_x(turned ? logits : View());
+    const auto put = [&](int64_t n, const T* row_of_x, T value) {
+      const Row<T> row{row_of_x, classes, t.data()[n], weight.data(), static_cast<T>(options.label_smoothing)};
+      lse_out.data()[n] = value;
+      loss_out.data()[n] = row.target == options.ignore_index ? T(0) : row.loss(value);
+    };
     parallel_for(rows, grain_of(classes * 4), [&](int64_t begin, int64_t end) {
+      if (turned) {
+        short_lse(lse_out.data() + begin, short_x.data() + begin * classes, end - begin, classes);
+        for (int64_t n = begin; n < end; ++n) put(n, short_x.data() + n * classes, lse_out.data()[n]);
+        return;
+      }
       RowSource<S> source(classes);
-      if (turned) short_lse(lse_out.data() + begin, short_x.data() + begin * classes, end - begin, classes);
       for (int64_t n = begin; n < end; ++n) {
-        if (n + 1 < end) ask_for_row(x.data() + (n + 1) * classes, classes);
-        const Row<T> row{source(x.data() + n * classes, classes), classes, t.data()[n], weight.data(),
-                         static_cast<T>(options.label_smoothing)};
-        const T value = turned ? lse_out.data()[n] : row.lse();
-        lse_out.data()[n] = value;
-        loss_out.data()[n] = row.target == options.ignore_index ? T(0) : row.loss(value);
+        const S* const at = x.data() + n * classes;
+        const RowAfter<S> after(n + 1 < end ? at + classes : nullptr, classes);
+        const ExpRow<T> row = exp_row<false, T>(nullptr, source(at, classes), classes, after);
+        put(n, row.x, static_cast<T>(static_cast<double>(row.top) + std::log(row.sum)));
       }
     });
     loss_out.store();

@@ -5,24 +5,11 @@
 #include <cmath>
 
 #include <loom/accelerators/cpu/convert.h>
-#include <loom/accelerators/cpu/vector_math.h>
+#include <loom/accelerators/cpu/exp_rows.h>
 
 namespace loom::cpu {
 
 namespace {
-
-// Sum of exp(x - high) over a contiguous run.
-template <class T>
-double sum_of_exponentials(const T* x, int64_t n, T high) {
-  double total = 0;
-  T e[block];
-  for (int64_t i = 0; i < n; i += block) {
-    const int64_t m = std::min(block, n - i);
-    for (int64_t j = 0; j < m; ++j) e[j] = vector_math::exp_below(x[i + j] - high);
-    total += static_cast<double>(reduce_block<Reduce::sum, T>(e, m));
-  }
-  return total;
-}
 
 template <class T>
 void logsumexp_as(const View& y, const View& x) {
@@ -50,7 +37,9 @@ void logsumexp_as(const View& y, const View& x) {
                    double result = static_cast<double>(high);
                    if (high - high == T(0)) {  // else infinite or NaN, and the result is that
                      double total = 0;
-                     each_run(at[0], [&](const T* run, int64_t n) { total += sum_of_exponentials(run, n, high); });
+                     each_run(at[0], [&](const T* run, int64_t n) {
+                       total += sum_of_exp<false>(static_cast<T*>(nullptr), run, n, high);
+                     });
                      result += std::log(total);
                    }
                    store_as(y.dtype, at[1], f64, &result);

@@ -66,23 +66,6 @@ T largest(const T* x, int64_t n) {
   return across(larger(larger(best[0], best[1]), larger(best[2], best[3])), larger);
 }
 
-// y[i] = exp(x[i] - top) with top >= x[i], and their sum. y may be null: the sum alone is wanted.
-template <class T>
-double sum_of_exp(T* y, const T* x, int64_t n, T top) {
-  constexpr int64_t piece = 512;
-  alignas(64) T powers[piece];
-  double total = 0;
-  for (int64_t begin = 0; begin < n; begin += piece) {
-    const int64_t count = std::min(piece, n - begin);
-    T* __restrict const to = y != nullptr ? y + begin : powers;
-    const T* __restrict const from = x + begin;
-    for (int64_t i = 0; i < count; ++i) to[i] = vector_math::exp_below(from[i] - top);
-    total += sums_of<T, 1>(
-        count, [](Vec<T> v) { return std::array{v}; }, to)[0];
-  }
-  return total;
-}
-
 // Rows too short to fill vectors are turned, a tile at a time, so that vectors lie across them.
 inline constexpr int64_t short_row = 32, tile_rows = 64;
 

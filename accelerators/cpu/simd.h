@@ -154,6 +154,18 @@ inline bool has_pair_products() { return false; }
 #endif
 }
 
+// Lane l of the result: that of `table` which the low bits of lane l of `index` count.
+inline constexpr bool has_lookup = vector_bytes >= 32;
+#if defined(__AVX512F__)
+[[gnu::always_inline]] inline Vec<uint32_t> lookup(Vec<uint32_t> table, Vec<uint32_t> index) {
+  return (Vec<uint32_t>)_mm512_maskz_permutexvar_epi32(__mmask16(-1), (__m512i)index, (__m512i)table);
+}
+#elif defined(__AVX2__)
+[[gnu::always_inline]] inline Vec<uint32_t> lookup(Vec<uint32_t> table, Vec<uint32_t> index) {
+  return (Vec<uint32_t>)_mm256_permutevar8x32_epi32((__m256i)table, (__m256i)index);
+}
+#endif
+
 // The scalar twin of fma, for loops that the compiler turns into vectors: body and tail round alike.
 template <class T>
 [[gnu::always_inline]] inline T multiply_add(T a, T b, T c) {
@@ -215,7 +227,8 @@ struct FirstLanes {
   using Lane = std::conditional_t<sizeof(T) == 4, int32_t, long long>;
   Vec<Lane> bits;
   explicit FirstLanes(int64_t n) {
-    for (int i = 0; i < lanes<T>; ++i) bits[i] = i < n ? -1 : 0;
+    for (int i = 0; i < lanes<T>; ++i) bits[i] = i;
+    bits = bits < static_cast<Lane>(n);
   }
 #else
   int64_t count;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include <loom/accelerators/cpu/exp_rows.h>
 #include <loom/accelerators/cpu/rows.h>
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/cpu/stream.h>
@@ -26,25 +27,32 @@ struct Extents {
   }
 };
 
-// f(rows of the inputs, work), work having room for so many elements (null: none), gives write(y, begin, length), which
-// is called for the pieces of the row of results: in memory or, for large outputs, past the caches.
+// write(y, begin, length) for the pieces of a row of results: in memory or, for large outputs, past the caches.
+// on_the_way is called before each.
+template <class S, class F, class G>
+[[gnu::always_inline]] inline void write_row(RowTarget<S>& target, S* y, int64_t n, const F& write,
+                                             const G& on_the_way) {
+  for (int64_t i = 0; i < n; i += piece) {
+    const int64_t length = std::min(piece, n - i);
+    on_the_way(i, length);
+    write(target.begin(y + i), i, length);
+    target.end(y + i, length);
+  }
+}
+
+// f(rows of the inputs) gives write() for the row of results.
 template <class S, class F, class... In>
-void for_each_row(S* y, const Extents& e, int64_t room, const F& f, const In*... in) {
+void for_each_row(S* y, const Extents& e, const F& f, const In*... in) {
   parallel_for(e.outer, grain_of(e.n * 4), [&](int64_t begin, int64_t end) {
     RowTarget<S> target(e.outer * e.n, std::min(e.n, piece));
-    const Scratch<compute_type<S>> work(room);
     std::array<RowSource<S>, sizeof...(in)> sources = {(static_cast<void>(in), RowSource<S>(e.n))...};
     for (int64_t r = begin; r < end; ++r) {
       const int64_t at = r * e.n;
       size_t k = 0;
       const std::array rows = {sources[k++](in + at, e.n)...};
-      const auto write = f(rows, room > 0 ? work.data() : nullptr);
-      for (int64_t i = 0; i < e.n; i += piece) {
-        const int64_t length = std::min(piece, e.n - i);
+      write_row(target, y + at, e.n, f(rows), [&](int64_t i, int64_t length) {
         if (r + 1 < end) (ask_for_row(in + at + e.n + i, length), ...);
-        write(target.begin(y + at + i), i, length);
-        target.end(y + at + i, length);
-      }
+      });
     }
   });
 }
@@ -77,14 +85,12 @@ void for_each_line(const Extents& e, const F& f) {
   });
 }
 
-// write(y, begin, length) of a row; its powers go to work, if there is any.
+// work: exp(x[i] - top), or null.
 template <bool log, class T>
-auto softmax_row(T* work, const T* x, int64_t n) {
-  const T top = largest(x, n);
-  const double sum = sum_of_exp<T>(log ? nullptr : work, x, n, top);
-  const auto by = static_cast<T>(log ? std::log(sum) : 1 / sum);
-  return [=](T* __restrict y, int64_t begin, int64_t length) {
-    const T* const from = (log || work == nullptr ? x : work) + begin;
+auto softmax_writer(const ExpRow<T>& row, const T* work) {
+  const auto by = static_cast<T>(log ? std::log(row.sum) : 1 / row.sum);
+  return [x = row.x, top = row.top, work, by](T* __restrict y, int64_t begin, int64_t length) {
+    const T* const from = (work == nullptr ? x : work) + begin;
     if (log)
       for (int64_t i = 0; i < length; ++i) y[i] = from[i] - top - by;
     else if (work == nullptr)
@@ -92,6 +98,23 @@ auto softmax_row(T* work, const T* x, int64_t n) {
     else
       for (int64_t i = 0; i < length; ++i) y[i] = from[i] * by;
   };
+}
+
+template <bool log, class S>
+void softmax_rows(S* y, const S* x, const Extents& e) {
+  using T = compute_type<S>;
+  const bool kept = !log && e.n <= longest_kept;
+  parallel_for(e.outer, grain_of(e.n * 4), [&](int64_t begin, int64_t end) {
+    RowTarget<S> target(e.outer * e.n, std::min(e.n, piece));
+    const Scratch<T> work = kept ? Scratch<T>(e.n) : Scratch<T>();
+    RowSource<S> source(e.n);
+    for (int64_t r = begin; r < end; ++r) {
+      const auto* const row = source(x + r * e.n, e.n);
+      const RowAfter<S> after(r + 1 < end ? x + (r + 1) * e.n : nullptr, e.n);
+      const auto found = (kept ? exp_row<true, T, S> : exp_row<false, T, S>)(work.data(), row, e.n, after);
+      write_row(target, y + r * e.n, e.n, softmax_writer<log>(found, work.data()), [](int64_t, int64_t) {});
+    }
+  });
 }
 
 // One line across the columns of a block: y = exp(x - top) or, for the logarithm, x - top; the sums grow by exp(x -
@@ -166,12 +189,7 @@ void Cpu::softmax(const View& y, const View& x, int dim, bool log) {
     if (along_rows(e)) {
       const DenseInput<S> in(x);
       const DenseOutput<S> out(y);
-      const auto rows = [&]<bool logarithm> {
-        for_each_row(
-            out.data(), e, logarithm || e.n > longest_kept ? 0 : e.n,
-            [&](const auto& row, T* work) { return softmax_row<logarithm>(work, row[0], e.n); }, in.data());
-      };
-      log ? rows.template operator()<true>() : rows.template operator()<false>();
+      (log ? softmax_rows<true, S> : softmax_rows<false, S>)(out.data(), in.data(), e);
       return out.store();
     }
     const DenseInput<T> in(x);
@@ -200,7 +218,7 @@ void Cpu::softmax_grad(const View& dx, const View& dy, const View& y, int dim, b
       const DenseOutput<S> out(dx);
       const auto rows = [&]<bool logarithm> {
         for_each_row(
-            out.data(), e, 0, [&](const auto& row, T*) { return grad_row<logarithm>(row[0], row[1], e.n); }, g.data(),
+            out.data(), e, [&](const auto& row) { return grad_row<logarithm>(row[0], row[1], e.n); }, g.data(),
             in.data());
       };
       log ? rows.template operator()<true>() : rows.template operator()<false>();

@@ -57,7 +57,7 @@ void check_case(DType t, Layout layout, int64_t classes, const CrossEntropy& opt
 TEST_CASE("cross_entropy: weights, smoothing, ignored rows, all dtypes and layouts") {
   for (const DType t : floating)
     for (const Layout layout : layouts)
-      for (const int64_t classes : {1, 2, 10, 33, 1200})
+      for (const int64_t classes : {1, 2, 10, 33, 64, 1200})
         for (const double smoothing : {0.0, 0.1, 1.0})
           for (const bool weighted : {false, true})
             for (const int64_t ignore_index : {-100, 1000000}) {
@@ -92,6 +92,30 @@ TEST_CASE("cross_entropy: large logits stay finite") {
   cpu_accelerator().cross_entropy_grad(dlogits, g, lse, logits, target, {});
   CHECK(get(loss, 0) == doctest::Approx(100));
   check_close(dlogits, {1, 0, -1}, 1e-6);
+}
+
+TEST_CASE("cross_entropy: long rows with large logits, infinities and NaN keep them to themselves") {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  for (const DType t : {DType::f32, DType::f64, DType::bf16})
+    for (const int64_t n : {33, 100, 1100}) {
+      CAPTURE(n);
+      const Array logits = random(t, {6, n}), target = list({0, 1, 2, 0, 4, n - 1}), loss(t, {6});
+      const Array lse(statistics_dtype(t), {6});
+      set(logits, 1 * n + n / 2, std::numeric_limits<double>::quiet_NaN());
+      for (int64_t c = 1; c < n; ++c) set(logits, 3 * n + c, -inf);  // all of it is the target's
+      for (int64_t c = 0; c < n; ++c) set(logits, 4 * n + c, c == 4 ? -1e4 : 1e4);
+      set(logits, 5 * n + n - 1, 1e4);
+      cpu_accelerator().cross_entropy(loss, lse, logits, target, {});
+      CHECK(std::isnan(get(loss, 1)));
+      CHECK(get(loss, 3) == 0);
+      CHECK(get(loss, 4) == doctest::Approx(2e4).epsilon(0.01));
+      CHECK(get(loss, 5) == 0);
+      for (const int64_t r : {0, 2}) {
+        double sum = 0;
+        for (int64_t c = 0; c < n; ++c) sum += std::exp(get(logits, r * n + c));
+        CHECK(get(lse, r) == doctest::Approx(std::log(sum)).epsilon(1e-6));
+      }
+    }
 }
 
 TEST_CASE("cross_entropy: no rows") {

@@ -100,6 +100,59 @@ TEST_CASE("softmax: large values, minus infinity, NaN") {
       }
 }
 
+TEST_CASE("softmax: long rows with infinities and NaN keep them to themselves") {
+  for (const DType t : floating)
+    for (const int64_t n : {33, 64, 100, 1100}) {
+      CAPTURE(n);
+      const Array x = random(t, {7, n}), y(t, {7, n}), log_y(t, {7, n});
+      for (int64_t j = 0; j < n; ++j) set(x, 3 * n + j, -inf);
+      set(x, 1 * n + n / 2, not_a_number);
+      set(x, 5 * n + n - 1, inf);
+      set(x, 6 * n, -inf);
+      set(x, 6 * n + n - 1, -1e4);
+      cpu_accelerator().softmax(y, x, 1, false);
+      cpu_accelerator().softmax(log_y, x, 1, true);
+      for (const int64_t r : {1, 3, 5})  // a sum of infinities is NaN, but what is infinitely less is 0 of infinity
+        for (int64_t j = 0; j < n; ++j) {
+          const double v = get(y, r * n + j);
+          CHECK((std::isnan(v) || (r == 5 && j < n - 1 && v == 0)));
+          CHECK_FALSE(std::isfinite(get(log_y, r * n + j)));
+        }
+      const std::vector<double> expected = softmax(x, 1, false);
+      for (const int64_t r : {0, 2, 4, 6})
+        for (int64_t j = 0; j < n; ++j) {
+          const double e = expected[static_cast<size_t>(r * n + j)];
+          CHECK(std::abs(get(y, r * n + j) - e) <= 8 * epsilon(t) * e);
+        }
+      CHECK(get(y, 6 * n) == 0);
+      CHECK(get(y, 6 * n + n - 1) == 0);
+      CHECK(get(log_y, 6 * n) == -inf);
+    }
+}
+
+TEST_CASE("softmax: small results are right to a few units in the last place") {
+  constexpr int64_t n = 1000;
+  const Array x(DType::f32, {1, n}), y(DType::f32, {1, n});
+  for (int64_t j = 0; j < n; ++j) set(x, j, -0.0787 * static_cast<double>(j));
+  cpu_accelerator().softmax(y, x, 1, false);
+  const std::vector<double> expected = softmax(x, 1, false);
+  for (int64_t j = 0; j < n; ++j) {
+    const double e = expected[static_cast<size_t>(j)];
+    CHECK(std::abs(get(y, j) - e) <= 4 * epsilon(DType::f32) * e);
+  }
+}
+
+TEST_CASE("softmax: a row's bits do not depend on where it lies") {
+  for (const int64_t n : {70, 250, 1030}) {
+    const Array row = random(DType::f32, {1, n}, Layout::dense, -9, 9), x(DType::f32, {6, n}), one(DType::f32, {1, n}),
+                all(DType::f32, {6, n});
+    for (int64_t i = 0; i < 6 * n; ++i) set(x, i, get(row, i % n));
+    cpu_accelerator().softmax(one, row, 1, false);
+    cpu_accelerator().softmax(all, x, 1, false);
+    for (int64_t i = 0; i < 6 * n; ++i) CHECK(get(all, i) == get(one, i % n));
+  }
+}
+
 TEST_CASE("softmax: the same bits on any number of threads") {
   for (const int dim : {0, 1, 2}) {
     const Array x = random(DType::f32, {64, 40, 50}), one(DType::f32, {64, 40, 50}), three(DType::f32, {64, 40, 50});
