@@ -14,7 +14,7 @@
 namespace loom::cpu {
 
 template <class T>
-inline constexpr bool has_table_exp = has_lookup && std::is_same_v<T, float>;
+inline constexpr bool has_table_exp = has_permute && std::is_same_v<T, float>;
 
 inline constexpr int exp_parts = lanes<float>, exp_part_bits = 23 - std::countr_zero(static_cast<unsigned>(exp_parts));
 
@@ -47,7 +47,7 @@ template <bool exact, class T>
   if constexpr (exact) r = fma(n, broadcast(T(1.90465432e-9) / exp_parts), r);
   const auto number = (Vec<vector_math::Bits<T>>)shifted;
   const Vec<T> one = broadcast(T(1));
-  return {(Vec<T>)(lookup(load(exp_table.data()), number) + (number << exp_part_bits)),
+  return {(Vec<T>)(permute(load(exp_table.data()), number) + (number << exp_part_bits)),
           fma(fma(fma(r, broadcast(third), broadcast(second)), r, one), r, one)};
 }
 
