@@ -21,9 +21,11 @@ std::vector<double> softmax(const View& x, int dim, bool log) {
   std::vector<double> out = values(x);
   for_each_line(x.shape, dim, [&](int64_t first, int64_t step, int64_t n) {
     const auto at = [&](int64_t i) -> double& { return out[static_cast<size_t>(first + i * step)]; };
-    double top = -inf, sum = 0;
+    double top = -inf;
     for (int64_t i = 0; i < n; ++i) top = std::max(top, at(i));
-    for (int64_t i = 0; i < n; ++i) sum += std::exp(at(i) - top);
+    long double wide = 0;  // of many doubles: adding them one by one costs more than what is checked
+    for (int64_t i = 0; i < n; ++i) wide += std::exp(at(i) - top);
+    const auto sum = static_cast<double>(wide);
     for (int64_t i = 0; i < n; ++i) at(i) = log ? at(i) - top - std::log(sum) : std::exp(at(i) - top) / sum;
   });
   return out;
