@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tables of 16 or 32 numbers that are looked up in registers, and functions in pieces made of them. Only vectors of 512
-// bits have instructions for these; elsewhere they are declared, for code that asks has_lookup first.
+// bits have instructions for these; elsewhere they are declared, for code that asks has_lookup or has_permute
+// first.
 #pragma once
 
 #include <cstdint>
@@ -56,6 +57,20 @@ Vec<float> times_power_of_two(Vec<float> x, Vec<float> n);
 template <int count>
 bool all_up_to(const Vec<float> (&x)[count], float most);
 bool all_plain(Vec<float> x, Vec<float> y, float most);
+#endif
+
+// Lane by lane table[index % lanes]; vectors of 256 bits have it too.
+inline constexpr bool has_permute = vector_bytes >= 32;
+#if defined(__AVX512F__)
+[[gnu::always_inline]] inline Vec<uint32_t> permute(Vec<uint32_t> table, Vec<uint32_t> index) {
+  return (Vec<uint32_t>)_mm512_maskz_permutexvar_epi32(__mmask16(-1), (__m512i)index, (__m512i)table);
+}
+#elif defined(__AVX2__)
+[[gnu::always_inline]] inline Vec<uint32_t> permute(Vec<uint32_t> table, Vec<uint32_t> index) {
+  return (Vec<uint32_t>)_mm256_permutevar8x32_epi32((__m256i)table, (__m256i)index);
+}
+#else
+Vec<uint32_t> permute(Vec<uint32_t> table, Vec<uint32_t> index);
 #endif
 
 // A function in pieces, a polynomial in a - at for each.

@@ -154,18 +154,6 @@ inline bool has_pair_products() { return false; }
 #endif
 }
 
-// Lane l of the result: that of `table` which the low bits of lane l of `index` count.
-inline constexpr bool has_permute = vector_bytes >= 32;
-#if defined(__AVX512F__)
-[[gnu::always_inline]] inline Vec<uint32_t> permute(Vec<uint32_t> table, Vec<uint32_t> index) {
-  return (Vec<uint32_t>)_mm512_maskz_permutexvar_epi32(__mmask16(-1), (__m512i)index, (__m512i)table);
-}
-#elif defined(__AVX2__)
-[[gnu::always_inline]] inline Vec<uint32_t> permute(Vec<uint32_t> table, Vec<uint32_t> index) {
-  return (Vec<uint32_t>)_mm256_permutevar8x32_epi32((__m256i)table, (__m256i)index);
-}
-#endif
-
 // The scalar twin of fma, for loops that the compiler turns into vectors: body and tail round alike.
 template <class T>
 [[gnu::always_inline]] inline T multiply_add(T a, T b, T c) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include <loom/accelerators/cpu/lookup.h>
 #include <loom/accelerators/cpu/simd.h>
 #include <loom/accelerators/cpu/vector_math.h>
 
