@@ -3,7 +3,7 @@
 import sys
 
 import builds
-from programs import Failed
+from programs import Failed, Skipped
 
 TRIALS = 2  # runs after which variants of a peer that are clearly slower than its best stop
 CLEARLY = 1.15
@@ -26,7 +26,7 @@ def run_once(row, programs, variants, dropped):
     for variant in [name for name in variants if name not in dropped]:
         try:
             records = programs.peer(row, variants[variant])
-        except Failed as error:
+        except (Failed, Skipped) as error:
             lines = str(error).strip().splitlines()
             dropped[variant] = f"failed: {lines[-1] if lines else error}"
             print(f"bench: {row.name}: {variant}: {error}", file=sys.stderr, flush=True)

@@ -66,7 +66,7 @@ class Programs:
         if self.smoke:
             return None
         if name.endswith(".cpp"):
-            alone = {} if row.ranks > 1 else {"OMP_NUM_THREADS": row.threads} | self.allocator()
+            alone = {"OMP_NUM_THREADS": row.threads} | self.allocator() if name in LIBRARIES else {}
             return self.start(row, [self.compiled(name), *arguments, *self.inputs(row)], self.environment(**alone))
         if not self.python:
             return None
@@ -77,7 +77,7 @@ class Programs:
             return self.start(row, command, self.environment(TORCHINDUCTOR_CACHE_DIR=self.kernels()))
         environment = self.environment(OMP_NUM_THREADS=row.threads, OPENBLAS_NUM_THREADS=row.threads,
                                        GLOO_SOCKET_IFNAME="lo", TORCHINDUCTOR_CACHE_DIR=self.kernels(),
-                                       **self.allocator())
+                                       **({} if row.name.startswith("startup") else self.allocator()))
         if row.ranks == 1:
             return self.start(row, command, environment)
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
@@ -112,9 +112,10 @@ class Programs:
     def compiled(self, source):
         target = self.scratch / source.removesuffix(".cpp")
         if not target.exists():
-            if not shutil.which("mpicxx"):
-                raise Skipped("no mpicxx to build the peer with")
-            self.run(["mpicxx", "-O3", "-std=c++20", self.peers / source, "-o", target, *LIBRARIES.get(source, [])])
+            compiler = "c++" if source in LIBRARIES else "mpicxx"
+            if not shutil.which(compiler):
+                raise Skipped(f"no {compiler} to build the peer with")
+            self.run([compiler, "-O3", "-std=c++20", self.peers / source, "-o", target, *LIBRARIES.get(source, [])])
         return target
 
     def pinned(self, row, rank):

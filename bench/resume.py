@@ -60,7 +60,7 @@ def pending(rows, entries, same_of, runs, most=DISTURBED):
         if is_current(row, entry, same_of(row), runs):
             if not is_whole(entry):
                 failed.append(row)
-            elif is_disturbed(entry, most):
+            elif is_disturbed(entry, most) and not row.gpu:  # a GPU is lent for minutes, its host works for others too
                 disturbed.append(row)
         elif row.gpu or not entry or not is_whole(entry):
             lacking.append(row)

@@ -9,6 +9,7 @@
 #include <loom/autograd/ops/reduce.h>
 #include <loom/autograd/ops/shape.h>
 #include <loom/autograd/ops/speaking_as.h>
+#include <loom/autograd/recompute.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -18,7 +19,7 @@ using namespace autograd;
 namespace {
 
 // The other operand's gradient is all that an operand is kept for.
-Saved save_for(const Tensor& other, const Tensor& x) { return requires_grad(other) ? save(x) : Saved(); }
+Saved save_for(const Tensor& other, const Tensor& x) { return as_at_forward(requires_grad(other)) ? save(x) : Saved(); }
 
 Tensor convolve(const Tensor& input, const Tensor& kernel, const Tensor& offset, const ConvGeometry& g) {
   const auto [x, w, b] = enter(ops::conv2d, input, kernel, offset);

@@ -8,6 +8,7 @@
 #include <loom/autograd/graph.h>
 #include <loom/autograd/ops.h>
 #include <loom/autograd/ops/speaking_as.h>
+#include <loom/autograd/recompute.h>
 #include <loom/tensor/raw.h>
 
 namespace loom {
@@ -126,11 +127,11 @@ Tensor record_unary(const Op& op, const Tensor& x, Tensor y, const Derivative& d
 
 bool keeps_a(Keeps k, const Tensor& b) {
   return k == Keeps::a || k == Keeps::ab || k == Keeps::ay || k == Keeps::aby ||
-         (k == Keeps::crossed && requires_grad(b));
+         (k == Keeps::crossed && autograd::as_at_forward(requires_grad(b)));
 }
 bool keeps_b(Keeps k, const Tensor& a) {
   return k == Keeps::b || k == Keeps::ab || k == Keeps::by || k == Keeps::aby ||
-         (k == Keeps::crossed && requires_grad(a));
+         (k == Keeps::crossed && autograd::as_at_forward(requires_grad(a)));
 }
 constexpr bool keeps_y(Keeps k) { return k == Keeps::by || k == Keeps::ay || k == Keeps::aby; }
 

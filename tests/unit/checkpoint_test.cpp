@@ -241,6 +241,19 @@ TEST_CASE("the recomputation stops when nothing more is needed") {
   CHECK(after == 1);
 }
 
+TEST_CASE("what a product keeps is what it kept in the forward pass, though a factor was frozen or unfrozen since") {
+  for (const bool trained : {true, false}) {
+    CAPTURE(trained);
+    const Tensor x = randn({2, 3}).requires_grad_();
+    Tensor w = randn({2, 3}).requires_grad_(trained);
+    const Tensor y = checkpoint([&](const Tensor& t) { return t * w; }, x);
+    w.requires_grad_(!trained);
+    y.sum().backward();
+    CHECK(show(x.grad()) == show(w.detach()));
+    if (trained && w.grad().defined()) CHECK(show(w.grad()) == show(x.detach()));
+  }
+}
+
 TEST_CASE("peak memory is the inputs of all blocks and the inside of one") {
   constexpr int64_t layers = 16, rows = 64, width = 64, inside = 20;
   std::vector<nn::Linear> weights;
