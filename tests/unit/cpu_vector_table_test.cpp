@@ -40,8 +40,8 @@ bool near(double got, long double expected) {
 }  // namespace
 
 TEST_CASE("quick functions: a result depends neither on its neighbours nor on its place") {
-  std::vector<double> x;
-  for (int i = 0; i < 200; ++i) x.push_back(i % 2 == 0 ? 0.02 * i : -0.03 * i);
+  std::vector<double> x(200);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = (i % 2 == 0 ? 0.02 : -0.03) * static_cast<double>(i);
   const double odd[] = {4.03, 9.0, inf, std::nan(""), -inf, 0.0, 1e-41};
   for (const Unary op : {Unary::erfc, Unary::gelu, Unary::gelu_tanh, Unary::pow_scalar}) {
     const std::vector<double> expected = applied(op, x);
