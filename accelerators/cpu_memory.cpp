@@ -1,7 +1,5 @@
-// Caching allocator. A block is a header and, behind it, memory of its size class. Small blocks come from malloc; large
-// ones are mapped on 2 MiB boundaries for huge pages, their header in the page before.
+// Caching allocator. Small blocks come from malloc, each of its size class; large ones are cut from an arena.
 #include <sanitizer/asan_interface.h>  // its macros are empty in other builds
-#include <sys/mman.h>
 #include <sys/single_threaded.h>
 
 #include <algorithm>
@@ -18,6 +16,7 @@
 #include <loom/accelerators/cores.h>
 #include <loom/accelerators/cpu_memory.h>
 #include <loom/accelerators/error.h>
+#include <loom/accelerators/host_arena.h>
 #include <loom/accelerators/host_memory.h>
 #include <loom/accelerators/machine.h>
 
@@ -25,72 +24,40 @@ namespace loom {
 
 namespace {
 
-constexpr size_t page = 4096, huge_page = size_t{2} << 20, header_space = 64;
 constexpr size_t granule = 64, largest = size_t{1} << 46;
 
-// Size classes: powers of two with 4 steps between; 16 from 1 MiB on, where waste is dear and sizes recur exactly.
-int steps_log2(int exponent) { return exponent >= 20 ? 4 : 2; }
-
+// Size classes: powers of two with 4 steps between.
 struct SizeClass {
   int index;
   size_t bytes;
 };
 
 SizeClass size_class(size_t bytes) {
+  constexpr int steps_log2 = 2;
   const size_t wanted = (bytes + granule - 1) & ~(granule - 1);
   int exponent = std::bit_width(wanted) - 1;
-  const int shift = exponent - steps_log2(exponent);
+  const int shift = exponent - steps_log2;
   size_t step = (wanted - (size_t{1} << exponent) + (size_t{1} << shift) - 1) >> shift;
   const size_t rounded = (size_t{1} << exponent) + (step << shift);
   if (rounded == size_t{2} << exponent) {
     ++exponent;
     step = 0;
   }
-  return {(exponent << 4) + static_cast<int>(step), rounded};
+  return {(exponent << steps_log2) + static_cast<int>(step), rounded};
 }
 
-struct Block {
-  Block* next;
-  size_t bytes;
-  int index;
-
-  char* memory() { return reinterpret_cast<char*>(this) + header_space; }
-  static Block* of(void* memory) { return reinterpret_cast<Block*>(static_cast<char*>(memory) - header_space); }
-};
-static_assert(sizeof(Block) <= header_space);
-
-// Maps bytes on a 2 MiB boundary with one page before; null when the system refuses.
-char* map_aligned(size_t bytes) {
-  const size_t length = bytes + huge_page + page;
-  void* const mapped = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapped == MAP_FAILED) return nullptr;
-  char* const begin = static_cast<char*>(mapped);
-  const size_t past = reinterpret_cast<size_t>(begin + page) % huge_page;
-  char* const memory = begin + page + (past == 0 ? 0 : huge_page - past);
-  char* const end = memory + ((bytes + page - 1) & ~(page - 1));
-  if (memory - page > begin) munmap(begin, static_cast<size_t>(memory - page - begin));
-  if (end < begin + length) munmap(end, static_cast<size_t>(begin + length - end));
-  madvise(memory, bytes, MADV_HUGEPAGE);
-  return memory;
+HostBlock* from_system(const SizeClass& c) {
+  void* const start = std::aligned_alloc(granule, c.bytes + HostBlock::header);
+  if (start == nullptr) return nullptr;
+  auto* const block = new (start) HostBlock;
+  block->bytes = c.bytes;
+  block->list = c.index;
+  return block;
 }
 
-Block* from_system(const SizeClass& c) {
-  char* memory = nullptr;
-  if (c.bytes >= huge_page) {
-    memory = map_aligned(c.bytes);
-  } else if (void* const start = std::aligned_alloc(granule, c.bytes + header_space)) {
-    memory = static_cast<char*>(start) + header_space;
-  }
-  return memory == nullptr ? nullptr : new (memory - header_space) Block{nullptr, c.bytes, c.index};
-}
-
-void to_system(Block* block) noexcept {
+void to_system(HostBlock* block) noexcept {
   ASAN_UNPOISON_MEMORY_REGION(block->memory(), block->bytes);
-  if (block->bytes >= huge_page) {
-    munmap(block->memory() - page, ((block->bytes + page - 1) & ~(page - 1)) + page);
-  } else {
-    std::free(block);
-  }
+  std::free(block);
 }
 
 size_t cache_limit() {
@@ -123,18 +90,8 @@ class Lock {
 class Cache {
  public:
   void* allocate(size_t bytes) {
-    if (bytes > largest) fail_out_of_memory(bytes);
-    const SizeClass c = size_class(bytes);
-    Block* block = take(c);
-    if (block == nullptr) {
-      block = from_system(c);
-      if (block == nullptr) {
-        empty();
-        block = from_system(c);
-      }
-      if (block == nullptr) fail_out_of_memory(bytes);
-      count(c, false);
-    }
+    HostBlock* const block = bytes < HostArena::least ? small(bytes) : large(bytes);
+    if (block == nullptr) fail_out_of_memory(bytes);
     ASAN_UNPOISON_MEMORY_REGION(block->memory(), block->bytes);
     if (poison_) std::memset(block->memory(), 0xff, block->bytes);
     ASAN_POISON_MEMORY_REGION(block->memory() + bytes, block->bytes - bytes);
@@ -142,22 +99,26 @@ class Cache {
   }
 
   void release(void* memory) noexcept {
-    Block* const block = Block::of(memory);
-    ASAN_POISON_MEMORY_REGION(memory, block->bytes);
+    HostBlock* const block = HostBlock::of(memory);
     const auto size = static_cast<int64_t>(block->bytes);
-    Block* dropped = nullptr;
+    HostBlock* dropped = nullptr;
     {
       const Lock lock(mutex_);
       stats_.allocated -= size;
       // Full: what lies here has not been asked for lately, or it would be in use.
-      if (stats_.cached + size > limit_) dropped = take_all();
-      if (size <= limit_) {
-        block->next = free_[static_cast<size_t>(block->index)];
-        free_[static_cast<size_t>(block->index)] = block;
-        stats_.cached += size;
+      const bool full = cached() + size > limit_;
+      if (full) dropped = take_all();
+      if (block->large) {
+        if (full) arena_.trim();
+        arena_.give(block);
+        if (size > limit_) arena_.trim();
       } else {
-        block->next = dropped;
-        dropped = block;
+        ASAN_POISON_MEMORY_REGION(memory, block->bytes);
+        if (size <= limit_) {
+          keep(block);
+        } else {
+          block->next = std::exchange(dropped, block);
+        }
       }
     }
     drop(dropped);
@@ -166,6 +127,7 @@ class Cache {
   MemoryStats stats() const {
     const Lock lock(mutex_);
     MemoryStats out = stats_;
+    out.cached = cached();
     out.cache_limit = limit_;
     return out;
   }
@@ -177,55 +139,86 @@ class Cache {
 
   void empty() {
     Lock lock(mutex_);
-    Block* const all = take_all();
+    HostBlock* const all = take_all();
+    arena_.trim();
     lock.unlock();
     drop(all);
   }
 
  private:
-  Block* take(const SizeClass& c) {
-    const Lock lock(mutex_);
-    Block*& head = free_[static_cast<size_t>(c.index)];
-    Block* const block = head;
-    if (block == nullptr) return nullptr;
-    head = block->next;
-    count_locked(c, true);
+  HostBlock* small(size_t bytes) {
+    const SizeClass c = size_class(bytes);
+    if (HostBlock* const block = kept(c)) return block;
+    HostBlock* block = from_system(c);
+    if (block == nullptr) {
+      empty();
+      block = from_system(c);
+    }
+    if (block != nullptr) {
+      const Lock lock(mutex_);
+      count(*block, false);
+    }
     return block;
   }
 
-  void count(const SizeClass& c, bool hit) {
-    const Lock lock(mutex_);
-    count_locked(c, hit);
-  }
-
-  void count_locked(const SizeClass& c, bool hit) {
-    const auto size = static_cast<int64_t>(c.bytes);
-    ++stats_.allocations;
-    stats_.allocated += size;
-    stats_.peak_allocated = std::max(stats_.peak_allocated, stats_.allocated);
-    if (hit) {
-      ++stats_.cache_hits;
-      stats_.cached -= size;
+  HostBlock* large(size_t bytes) {
+    if (bytes > largest) return nullptr;
+    for (const bool again : {false, true}) {
+      if (again) empty();
+      const Lock lock(mutex_);
+      HostBlock* block = arena_.take(bytes);
+      if (block == nullptr) block = arena_.extend(bytes);
+      if (block == nullptr) continue;
+      count(*block, block->touched == block->bytes);
+      return block;
     }
+    return nullptr;
   }
 
-  // All cached blocks as one list.
-  Block* take_all() noexcept {
-    Block* all = nullptr;
-    for (Block*& head : free_)
+  HostBlock* kept(const SizeClass& c) {
+    const Lock lock(mutex_);
+    HostBlock*& head = free_[static_cast<size_t>(c.index)];
+    HostBlock* const block = head;
+    if (block == nullptr) return nullptr;
+    head = block->next;
+    small_cached_ -= static_cast<int64_t>(block->bytes);
+    count(*block, true);
+    return block;
+  }
+
+  void keep(HostBlock* block) {
+    HostBlock*& head = free_[static_cast<size_t>(block->list)];
+    block->next = head;
+    head = block;
+    small_cached_ += static_cast<int64_t>(block->bytes);
+  }
+
+  void count(const HostBlock& block, bool hit) {
+    ++stats_.allocations;
+    stats_.allocated += static_cast<int64_t>(block.bytes);
+    stats_.peak_allocated = std::max(stats_.peak_allocated, stats_.allocated);
+    if (hit) ++stats_.cache_hits;
+  }
+
+  int64_t cached() const { return small_cached_ + static_cast<int64_t>(arena_.touched()); }
+
+  // All small blocks as one list.
+  HostBlock* take_all() noexcept {
+    HostBlock* all = nullptr;
+    for (HostBlock*& head : free_)
       while (head != nullptr) {
-        Block* const block = head;
+        HostBlock* const block = head;
         head = block->next;
         block->next = all;
         all = block;
       }
-    stats_.cached = 0;
+    small_cached_ = 0;
     return all;
   }
 
-  static void drop(Block* list) noexcept {
+  static void drop(HostBlock* list) noexcept {
     while (list != nullptr) {
-      Block* const block = list;
+      HostBlock* const block = list;
       list = block->next;
       to_system(block);
     }
@@ -240,7 +233,9 @@ class Cache {
   const int64_t limit_ = static_cast<int64_t>(std::min(cache_limit(), largest));
   const bool poison_ = std::getenv("LOOM_POISON") != nullptr && std::string_view(std::getenv("LOOM_POISON")) == "1";
   mutable std::mutex mutex_;
-  std::array<Block*, 48 << 4> free_{};
+  std::array<HostBlock*, 20 << 2> free_{};  // small ones, by size class
+  int64_t small_cached_ = 0;
+  HostArena arena_;
   MemoryStats stats_;
 };
 

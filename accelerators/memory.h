@@ -1,5 +1,5 @@
-// Caching block allocator: freed blocks are kept by size class and handed out again, because fresh pages cost more
-// than most kernels (a page fault every 4 KB).
+// Caching block allocator: freed blocks are kept and handed out again, because fresh pages cost more than most kernels (a
+// page fault every 4 KB).
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@ class OutOfMemory : public Error {
   using Error::Error;
 };
 
-// Bytes as handed out (rounded up to the block's size class).
+// Bytes as handed out (rounded up to the block's size class, large ones to whole pages).
 struct MemoryStats {
   int64_t allocated = 0;       // in use now
   int64_t peak_allocated = 0;  // highest since the start or reset_peak_memory_stats
