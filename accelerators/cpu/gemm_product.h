@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include <loom/accelerators/cpu/gemm_args.h>
+#include <loom/accelerators/cpu/gemm_dot.h>
 #include <loom/accelerators/cpu/gemm_pack.h>
 #include <loom/accelerators/cpu/gemm_tile.h>
 #include <loom/accelerators/cpu/gemm_vector.h>
@@ -275,6 +276,14 @@ void multiply(const ProductArgs<S, T, C>& p) {
                         });
   }
   if (p.c.columns <= 3 && is_vector_product(transposed(p))) return multiply<E>(transposed(p));
+  if constexpr (std::is_same_v<E, S> && std::is_same_v<S, T> && std::is_same_v<C, T>)
+    if (is_dot_product(p)) {
+      if (p.c.rows < p.c.columns) return multiply<E>(transposed(p));
+      const int64_t flops = 2 * lanes<T> * p.c.columns * p.a.columns;
+      return parallel_for(
+          ceil_div(p.c.rows, lanes<T>), grain_of(flops, parallel_flops),
+          [&](int64_t begin, int64_t end) { dot_products(p, begin * lanes<T>, std::min(p.c.rows, end * lanes<T>)); });
+    }
   if (p.c.column_stride != 1 && p.c.row_stride == 1 && p.c.rows > 1) return multiply<E>(transposed(p));
   const int64_t blocks = Product<E, S, C>::k_blocks(p);
   if (p.c.rows >= p.c.columns) return Product<E, S, C>(p, blocks).run();

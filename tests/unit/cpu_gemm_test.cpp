@@ -135,6 +135,25 @@ TEST_CASE("gemm: rows that lie along k, more than a cache holds") {
   }
 }
 
+TEST_CASE("gemm: few rows or columns of operands that both lie along k") {
+  for (const int threads : {1, 3}) {
+    const Threads scope(threads);
+    for (const DType t : {DType::f32, DType::f64, DType::bf16})
+      for (const Dims& s : {Dims{64, 10, 128}, Dims{10, 64, 128}, Dims{33, 7, 131}, Dims{5, 24, 512}, Dims{24, 5, 1000},
+                            Dims{4, 4, 129}, Dims{17, 9, 143}, Dims{300, 10, 300}, Dims{24, 25, 160}})
+        for (const double beta : {0.0, 0.25})
+          for (const Layout layout : layouts) {
+            CAPTURE(to_string(t));
+            CAPTURE(to_string(s));
+            const Array a = random(t, {s[0], s[2]}), b = random(t, {s[2], s[1]}, Layout::transposed);
+            const Array c = beta == 0 ? Array(t, {s[0], s[1]}, layout) : random(t, {s[0], s[1]}, layout);
+            const Array bias = random(t, {s[1]}), each = random(t, {s[0], s[1]}, layout);
+            check_gemm({.c = c, .a = a, .b = b, .bias = beta == 0 ? bias.view : without(), .alpha = 0.5, .beta = beta});
+            check_gemm({.c = c, .a = a, .b = b, .bias = each});
+          }
+  }
+}
+
 TEST_CASE("gemm: products of 16-bit matrices in f32") {
   for (const int threads : {1, 3}) {
     const Threads scope(threads);
