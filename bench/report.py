@@ -70,7 +70,7 @@ def growth(cases):
 
 def judged(row, cases, told):
     """The summaries of what was measured, by the targets and predictions of now."""
-    found = {name: stats.summary(case, row.target(name)) for name, case in cases.items()}
+    found = {name: stats.summary(case, row.target(name), row.once, row.beside) for name, case in cases.items()}
     for name, case in found.items():
         if text := told.of(row.name, name):
             case["predicted"] = text

@@ -24,6 +24,7 @@ class Row:
     gpu: bool = False  # runs on one: report.py --gpu
     losses: float = 1e-4  # how near the sides' first losses are, relative
     once: dict = field(default_factory=dict)  # more peers, of the first run alone
+    beside: tuple = ()  # variants of the peers that are told, and do not count: they do less than ours
     tiny: dict = field(default_factory=dict)  # in a rehearsal: other values of the arguments' keys
 
     def target(self, case):
@@ -93,14 +94,14 @@ OVERHEAD = {"tiny_add plain": Target(ratio=1, most=200), "tiny_add recorded": Ta
             "backward_node": Target(ratio=1, most=200), "": Target(ratio=1)}
 
 
-def micro(group, what, targets, variants=None, threads=(1, 2), seconds=20, more=()):
+def micro(group, what, targets, variants=None, threads=(1, 2), seconds=20, more=(), beside=()):
     """variants: arguments of micro.py, or another program."""
     for count in threads:
         both = [f"group={group}", *more]
         peers = {name: [how, *both] if isinstance(how, str) else ["micro.py", *both, *how]
                  for name, how in (variants or {"eager": []}).items()}
         yield Row(f"{group}/{count}", f"{what}; threads: {count}", ["micro", *both], peers, threads=count,
-                  targets=targets(count) if callable(targets) else targets, seconds=seconds)
+                  targets=targets(count) if callable(targets) else targets, seconds=seconds, beside=beside)
 
 
 EAGER = {"eager": []}
@@ -111,12 +112,13 @@ def compiled(only):
     return EAGER | {"compile": ["compile=1", f"only={only}"]}
 
 
-PRODUCTS = {"MKL": [], "oneDNN": ["onednn=1"], "oneDNN, packed": ["packed=1"], "OpenBLAS": ["numpy=1"], "BLIS": ["blis=1"]}
+PACKED = "oneDNN, packed"  # weights change from step to step: packing them is part of a product
+PRODUCTS = {"MKL": [], "oneDNN": ["onednn=1"], PACKED: ["packed=1"], "OpenBLAS": ["numpy=1"], "BLIS": ["blis=1"]}
 LIBDNNL = {"libdnnl": "dnnl.cpp"}
 CONVOLUTIONS = {"contiguous": [], "channels_last": ["channels_last=1"]} | LIBDNNL
 MICRO = [
     *micro("gemm_f32", "products of matrices, f32; peers: PyTorch (MKL), oneDNN of PyTorch and Debian, numpy's OpenBLAS, BLIS",
-           gemm_targets, PRODUCTS | LIBDNNL, seconds=60),
+           gemm_targets, PRODUCTS | LIBDNNL, seconds=60, beside=(PACKED,)),
     *micro("gemm_bf16", "products of matrices, bf16", gemm_targets,
            {"PyTorch": [], "oneDNN": ["onednn=1"]} | LIBDNNL, seconds=40),
     *micro("conv", "convolutions: forward, the input's and the weight's gradient", {"": PRODUCT}, CONVOLUTIONS, seconds=45),
