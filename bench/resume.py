@@ -50,6 +50,15 @@ def is_current(row, entry, same, runs):
         all(entry.get(key) == value for key, value in same.items())
 
 
+def stays(before, entry, same):
+    """Whether what an earlier call measured, of the same, is better than what this one did: whole, with more runs, less
+    disturbed."""
+    if not before or not is_whole(before) or any(before.get(key) != value for key, value in same.items()):
+        return False
+    worth = lambda one: (is_whole(one), one["runs"], -one.get("busy_cores", 0))
+    return worth(before) > worth(entry)
+
+
 def pending(rows, entries, same_of, runs, most=DISTURBED):
     """The rows that are to be measured, the next one first. A GPU's keep their order: it is lent, and what matters most
     comes first. Of the others those that nobody measured go before those measured of another tree; what failed as it
