@@ -141,13 +141,15 @@ MICRO = [
 def collective(name, mode, memory):
     """Over 2 ranks, f32 sums. In threaded mode a rank has a core for its communication thread."""
     which = f"collective={name}"
-    peers = {"MPI": ["collectives.cpp", which]} | ({"gloo": ["all_reduce.py"]} if name == "all_reduce" else {})
+    peers = {"MPI": ["collectives.cpp", which], "gloo": ["collectives.py", which]}
+    if name != "all_reduce":
+        peers["gloo, lists"] = ["collectives.py", which, "lists=1"]
     targets = {r"\bMB$": Target(ratio=2.5 if memory == "shared" else 1.1)} if name == "all_reduce" else {}
     if mode == "inline":
         targets |= {"^(4 B|256 B|4 KB|16 KB)$": Target(over=1)}
     return Row(f"{name}/{mode}/{memory}", f"{name} over 2 ranks, {mode}, {memory} memory; peers: {', '.join(peers)}",
                ["collective", which, f"mode={mode}", f"memory={memory}"], peers, ranks=2,
-               cores=2 if mode == "threaded" else 1, targets=targets, seconds=25)
+               cores=2 if mode == "threaded" else 1, targets=targets, seconds=15 + 12 * (len(peers) - 1))
 
 
 def growth(over, values, what, model, seconds):
