@@ -166,8 +166,7 @@ def described(given):
     """The head of a report of now; given gets what every row's entry needs."""
     given.revision, tree = sources.measured(ROOT, given.build, given.gpu)
     about = machine.describe(given.build, given.python, given.revision)
-    if given.gpu:
-        about |= machine.describe_gpu(given.python)
+    about |= (machine.describe_gpu if given.gpu else machine.describe_cpu)(given.python)
     given.date, given.predictions = about["date"], predictions.Predictions(ROOT / "docs/benchmarks/gpu_predictions.md")
     cases = (ROOT / "bench/cases.txt").read_text(encoding="utf-8")
     given.same_of = lambda row: resume.identity(row, cases, about, tree, given.rehearse)

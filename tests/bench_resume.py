@@ -115,6 +115,10 @@ class Calls(unittest.TestCase):
         self.assertEqual(self.report()["rows"]["machine/1"]["loom"], "one")
         self.assertIn("Loom one)", next(self.out.glob("*.md")).read_text(encoding="utf-8"))
 
+    def test_its_head_says_what_was_used(self):
+        self.call("--resume", "--gpu", "gpu/machine")
+        self.assertEqual(set(self.report()["machine"]) & {"mpi", "torch_memory", "other_peers", "gpu"}, {"gpu"})
+
     def test_it_goes_on_with_the_newest_report_of_this_machine(self):
         self.call("--resume", "machine/1")
         today, = self.out.glob("*.json")
