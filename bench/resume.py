@@ -61,8 +61,9 @@ def stays(before, entry, same):
 
 def pending(rows, entries, same_of, runs, most=DISTURBED):
     """The rows that are to be measured, the next one first. A GPU's keep their order: it is lent, and what matters most
-    comes first. Of the others those that nobody measured go before those measured of another tree; what failed as it
-    stands is tried again after all else, and last of all what other programs disturbed."""
+    comes first. Of the others those that nobody measured go before those measured of another tree, of these the ones of an
+    earlier day, so that short calls come by every row; what failed as it stands is tried again after all else, and last
+    of all what other programs disturbed."""
     disturbed, failed, stale, lacking = [], [], [], []
     for row in rows:
         entry = entries.get(row.name)
@@ -75,7 +76,7 @@ def pending(rows, entries, same_of, runs, most=DISTURBED):
             lacking.append(row)
         else:
             stale.append(row)
-    return lacking + stale + failed + disturbed
+    return lacking + sorted(stale, key=lambda row: entries[row.name].get("date", "")) + failed + disturbed
 
 
 def expected(row, runs, entry=None, cut=0):

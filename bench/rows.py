@@ -159,11 +159,9 @@ def growth(over, values, what, model, seconds):
 
 
 DEEP = ["model=gpt", "batch=4", "steps=5"]
-REST = [
+QUICK = [  # first, as they take no time that others would miss
     *(Row(f"machine/{threads}", f"what the machine can do at most; threads: {threads}", ["machine"], threads=threads,
           seconds=1) for threads in (1, 2)),
-    *(collective("all_reduce", mode, memory) for mode in ("inline", "threaded") for memory in ("own", "shared")),
-    *(collective(name, "inline", memory) for name in ("reduce_scatter", "all_gather") for memory in ("own", "shared")),
     Row("exposed", "a step of a sleeping device that hands over 16 buckets of 2 MB, 2 ranks; limit: work or communication",
         ["exposed", "mode=threaded"], ranks=2, cores=2, targets={"": Target(limit=1 / 1.1)}, seconds=6),
     Row("startup", "from the start of the process to the end of its first op", ["startup"],
@@ -173,6 +171,10 @@ REST = [
     Row("startup/mpi", "the same after joining MPI, a single process; peer: MPI's own start", ["startup", "mpi=1"],
         {"MPI": ["startup.cpp"]}, seconds=2, targets={"first op": Target(over=0.01)}),
     Row("size", "the shared libraries, without symbols", measure="sizes", seconds=1, smoke=False),
+]
+REST = [
+    *(collective("all_reduce", mode, memory) for mode in ("inline", "threaded") for memory in ("own", "shared")),
+    *(collective(name, "inline", memory) for name in ("reduce_scatter", "all_gather") for memory in ("own", "shared")),
     Row("compile", "a user's file; peer: a LibTorch hello world", measure="user_file", seconds=40, smoke=False),
     Row("build", "the repository from an empty folder, without a compiler cache", measure="repository", slow=True,
         seconds=900, smoke=False),
@@ -238,5 +240,4 @@ GPU = [
     *gpu_micro("rows", "softmax, norms, losses, sums, embeddings", GPU_MEMORY_BOUND, ("f32",)),
 ]
 
-ROWS = [row for row in REST if row.name.startswith("machine")] + TRAINING + MICRO + \
-       [row for row in REST if not row.name.startswith("machine")] + GPU
+ROWS = QUICK + TRAINING + MICRO + REST + GPU

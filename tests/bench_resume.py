@@ -215,6 +215,19 @@ class Order(unittest.TestCase):
                    "size": {"runs": 3, "tree": "t", "cases": {}}}
         self.assertEqual(self.order(["machine/1", "startup", "size", "compile"], entries), ["compile", "startup", "machine/1"])
 
+    def test_of_older_rows_the_oldest_day_comes_first(self):
+        entries = {name: {"runs": 3, "cases": {}, "date": date} for name, date in
+                   (("machine/1", "2026-02-02"), ("train/mlp/1x1", "2026-02-02"), ("compile", "2026-02-01"))}
+        self.assertEqual(self.order(["machine/1", "train/mlp/1x1", "compile"], entries),
+                         ["compile", "machine/1", "train/mlp/1x1"])
+
+    def test_all_rows_are_asked_for_but_the_slow_one(self):
+        names = [row.name for row in ROWS if not row.gpu and not row.slow]
+        self.assertTrue({"size", "compile", "exposed", "startup", "startup/mpi", "growth/batch", "growth/width",
+                         "growth/depth", "growth/ranks"} <= set(names))
+        quick = names[:names.index("train/mlp/1x1")]
+        self.assertLess(sum(resume.expected(BY_NAME[name], 7) for name in quick), 240)
+
     def test_disturbed_rows_come_last(self):
         entries = {"machine/1": {"runs": 3, "tree": "t", "cases": {}, "busy_cores": 0.3},
                    "machine/2": {"runs": 3, "tree": "t", "cases": {}, "busy_cores": 0.2},
