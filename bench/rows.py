@@ -164,6 +164,9 @@ QUICK = [  # first, as they take no time that others would miss
           seconds=1) for threads in (1, 2)),
     Row("exposed", "a step of a sleeping device that hands over 16 buckets of 2 MB, 2 ranks; limit: work or communication",
         ["exposed", "mode=threaded"], ranks=2, cores=2, targets={"": Target(limit=1 / 1.1)}, seconds=6),
+    Row("fork_join/2", "next to nothing is handed to two threads; peer: OpenMP (libgomp)", ["fork_join"],
+        {f"OpenMP, {policy}": ["fork_join.cpp", f"OMP_WAIT_POLICY={policy}"] for policy in ("active", "passive")}, threads=2,
+        targets={"(again|20 us)": Target(ratio=1)}, seconds=12),  # after 1 ms active threads of OpenMP still keep their cores
     Row("startup", "from the start of the process to the end of its first op", ["startup"],
         {f"import torch, {build} build": ["startup.py", f"build={build.lower()}"] for build in ("CPU", "CUDA")},
         seconds=3,

@@ -223,7 +223,7 @@ class Order(unittest.TestCase):
 
     def test_all_rows_are_asked_for_but_the_slow_one(self):
         names = [row.name for row in ROWS if not row.gpu and not row.slow]
-        self.assertTrue({"size", "compile", "exposed", "startup", "startup/mpi", "growth/batch", "growth/width",
+        self.assertTrue({"size", "compile", "exposed", "fork_join/2", "startup", "startup/mpi", "growth/batch", "growth/width",
                          "growth/depth", "growth/ranks"} <= set(names))
         quick = names[:names.index("train/mlp/1x1")]
         self.assertLess(sum(resume.expected(BY_NAME[name], 7) for name in quick), 240)
