@@ -125,7 +125,8 @@ def counted(verdicts):
     below = sum(bool(values.get("bound_below")) for values in verdicts)
     few = collections.Counter(values["few_runs"] for values in verdicts if "few_runs" in values)
     return ["| cases | |", "| --- | ---: |", f"| {stats.MET} | {said[stats.MET]} |",
-            f"| of these, the lower bound below the target ({stats.NEARLY}) | {below} |", f"| {stats.OPEN} | {said[stats.OPEN]} |",
+            f"| of these, the lower bound below the target ({stats.NEARLY}) | {below} |",
+            f"| {stats.OPEN} | {said[stats.OPEN]} |",
             *(f"| of these, few runs: {which} | {count} |" for which, count in sorted(few.items())),
             f"| {stats.BEHIND} | {said[stats.BEHIND]} |"]
 

@@ -15,7 +15,7 @@ sys.path += [str(BENCH), str(BENCH / "peers")]
 import machine  # noqa: E402
 import measure  # noqa: E402
 import timing  # noqa: E402
-from rows import ROWS  # noqa: E402
+from rows import ROWS, Row  # noqa: E402
 from stats import ALL_FEW, BEHIND, MET, NEARLY, NONE_FEW, OPEN, Bounded, Target, bounded, exponent, judged, summary  # noqa: E402
 from table import case_line, markdown, row_lines, summary_lines  # noqa: E402
 
@@ -208,6 +208,16 @@ class Measuring(unittest.TestCase):
         cases = {"a": {"unit": "ms", "theirs": {"eager": [2.0, 2.0], "fused": [1.0, 1.0], "compile": [0.1]}}}
         self.assertEqual(measure.slower(cases), {"eager", "fused"})
         self.assertEqual(measure.slower(cases, {"compile"}), {"eager"})
+
+    def test_what_is_meant_to_run_once_does(self):
+        row = Row("a row", "", peers={"eager": [2], "fused": [1.9], "slow": [9]}, once={"compile": [1]})
+        record = lambda value: [{"case": "a", "value": value, "unit": "ms"}]
+        programs = mock.Mock(ours=lambda _row: record(1.5), peer=lambda _row, command: record(command[0]))
+        cases, dropped = measure.measure(row, programs, 7)
+        self.assertEqual(cases["a"]["theirs"], {"eager": [2] * 7, "fused": [1.9] * 7, "slow": [9] * 2, "compile": [1]})
+        self.assertEqual(dropped, {"slow": "clearly slower in 2 runs"})
+        self.assertEqual((result := summary(cases["a"], Target(ratio=1), row.once, row.beside))["variant"], "compile")
+        self.assertEqual((result["verdict"], result["few_runs"]), (OPEN, NONE_FEW))
 
     def test_limits_of_all_kinds_are_kept(self):
         cases, record = {}, {"case": "a", "value": 2, "unit": "ms", "limit": 1, "huge_limit": 0.5, "moved": 8, "bound": "memory"}
