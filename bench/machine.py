@@ -71,6 +71,7 @@ def jemalloc():
 
 
 def describe_gpu(python):
+    """What the rows of a GPU have besides."""
     def asked(fields):
         return output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader")
     about = {"gpu": asked("name") or "no GPU", "gpu_memory_driver": asked("memory.total,driver_version"),
@@ -81,7 +82,18 @@ def describe_gpu(python):
     return about
 
 
+def describe_cpu(python):
+    """What the rows of the CPU have besides: what ranks meet by, and what only these rows' peers use."""
+    packages = ["libdnnl-dev", *(["libblis4-pthread"] if python else [])]
+    versions = {name: output("dpkg-query", "-W", "-f", "${Version}", name) for name in packages}
+    about = {"mpi": output("mpirun", "--version").partition("\n")[0]}
+    if python or versions["libdnnl-dev"]:
+        about["torch_memory"] = jemalloc() or "glibc"
+    return about | {"other_peers": ", ".join(f"{name} {version}" for name, version in sorted(versions.items()) if version)}
+
+
 def describe(build, python, revision):
+    """What all rows have in common."""
     cache = cmake_cache(build)
     about = {
         "date": time.strftime("%Y-%m-%d"),
@@ -91,12 +103,8 @@ def describe(build, python, revision):
         "loom": revision,
         "compiler": output(cache.get("CMAKE_CXX_COMPILER", "c++"), "--version").partition("\n")[0],
         "build": f"{cache.get('CMAKE_BUILD_TYPE', '')}, LOOM_CPU_SETS={cache.get('LOOM_CPU_SETS', '')}",
-        "mpi": output("mpirun", "--version").partition("\n")[0],
     }
     if python:
         about["torch"] = output(python, "-c", "import sys, torch; print(torch.__version__, 'on Python', "
                                 "sys.version.split()[0], torch.backends.cpu.get_cpu_capability())")
-        about["torch_memory"] = jemalloc() or "glibc"
-    versions = {name: output("dpkg-query", "-W", "-f", "${Version}", name) for name in ("libblis4-pthread", "libdnnl-dev")}
-    about["other_peers"] = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     return about

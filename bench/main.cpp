@@ -25,6 +25,7 @@ constexpr std::array rows{
                bench::run_collective},
     bench::Row{"exposed", "what a step waits for communication while a device works   mode=.. buckets=16 bytes=2097152",
                bench::run_exposed},
+    bench::Row{"fork_join", "what handing something to two threads costs", bench::run_fork_join},
     bench::Row{"startup", "the time of the first op's end, and the memory then   mpi=1", bench::run_startup},
     bench::Row{"micro",
                "single operations beside the limits   cases=FILE group=NAME milliseconds=10 device=cpu dtype=f32",

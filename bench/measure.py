@@ -53,7 +53,7 @@ def collect(cases, results):
             case |= {key: record[key] for key in ("x", "bytes", "moved", "bound") if key in record}
 
 
-def slower(cases):
+def slower(cases, not_the_best=()):
     """The variants that are clearly behind the peer's best in all that is timed."""
     behind, ahead = set(), set()
     for case in cases.values():
@@ -61,7 +61,7 @@ def slower(cases):
             continue
         rates = {name: values if case["unit"].endswith("/s") else [1 / value for value in values]
                  for name, values in case["theirs"].items()}
-        best = max((min(values) for values in rates.values()), default=0)
+        best = max((min(values) for name, values in rates.items() if name not in not_the_best), default=0)
         for name, values in rates.items():
             (behind if max(values) * CLEARLY < best else ahead).add(name)
     return behind - ahead
@@ -73,8 +73,6 @@ def measure(row, programs, runs):
     for run in range(runs):
         collect(cases, run_once(row, programs, row.peers | ({} if run else row.once), dropped))
         if run + 1 == TRIALS < runs:
-            dropped |= {name: f"clearly slower in {TRIALS} runs" for name in slower(cases) if name not in dropped}
-    for case in cases.values():  # what ran once is compared with each of ours
-        case["theirs"] |= {name: values * runs for name, values in case["theirs"].items()
-                           if name in row.once and len(values) == 1}
+            behind = slower(cases, {*row.once, *row.beside})
+            dropped |= {name: f"clearly slower in {TRIALS} runs" for name in sorted(behind - row.once.keys() - dropped.keys())}
     return cases, dropped

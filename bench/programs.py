@@ -15,7 +15,7 @@ JEMALLOC = {"MALLOC_CONF": "thp:always,metadata_thp:always,oversize_threshold:0,
 # Without it glibc, whose threshold of mmap cannot be above 32 MiB: no mmap at all, and PyTorch asks for huge pages.
 GLIBC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184", "MALLOC_TOP_PAD_": "268435456",
          "THP_MEM_ALLOC_ENABLE": "1"}
-LIBRARIES = {"dnnl.cpp": ["-ldnnl"]}  # that a peer is linked with
+ALONE = {"dnnl.cpp": ["-ldnnl"], "fork_join.cpp": ["-fopenmp"]}  # peers without MPI, and what they are linked with
 MPI = {"OMPI_MCA_hwloc_base_binding_policy": "none"}
 MPI_AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
@@ -66,8 +66,7 @@ class Programs:
         if self.smoke:
             return None
         if name.endswith(".cpp"):
-            alone = {"OMP_NUM_THREADS": row.threads} | self.allocator() if name in LIBRARIES else {}
-            return self.start(row, [self.compiled(name), *arguments, *self.inputs(row)], self.environment(**alone))
+            return self.start(row, *self.native(row, name, arguments))
         if not self.python:
             return None
         device = "cpu" if self.rehearse else "cuda"
@@ -82,6 +81,14 @@ class Programs:
             return self.start(row, command, environment)
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             return self.ranks(row, [*command, f"world={row.ranks}", f"store={folder}/store"], environment)
+
+    def native(self, row, name, arguments):
+        """The command of a peer in C++ and its environment, where an argument OMP_.. goes."""
+        variables = dict(argument.split("=", 1) for argument in arguments if argument.startswith("OMP_"))
+        if name in ALONE:
+            variables |= {"OMP_NUM_THREADS": row.threads} | self.allocator()
+        given = [argument for argument in arguments if not argument.startswith("OMP_")]
+        return [self.compiled(name), *given, *self.inputs(row)], self.environment(**variables)
 
     @staticmethod
     def allocator():
@@ -112,10 +119,10 @@ class Programs:
     def compiled(self, source):
         target = self.scratch / source.removesuffix(".cpp")
         if not target.exists():
-            compiler = "c++" if source in LIBRARIES else "mpicxx"
+            compiler = "c++" if source in ALONE else "mpicxx"
             if not shutil.which(compiler):
                 raise Skipped(f"no {compiler} to build the peer with")
-            self.run([compiler, "-O3", "-std=c++20", self.peers / source, "-o", target, *LIBRARIES.get(source, [])])
+            self.run([compiler, "-O3", "-std=c++20", self.peers / source, "-o", target, *ALONE.get(source, [])])
         return target
 
     def pinned(self, row, rank):

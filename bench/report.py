@@ -70,7 +70,7 @@ def growth(cases):
 
 def judged(row, cases, told):
     """The summaries of what was measured, by the targets and predictions of now."""
-    found = {name: stats.summary(case, row.target(name)) for name, case in cases.items()}
+    found = {name: stats.summary(case, row.target(name), row.once, row.beside) for name, case in cases.items()}
     for name, case in found.items():
         if text := told.of(row.name, name):
             case["predicted"] = text
@@ -123,6 +123,14 @@ def write(report, stem):
         part.replace(whole)
 
 
+def keep_the_better(row, entry, entries, given):
+    """Goes into the report, unless what is there is better and was not asked to be replaced."""
+    if given.resume and resume.stays(entries.get(row.name), entry, given.same_of(row)):
+        print(f"bench: {row.name}: the earlier measurement, whole and less disturbed, stays", file=sys.stderr, flush=True)
+    else:
+        entries[row.name] = entry
+
+
 def measure_rows(left, programs, given, keep):
     """Those of the rows for which there is time; a shorter one may fit where a longer one did not."""
     measured = {}
@@ -133,7 +141,7 @@ def measure_rows(left, programs, given, keep):
         print(f"bench: {row.name}: {row.what}", file=sys.stderr, flush=True)
         try:
             measured[row.name] = outcome_of(row, programs, given)
-            left.report["rows"] |= {row.name: measured[row.name]}
+            keep_the_better(row, measured[row.name], left.report["rows"], given)
             left.done(row)
         except OutOfTime:
             print(f"bench: {row.name}: the time was over before it was done", file=sys.stderr, flush=True)
@@ -158,20 +166,20 @@ def described(given):
     """The head of a report of now; given gets what every row's entry needs."""
     given.revision, tree = sources.measured(ROOT, given.build, given.gpu)
     about = machine.describe(given.build, given.python, given.revision)
-    if given.gpu:
-        about |= machine.describe_gpu(given.python)
+    about |= (machine.describe_gpu if given.gpu else machine.describe_cpu)(given.python)
     given.date, given.predictions = about["date"], predictions.Predictions(ROOT / "docs/benchmarks/gpu_predictions.md")
     cases = (ROOT / "bench/cases.txt").read_text(encoding="utf-8")
     given.same_of = lambda row: resume.identity(row, cases, about, tree, given.rehearse)
     return about
 
 
-def judge_anew(rows, report, told):
-    """Rows that are kept: their targets and predictions may have changed."""
-    for row in rows:
-        entry = report["rows"][row.name]
-        values = {name: case["values"] for name, case in entry["cases"].items()}
-        entry |= {"what": row.what, "cases": judged(row, values, told)}
+def judge_anew(report, told):
+    """All that is there, what waits to be measured again too: targets and predictions may have changed, and the tables."""
+    for row in ROWS:
+        entry = report["rows"].get(row.name, {})
+        if "cases" in entry:
+            values = {name: case["values"] for name, case in entry["cases"].items()}
+            entry |= {"what": row.what, "cases": judged(row, values, told)}
 
 
 def main():
@@ -185,7 +193,7 @@ def main():
     stem = stem_of(about, given)
     report = begun(about, given, stem)
     waiting = resume.pending(rows, report["rows"], given.same_of, given.runs, given.busy) if given.resume else rows
-    judge_anew([row for row in rows if row not in waiting], report, given.predictions)
+    judge_anew(report, given.predictions)
     left = resume.Left(waiting, report, given.runs, {row.name for row in ROWS} - {row.name for row in rows})
     if not given.smoke:
         print(f"bench: {len(waiting)} of {len(rows)} rows, about {left.seconds() / 60:.0f} minutes with peers", file=sys.stderr,

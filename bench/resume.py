@@ -50,10 +50,20 @@ def is_current(row, entry, same, runs):
         all(entry.get(key) == value for key, value in same.items())
 
 
+def stays(before, entry, same):
+    """Whether what an earlier call measured, of the same, is better than what this one did: whole, with more runs, less
+    disturbed."""
+    if not before or not is_whole(before) or any(before.get(key) != value for key, value in same.items()):
+        return False
+    worth = lambda one: (is_whole(one), one["runs"], -one.get("busy_cores", 0))
+    return worth(before) > worth(entry)
+
+
 def pending(rows, entries, same_of, runs, most=DISTURBED):
     """The rows that are to be measured, the next one first. A GPU's keep their order: it is lent, and what matters most
-    comes first. Of the others those that nobody measured go before those measured of another tree; what failed as it
-    stands is tried again after all else, and last of all what other programs disturbed."""
+    comes first. Of the others those that nobody measured go before those measured of another tree, of these the ones of an
+    earlier day, so that short calls come by every row; what failed as it stands is tried again after all else, and last
+    of all what other programs disturbed."""
     disturbed, failed, stale, lacking = [], [], [], []
     for row in rows:
         entry = entries.get(row.name)
@@ -66,7 +76,7 @@ def pending(rows, entries, same_of, runs, most=DISTURBED):
             lacking.append(row)
         else:
             stale.append(row)
-    return lacking + stale + failed + disturbed
+    return lacking + sorted(stale, key=lambda row: entries[row.name].get("date", "")) + failed + disturbed
 
 
 def expected(row, runs, entry=None, cut=0):

@@ -61,6 +61,7 @@ void run_growth(const Options& options);
 void run_collective(const Options& options);
 void run_exposed(const Options& options);
 void run_startup(const Options& options);
+void run_fork_join(const Options& options);
 void run_machine(const Options& options);
 void run_micro(const Options& options);
 

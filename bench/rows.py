@@ -24,6 +24,7 @@ class Row:
     gpu: bool = False  # runs on one: report.py --gpu
     losses: float = 1e-4  # how near the sides' first losses are, relative
     once: dict = field(default_factory=dict)  # more peers, of the first run alone
+    beside: tuple = ()  # variants of the peers that are told, and do not count: they do less than ours
     tiny: dict = field(default_factory=dict)  # in a rehearsal: other values of the arguments' keys
 
     def target(self, case):
@@ -93,14 +94,14 @@ OVERHEAD = {"tiny_add plain": Target(ratio=1, most=200), "tiny_add recorded": Ta
             "backward_node": Target(ratio=1, most=200), "": Target(ratio=1)}
 
 
-def micro(group, what, targets, variants=None, threads=(1, 2), seconds=20, more=()):
+def micro(group, what, targets, variants=None, threads=(1, 2), seconds=20, more=(), beside=()):
     """variants: arguments of micro.py, or another program."""
     for count in threads:
         both = [f"group={group}", *more]
         peers = {name: [how, *both] if isinstance(how, str) else ["micro.py", *both, *how]
                  for name, how in (variants or {"eager": []}).items()}
         yield Row(f"{group}/{count}", f"{what}; threads: {count}", ["micro", *both], peers, threads=count,
-                  targets=targets(count) if callable(targets) else targets, seconds=seconds)
+                  targets=targets(count) if callable(targets) else targets, seconds=seconds, beside=beside)
 
 
 EAGER = {"eager": []}
@@ -111,12 +112,13 @@ def compiled(only):
     return EAGER | {"compile": ["compile=1", f"only={only}"]}
 
 
-PRODUCTS = {"MKL": [], "oneDNN": ["onednn=1"], "oneDNN, packed": ["packed=1"], "OpenBLAS": ["numpy=1"], "BLIS": ["blis=1"]}
+PACKED = "oneDNN, packed"  # weights change from step to step: packing them is part of a product
+PRODUCTS = {"MKL": [], "oneDNN": ["onednn=1"], PACKED: ["packed=1"], "OpenBLAS": ["numpy=1"], "BLIS": ["blis=1"]}
 LIBDNNL = {"libdnnl": "dnnl.cpp"}
 CONVOLUTIONS = {"contiguous": [], "channels_last": ["channels_last=1"]} | LIBDNNL
 MICRO = [
     *micro("gemm_f32", "products of matrices, f32; peers: PyTorch (MKL), oneDNN of PyTorch and Debian, numpy's OpenBLAS, BLIS",
-           gemm_targets, PRODUCTS | LIBDNNL, seconds=60),
+           gemm_targets, PRODUCTS | LIBDNNL, seconds=60, beside=(PACKED,)),
     *micro("gemm_bf16", "products of matrices, bf16", gemm_targets,
            {"PyTorch": [], "oneDNN": ["onednn=1"]} | LIBDNNL, seconds=40),
     *micro("conv", "convolutions: forward, the input's and the weight's gradient", {"": PRODUCT}, CONVOLUTIONS, seconds=45),
@@ -139,13 +141,15 @@ MICRO = [
 def collective(name, mode, memory):
     """Over 2 ranks, f32 sums. In threaded mode a rank has a core for its communication thread."""
     which = f"collective={name}"
-    peers = {"MPI": ["collectives.cpp", which]} | ({"gloo": ["all_reduce.py"]} if name == "all_reduce" else {})
+    peers = {"MPI": ["collectives.cpp", which], "gloo": ["collectives.py", which]}
+    if name != "all_reduce":
+        peers["gloo, lists"] = ["collectives.py", which, "lists=1"]
     targets = {r"\bMB$": Target(ratio=2.5 if memory == "shared" else 1.1)} if name == "all_reduce" else {}
     if mode == "inline":
         targets |= {"^(4 B|256 B|4 KB|16 KB)$": Target(over=1)}
     return Row(f"{name}/{mode}/{memory}", f"{name} over 2 ranks, {mode}, {memory} memory; peers: {', '.join(peers)}",
                ["collective", which, f"mode={mode}", f"memory={memory}"], peers, ranks=2,
-               cores=2 if mode == "threaded" else 1, targets=targets, seconds=25)
+               cores=2 if mode == "threaded" else 1, targets=targets, seconds=15 + 12 * (len(peers) - 1))
 
 
 def growth(over, values, what, model, seconds):
@@ -155,13 +159,14 @@ def growth(over, values, what, model, seconds):
 
 
 DEEP = ["model=gpt", "batch=4", "steps=5"]
-REST = [
+QUICK = [  # first, as they take no time that others would miss
     *(Row(f"machine/{threads}", f"what the machine can do at most; threads: {threads}", ["machine"], threads=threads,
           seconds=1) for threads in (1, 2)),
-    *(collective("all_reduce", mode, memory) for mode in ("inline", "threaded") for memory in ("own", "shared")),
-    *(collective(name, "inline", memory) for name in ("reduce_scatter", "all_gather") for memory in ("own", "shared")),
     Row("exposed", "a step of a sleeping device that hands over 16 buckets of 2 MB, 2 ranks; limit: work or communication",
         ["exposed", "mode=threaded"], ranks=2, cores=2, targets={"": Target(limit=1 / 1.1)}, seconds=6),
+    Row("fork_join/2", "next to nothing is handed to two threads; peer: OpenMP (libgomp)", ["fork_join"],
+        {f"OpenMP, {policy}": ["fork_join.cpp", f"OMP_WAIT_POLICY={policy}"] for policy in ("active", "passive")}, threads=2,
+        targets={"(again|20 us)": Target(ratio=1)}, seconds=12),  # after 1 ms active threads of OpenMP still keep their cores
     Row("startup", "from the start of the process to the end of its first op", ["startup"],
         {f"import torch, {build} build": ["startup.py", f"build={build.lower()}"] for build in ("CPU", "CUDA")},
         seconds=3,
@@ -169,6 +174,10 @@ REST = [
     Row("startup/mpi", "the same after joining MPI, a single process; peer: MPI's own start", ["startup", "mpi=1"],
         {"MPI": ["startup.cpp"]}, seconds=2, targets={"first op": Target(over=0.01)}),
     Row("size", "the shared libraries, without symbols", measure="sizes", seconds=1, smoke=False),
+]
+REST = [
+    *(collective("all_reduce", mode, memory) for mode in ("inline", "threaded") for memory in ("own", "shared")),
+    *(collective(name, "inline", memory) for name in ("reduce_scatter", "all_gather") for memory in ("own", "shared")),
     Row("compile", "a user's file; peer: a LibTorch hello world", measure="user_file", seconds=40, smoke=False),
     Row("build", "the repository from an empty folder, without a compiler cache", measure="repository", slow=True,
         seconds=900, smoke=False),
@@ -234,5 +243,4 @@ GPU = [
     *gpu_micro("rows", "softmax, norms, losses, sums, embeddings", GPU_MEMORY_BOUND, ("f32",)),
 ]
 
-ROWS = [row for row in REST if row.name.startswith("machine")] + TRAINING + MICRO + \
-       [row for row in REST if not row.name.startswith("machine")] + GPU
+ROWS = QUICK + TRAINING + MICRO + REST + GPU

@@ -31,16 +31,22 @@ def bounded(values):
     return Bounded(statistics.median(ordered), ordered[k - 1], ordered[n - k], sure)
 
 
+def extremes(values):
+    """Where one side ran once: whatever the other did, it bounds nothing."""
+    return Bounded(statistics.median(values), min(values), max(values), False)
+
+
 MET, OPEN, BEHIND = "met", "open", "not met"
 NEARLY = "met, bound below"  # the median is at the target, its lower bound is not
+ALL_FEW, NONE_FEW = "all reach it", "none reaches it"  # of runs too few to bound anything; the verdict is open
 IN_MEMORY = 1 << 24  # bytes; caches may hold fewer, so that the limit of memory is none (micro.cpp)
 
 
 def judged(value, least):
-    """Not met only when the upper bound is below; open where the median is below but the bound is not, and where too few
-    runs bound nothing."""
+    """Not met only when the upper bound is below; open where the median is below but the bound is not. Too few runs bound
+    nothing, but it counts whether they agree."""
     if not value.sure:
-        return OPEN
+        return ALL_FEW if value.low >= least else NONE_FEW if value.high < least else OPEN
     if value.median >= least:
         return MET if value.low >= least else NEARLY
     return BEHIND if value.high < least else OPEN
@@ -74,7 +80,8 @@ class Target:
         where there is no peer, no limit."""
         parts = ((ratio, self.ratio), (share, self.limit), (below, -self.most), (above, -self.over))
         verdicts = [judged(value, least) if value else OPEN for value, least in parts if least]
-        order = [MET, NEARLY, OPEN, BEHIND] if self.either else [BEHIND, OPEN, NEARLY, MET]
+        order = [MET, NEARLY, ALL_FEW, OPEN, NONE_FEW, BEHIND]  # of two parts the worse counts, where either will do the better
+        order = order if self.either else order[::-1]
         return next((verdict for verdict in order if verdict in verdicts), "")
 
 
@@ -95,17 +102,24 @@ def judgement(target, case, ratio, share, above):
     target = target.of(case)
     below = bounded([-value for value in case["ours"]])
     verdict = target.verdict(ratio, share, below, above)
-    nearly = {"bound_below": True} if verdict == NEARLY else {}
-    return {"target": target.text(), "verdict": MET if nearly else verdict} | nearly
+    told = {NEARLY: {"verdict": MET, "bound_below": True}} | \
+        {few: {"verdict": OPEN, "few_runs": few} for few in (ALL_FEW, NONE_FEW)}
+    return {"target": target.text()} | told.get(verdict, {"verdict": verdict})
 
 
-def summary(case, target):
+def full(theirs, runs, once):
+    """What can be compared with each of our runs: what ran as often, and what is meant to run once, again and again."""
+    return {name: values[:1] * runs if name in once else values for name, values in theirs.items()
+            if len(values) == runs or name in once}
+
+
+def summary(case, target, once=(), beside=()):
     """One case: medians, the best variant of the peers, the bounded ratio of the pairs of runs (above 1 where ours is
-    better), the share of the limit, the verdict."""
+    better), the share of the limit, the verdict. Variants that ran once bound nothing; those beside do not count."""
     more_is_better = case["unit"].endswith("/s")
 
-    def compare(ours, other):
-        return bounded([a / b if more_is_better else b / a for a, b in zip(ours, other)])
+    def compare(ours, other, bounds=bounded):
+        return bounds([a / b if more_is_better else b / a for a, b in zip(ours, other)])
 
     ours, ratio, share, above = case["ours"], None, None, None
     result = {"unit": case["unit"], "ours": statistics.median(ours)}
@@ -115,12 +129,15 @@ def summary(case, target):
         result |= {"limit": statistics.median(limits), "share": share.as_json()}
     if huge := case.get("huge_limits"):
         result |= {"huge_limit": statistics.median(huge), "huge_share": compare(ours, huge).as_json()}
-    theirs = {name: values for name, values in case["theirs"].items() if len(values) == len(ours)}
+    theirs = full(case["theirs"], len(ours), once)
+    if told := {name: statistics.median(theirs.pop(name)) for name in beside if name in theirs}:
+        result["beside"] = told
     if theirs:
         best = max if more_is_better else min
         variant = best(theirs, key=lambda name: statistics.median(theirs[name]))
-        ratio = compare(ours, theirs[variant])
-        above = bounded([b - a for a, b in zip(ours, theirs[variant])])
+        bounds = extremes if variant in once else bounded
+        ratio = compare(ours, theirs[variant], bounds)
+        above = bounds([b - a for a, b in zip(ours, theirs[variant])])
         result |= {"theirs": statistics.median(theirs[variant]), "variant": variant, "ratio": ratio.as_json()}
     if target:
         result |= judgement(target, case, ratio, share, above)

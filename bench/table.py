@@ -9,9 +9,9 @@ STOLEN = 0.05  # cores, from which on it is told
 
 LEGEND = [
     "- ratio: above 1 where Loom is better; in brackets the bounds of its median (order statistics, at least 95 %; with ? too "
-    "few runs for any, so least and greatest)",
+    "few runs for any, or a peer that ran once: least and greatest)",
     f"- met: the median reaches the target ({stats.NEARLY}: its lower bound does not); not met: the upper bound does not; "
-    "open: between, too few runs to bound it, or no peer here",
+    f"open: between, too few runs to bound it ({stats.ALL_FEW}, {stats.NONE_FEW}: all of these few), or no peer here",
     "- limit: of what moves in memory (16 MiB and more), memcpy or a loop that copies 40 MB in pages as the system gives them, 4 KiB, "
     "in the same run: the target is a share of this one. Loom's large tensors lie in huge pages, from where more comes, so shares "
     "above 100 % are no error; beside stands the share of the fastest copy in huge pages. Of products: the multiply-adds of all "
@@ -60,15 +60,18 @@ def percent(bounds):
 def verdict_of(case):
     if case.get("bound_below"):
         return stats.NEARLY
+    if "few_runs" in case:
+        return f"{case['verdict']}, few runs: {case['few_runs']}"
     verdict = case.get("verdict", "")
     return f"**{verdict}**" if verdict == stats.BEHIND else verdict
 
 
 def case_line(name, case, more=()):
-    theirs = f"{measured(case, 'theirs')} ({case['variant']})" if "theirs" in case else ""
+    theirs = [f"{measured(case, 'theirs')} ({case['variant']})"] if "theirs" in case else []
+    theirs += [f"not counted: {number(value)} ({variant})" for variant, value in case.get("beside", {}).items()]
     ratio = interval(case["ratio"], lambda x: f"{x:.2f}" if x < 100 else f"{x:.0f}") if "ratio" in case else ""
-    cells = [name, case["unit"], measured(case, "ours"), theirs, ratio, number(case["limit"]) if "limit" in case else "",
-             percent(case.get("share"))]
+    cells = [name, case["unit"], measured(case, "ours"), "; ".join(theirs), ratio,
+             number(case["limit"]) if "limit" in case else "", percent(case.get("share"))]
     cells += [percent(case.get("huge_share"))] if "huge_share" in more else []
     cells += [case.get("target", ""), verdict_of(case)]
     return line_of(cells + [case.get("predicted", "")] * ("predicted" in more))
@@ -116,29 +119,42 @@ def rows_by(rows):
     return found
 
 
+def counted(verdicts):
+    """How many cases met their target, and on what that stands."""
+    said = collections.Counter(values["verdict"] for values in verdicts)
+    below = sum(bool(values.get("bound_below")) for values in verdicts)
+    few = collections.Counter(values["few_runs"] for values in verdicts if "few_runs" in values)
+    return ["| cases | |", "| --- | ---: |", f"| {stats.MET} | {said[stats.MET]} |",
+            f"| of these, the lower bound below the target ({stats.NEARLY}) | {below} |",
+            f"| {stats.OPEN} | {said[stats.OPEN]} |",
+            *(f"| of these, few runs: {which} | {count} |" for which, count in sorted(few.items())),
+            f"| {stats.BEHIND} | {said[stats.BEHIND]} |"]
+
+
+def listed(title, found):
+    """{(row, case): values} with what was found and asked for."""
+    lines = ["", f"{title}:", "", "| row | |", "| --- | --- |"] if found else []
+    for (name, case), values in found.items():
+        ratio = f"{values['ratio']['median']:.2f} x {values['variant'] or 'peer'}" if "ratio" in values else ""
+        share = f"{values['share']['median']:.0%} of the limit" if "share" in values else ""
+        reached = ", ".join(part for part in (ratio, share) if part) or f"{number(values['ours'])} {values['unit']}"
+        lines.append(f"| {name}: {case} | {reached}; target {values['target']} |")
+    return lines
+
+
 def summary_lines(rows):
     """How many cases met their target, and which did not; how the rows came about."""
     verdicts = {(name, case): values for name, row in rows.items() for case, values in row.get("cases", {}).items()
                 if values.get("verdict")}
-    lines = ["", "## Summary", "", "| cases | |", "| --- | ---: |"]
-    for verdict in (stats.MET, stats.OPEN, stats.BEHIND):
-        lines.append(f"| {verdict} | {sum(values['verdict'] == verdict for values in verdicts.values())} |")
-        if verdict == stats.MET:
-            below = sum(bool(values.get("bound_below")) for values in verdicts.values())
-            lines.append(f"| of these, the lower bound below the target ({stats.NEARLY}) | {below} |")
-    lines += ["", "| rows | |", "| --- | ---: |"]
+    lines = ["", "## Summary", "", *counted(verdicts.values()), "", "| rows | |", "| --- | ---: |"]
     for what, names in rows_by(rows).items():
         told = "" if what.startswith("of Loom") else f": {', '.join(names)}"
         lines.append(f"| {what}{told} | {len(names)} |")
-    behind = {key: values for key, values in verdicts.items() if values["verdict"] == stats.BEHIND}
-    if behind:
-        lines += ["", "Not met:", "", "| row | |", "| --- | --- |"]
-        for (name, case), values in behind.items():
-            ratio = f"{values['ratio']['median']:.2f} x {values['variant'] or 'peer'}" if "ratio" in values else ""
-            share = f"{values['share']['median']:.0%} of the limit" if "share" in values else ""
-            found = ", ".join(part for part in (ratio, share) if part) or f"{number(values['ours'])} {values['unit']}"
-            lines.append(f"| {name}: {case} | {found}; target {values['target']} |")
-    return lines
+
+    def those(key, value):
+        return {at: values for at, values in verdicts.items() if values.get(key) == value}
+    return [*lines, *listed("Not met", those("verdict", stats.BEHIND)),
+            *listed("Few runs, and none reaches the target", those("few_runs", stats.NONE_FEW))]
 
 
 def markdown(report):

@@ -115,6 +115,10 @@ class Calls(unittest.TestCase):
         self.assertEqual(self.report()["rows"]["machine/1"]["loom"], "one")
         self.assertIn("Loom one)", next(self.out.glob("*.md")).read_text(encoding="utf-8"))
 
+    def test_its_head_says_what_was_used(self):
+        self.call("--resume", "--gpu", "gpu/machine")
+        self.assertEqual(set(self.report()["machine"]) & {"mpi", "torch_memory", "other_peers", "gpu"}, {"gpu"})
+
     def test_it_goes_on_with_the_newest_report_of_this_machine(self):
         self.call("--resume", "machine/1")
         today, = self.out.glob("*.json")
@@ -144,6 +148,25 @@ class Calls(unittest.TestCase):
         self.assertEqual(self.call("--resume", "--busy", 0.21, "machine/1")[0], [])
         self.assertEqual(self.call("--resume", "--busy", 0.2, "machine/1", "overhead")[0], ["overhead"] * 2 + ["machine"] * 2)
 
+    def change(self, row, **values):
+        found, = self.out.glob("*.json")
+        report = json.loads(found.read_text(encoding="utf-8"))
+        report["rows"][row] |= values
+        found.write_text(json.dumps(report), encoding="utf-8")
+
+    def test_what_was_disturbed_more_does_not_replace_what_was_less(self):
+        self.call("--resume", "machine/1")
+        self.change("machine/1", busy_cores=-1, date="before")  # less than any measurement can have
+        self.assertEqual(self.call("--resume", "--busy", -2, "machine/1")[0], ["machine"] * 2)
+        self.assertEqual(self.report()["rows"]["machine/1"]["date"], "before")
+        (self.bench / "machine fails").touch()
+        self.assertIn("failed: machine/1", self.call("--resume", "--busy", -2, "machine/1")[1])
+        self.assertEqual(self.report()["rows"]["machine/1"]["date"], "before")
+        (self.bench / "machine fails").unlink()
+        self.change("machine/1", busy_cores=1e6)
+        self.call("--resume", "--busy", 0, "machine/1")
+        self.assertNotEqual(self.report()["rows"]["machine/1"]["date"], "before")
+
     def test_a_row_that_takes_too_long_is_cut_and_given_more(self):
         (self.bench / "machine hangs").touch()
         ran, last = self.call("--resume", "--seconds", 8, "machine/1")
@@ -162,12 +185,13 @@ class Calls(unittest.TestCase):
 
     def test_targets_of_now_judge_what_was_measured(self):
         self.call("--resume", "overhead")
-        found, = self.out.glob("*.json")
-        report = json.loads(found.read_text(encoding="utf-8"))
-        report["rows"]["overhead/1"]["cases"]["a case"]["target"] = "of an earlier day"
-        found.write_text(json.dumps(report), encoding="utf-8")
-        self.assertEqual(self.call("--resume", "overhead")[0], [])
-        self.assertEqual(self.report()["rows"]["overhead/1"]["cases"]["a case"]["target"], "1 x peer")
+        cases = self.report()["rows"]["overhead/1"]["cases"]
+        cases["a case"]["target"] = "of an earlier day"
+        for programs, asked in (("1", "overhead"), ("2", "overhead"), ("2", "machine/1")):  # kept, waiting, not asked for
+            self.change("overhead/1", cases=cases)
+            self.build_of(programs)
+            self.assertEqual(self.call("--resume", "--seconds", 0.1, asked)[0], [])
+            self.assertEqual(self.report()["rows"]["overhead/1"]["cases"]["a case"]["target"], "1 x peer", asked)
 
 
 class Order(unittest.TestCase):
@@ -176,10 +200,33 @@ class Order(unittest.TestCase):
     def order(self, names, entries, runs=3):
         return [row.name for row in resume.pending([BY_NAME[name] for name in names], entries, lambda row: self.SAME, runs)]
 
+    def test_what_stays(self):
+        whole = self.SAME | {"runs": 7, "cases": {}, "busy_cores": 0.3}
+        failed = self.SAME | {"runs": 7, "failed": "why"}
+        for before, entry, stays in ((whole, whole, False), (whole, whole | {"busy_cores": 0.4}, True),
+                                     (whole, whole | {"busy_cores": 0.2}, False), (whole, failed, True),
+                                     (whole, whole | {"runs": 2, "busy_cores": 0}, True), (failed, failed, False),
+                                     (whole, whole | {"runs": 11, "busy_cores": 0.4}, False), (failed, whole, False),
+                                     (None, whole, False), (whole | {"tree": "u"}, failed, False)):
+            self.assertEqual(resume.stays(before, entry, self.SAME), stays, (before, entry))
+
     def test_missing_then_older_then_failed(self):
         entries = {"machine/1": {"runs": 3, "tree": "t", "failed": "why"}, "startup": {"runs": 3, "cases": {}},
                    "size": {"runs": 3, "tree": "t", "cases": {}}}
         self.assertEqual(self.order(["machine/1", "startup", "size", "compile"], entries), ["compile", "startup", "machine/1"])
+
+    def test_of_older_rows_the_oldest_day_comes_first(self):
+        entries = {name: {"runs": 3, "cases": {}, "date": date} for name, date in
+                   (("machine/1", "2026-02-02"), ("train/mlp/1x1", "2026-02-02"), ("compile", "2026-02-01"))}
+        self.assertEqual(self.order(["machine/1", "train/mlp/1x1", "compile"], entries),
+                         ["compile", "machine/1", "train/mlp/1x1"])
+
+    def test_all_rows_are_asked_for_but_the_slow_one(self):
+        names = [row.name for row in ROWS if not row.gpu and not row.slow]
+        self.assertTrue({"size", "compile", "exposed", "fork_join/2", "startup", "startup/mpi", "growth/batch", "growth/width",
+                         "growth/depth", "growth/ranks"} <= set(names))
+        quick = names[:names.index("train/mlp/1x1")]
+        self.assertLess(sum(resume.expected(BY_NAME[name], 7) for name in quick), 240)
 
     def test_disturbed_rows_come_last(self):
         entries = {"machine/1": {"runs": 3, "tree": "t", "cases": {}, "busy_cores": 0.3},

@@ -15,8 +15,8 @@ sys.path += [str(BENCH), str(BENCH / "peers")]
 import machine  # noqa: E402
 import measure  # noqa: E402
 import timing  # noqa: E402
-from rows import ROWS  # noqa: E402
-from stats import BEHIND, MET, NEARLY, OPEN, Bounded, Target, bounded, exponent, judged, summary  # noqa: E402
+from rows import ROWS, Row  # noqa: E402
+from stats import ALL_FEW, BEHIND, MET, NEARLY, NONE_FEW, OPEN, Bounded, Target, bounded, exponent, judged, summary  # noqa: E402
 from table import case_line, markdown, row_lines, summary_lines  # noqa: E402
 
 
@@ -60,6 +60,30 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(self.verdict(Target(ratio=1.3), [2.0] * 5, [9.0] * 5)["verdict"], OPEN)
         self.assertEqual(self.verdict(Target(most=3), [2.0] * 5, [9.0] * 5)["verdict"], OPEN)
         self.assertEqual(self.verdict(Target(ratio=1.3), [2.0] * 6, [9.0] * 6)["verdict"], MET)
+
+    def test_few_runs_that_agree_are_told(self):
+        found = [self.verdict(Target(ratio=1.3), [2.0] * 3, theirs) for theirs in ([2.7] * 3, [2.7, 2.7, 2.5], [2.5] * 3)]
+        self.assertEqual([(result["verdict"], result.get("few_runs")) for result in found],
+                         [(OPEN, ALL_FEW), (OPEN, None), (OPEN, NONE_FEW)])
+        self.assertIn("| open, few runs: none reaches it |", case_line("a", found[2]))
+        both, either = Target(ratio=1.3, limit=0.9), Target(ratio=1.3, limit=0.9, either=True)
+        one_of_two = ([2.0] * 3, [2.7] * 3, "ms", [1.0] * 3)
+        self.assertEqual([self.verdict(target, *one_of_two)["few_runs"] for target in (both, either)], [NONE_FEW, ALL_FEW])
+
+    def test_a_peer_that_ran_once_bounds_nothing(self):
+        case = {"unit": "ms", "ours": [2.0] * 6 + [2.5], "theirs": {"eager": [9.0] * 7, "compile": [3.0]}}
+        for theirs in (case["theirs"], case["theirs"] | {"compile": [3.0] * 7}):  # as earlier reports have it
+            result = summary(case | {"theirs": theirs}, Target(ratio=1.1), once={"compile": []})
+            self.assertEqual(result["ratio"], Bounded(1.5, 1.2, 1.5, False).as_json())
+            self.assertEqual((result["variant"], result["verdict"], result["few_runs"]), ("compile", OPEN, ALL_FEW))
+        case["theirs"]["eager"] = [2.9] * 7
+        self.assertEqual(summary(case, Target(ratio=1.1), once={"compile": []})["verdict"], MET)  # the best one ran as often
+
+    def test_a_peer_beside_does_not_count(self):
+        case = {"unit": "ms", "ours": [2.0] * 7, "theirs": {"MKL": [2.2] * 7, "packed": [1.0] * 7}}
+        result = summary(case, Target(ratio=1), beside=("packed",))
+        self.assertEqual((result["variant"], result["verdict"], result["beside"]), ("MKL", MET, {"packed": 1.0}))
+        self.assertIn("| 2.2 (MKL); not counted: 1 (packed) |", case_line("a", result))
 
     def test_a_lower_bound_below_is_told(self):
         surely = self.verdict(Target(ratio=1.3), [2.0] * 7, [2.6] * 7)
@@ -180,6 +204,21 @@ class Measuring(unittest.TestCase):
         others = machine.Others(step, lambda: self.at[1], lambda: self.at[2])
         self.assertEqual(others.told(), {"busy_cores": 0.3, "stolen_cores": 0.1})
 
+    def test_clearly_slower_than_what_counts(self):
+        cases = {"a": {"unit": "ms", "theirs": {"eager": [2.0, 2.0], "fused": [1.0, 1.0], "compile": [0.1]}}}
+        self.assertEqual(measure.slower(cases), {"eager", "fused"})
+        self.assertEqual(measure.slower(cases, {"compile"}), {"eager"})
+
+    def test_what_is_meant_to_run_once_does(self):
+        row = Row("a row", "", peers={"eager": [2], "fused": [1.9], "slow": [9]}, once={"compile": [1]})
+        record = lambda value: [{"case": "a", "value": value, "unit": "ms"}]
+        programs = mock.Mock(ours=lambda _row: record(1.5), peer=lambda _row, command: record(command[0]))
+        cases, dropped = measure.measure(row, programs, 7)
+        self.assertEqual(cases["a"]["theirs"], {"eager": [2] * 7, "fused": [1.9] * 7, "slow": [9] * 2, "compile": [1]})
+        self.assertEqual(dropped, {"slow": "clearly slower in 2 runs"})
+        self.assertEqual((result := summary(cases["a"], Target(ratio=1), row.once, row.beside))["variant"], "compile")
+        self.assertEqual((result["verdict"], result["few_runs"]), (OPEN, NONE_FEW))
+
     def test_limits_of_all_kinds_are_kept(self):
         cases, record = {}, {"case": "a", "value": 2, "unit": "ms", "limit": 1, "huge_limit": 0.5, "moved": 8, "bound": "memory"}
         for _ in range(2):
@@ -200,6 +239,15 @@ class Report(unittest.TestCase):
                      "| of Loom one | 2 |", "| of Loom two | 1 |", "| disturbed by other programs: b | 1 |",
                      "| failed: c | 1 |"):
             self.assertIn(line, lines)
+
+    def test_the_summary_tells_what_few_runs_agree_on(self):
+        few = {"unit": "ms", "ours": 1, "target": "1 x peer", "verdict": OPEN}
+        rows = {"a": self.ROW | {"cases": {"x": few, "y": few | {"few_runs": ALL_FEW}, "z": few | {"few_runs": NONE_FEW}}}}
+        lines = summary_lines(rows)
+        self.assertEqual(lines[lines.index("| open | 3 |"):][1:3], ["| of these, few runs: all reach it | 1 |",
+                                                                   "| of these, few runs: none reaches it | 1 |"])
+        self.assertEqual(lines[-5:], ["Few runs, and none reaches the target:", "", "| row | |", "| --- | --- |",
+                                      "| a: z | 1 ms; target 1 x peer |"])
 
     def test_a_row_tells_what_disturbed_it(self):
         report = {"machine": {"cpu": "C", "date": "d", "loom": "one"}, "command": "c", "runs": 7, "rows": {}}

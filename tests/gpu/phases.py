@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is checked in each phase."""
+import collections
 import csv
 import io
 import json
@@ -129,8 +130,11 @@ def row_result(row):
         return Result(FAIL, " ".join(row["failed"].split())[-300:])
     if "losses" in row["dropped"]:
         return Result(FAIL, row["dropped"]["losses"][:300])
-    verdicts = [case.get("verdict") for case in row["cases"].values()]
-    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in ("met", "open", "not met") if verdict in verdicts]
+    verdicts = collections.Counter(case.get("verdict") for case in row["cases"].values())
+    few = collections.Counter(case["few_runs"] for case in row["cases"].values() if "few_runs" in case)
+    told = {"open": f" (few runs: {', '.join(f'{count} {which}' for which, count in sorted(few.items()))})"} if few else {}
+    counts = [f"{verdicts[verdict]} {verdict}{told.get(verdict, '')}" for verdict in ("met", "open", "not met")
+              if verdict in verdicts]
     missing = [f"{name}: {why}" for name, why in row["dropped"].items()]
     return Result(PASS, "; ".join([", ".join(counts), *missing])[:300])
 

@@ -216,6 +216,9 @@ class Texts(unittest.TestCase):
     def test_row_of_the_benchmark(self):
         row = {"cases": {"a": {"verdict": "met"}, "b": {"verdict": "not met"}}, "dropped": {"compile": "failed"}}
         self.assertEqual(phases.row_result(row), Result(PASS, "1 met, 1 not met; compile: failed"))
+        few = {"verdict": "open", "few_runs": "all reach it"}
+        row = {"cases": {"a": few, "b": few, "c": {"verdict": "open"}}, "dropped": {}}
+        self.assertEqual(phases.row_result(row), Result(PASS, "3 open (few runs: 2 all reach it)"))
         self.assertEqual(phases.row_result({"skipped": "no time was left"}).verdict, SKIP)
 
     def test_rows_of_several_calls(self):
