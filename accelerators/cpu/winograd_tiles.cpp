@@ -4,59 +4,13 @@
 
 #include <loom/accelerators/cpu/direct_conv.h>
 #include <loom/accelerators/cpu/winograd.h>
+#include <loom/accelerators/cpu/winograd_transforms.h>
 
 namespace loom::cpu::winograd {
 
-namespace {
-
-// Four inputs along a dimension; of the window of 2, pixels of dy.
-template <int window>
-[[gnu::always_inline]] inline void transform(const Vec<float> (&d)[window], Vec<float> (&to)[4]) {
-  if constexpr (window == 4) {
-    to[0] = d[0] - d[2];
-    to[1] = d[1] + d[2];
-    to[2] = d[2] - d[1];
-    to[3] = d[1] - d[3];
-  } else {
-    const Vec<float> half = broadcast(0.5F), a = d[0] * half, b = d[1] * half;
-    to[0] = d[0];
-    to[1] = a + b;
-    to[2] = a - b;
-    to[3] = d[1];
-  }
-}
-
-template <int window>
-[[gnu::always_inline]] inline void transform_tile(float* to, int64_t plane, const float* const (&pixel)[window][window],
-                                                  int64_t channels) {
-  for (int64_t c = 0; c < channels; c += n) {
-    Vec<float> rows[window][4];
-#pragma GCC unroll 4
-    for (int j = 0; j < window; ++j) {
-      Vec<float> column[window], turned[4];
-#pragma GCC unroll 4
-      for (int i = 0; i < window; ++i) column[i] = load(pixel[i][j] + c);
-      transform<window>(column, turned);
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) rows[j][i] = turned[i];
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      Vec<float> line[window], turned[4];
-#pragma GCC unroll 4
-      for (int j = 0; j < window; ++j) line[j] = rows[j][i];
-      transform<window>(line, turned);
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) store(to + (4 * i + j) * plane + c, turned[j]);
-    }
-  }
-}
-
-}  // namespace
-
-template <int window>
-Tiles<window>::Tiles(const Tiling& tiling) : t_(tiling), pixel_(ceil_div(tiling.channels, apart) * apart + apart) {
-  constexpr int64_t cached = 16 << 10;  // elements that stay near
+template <class Transform>
+Tiles<Transform>::Tiles(const Tiling& tiling) : t_(tiling), pixel_(ceil_div(tiling.channels, apart) * apart + apart) {
+  constexpr int64_t cached = 64 << 10;  // elements that stay near
   const int64_t beyond = window - side, row = t_.image[1] * pixel_;
   most_ = std::clamp<int64_t>((cached / row - beyond) / side, 1, t_.tiles[0]);
   const int64_t size = (most_ * side + beyond) * row;
@@ -66,9 +20,9 @@ Tiles<window>::Tiles(const Tiling& tiling) : t_(tiling), pixel_(ceil_div(tiling.
   if (t_.channels % n != 0) std::fill_n(turned_.data(), size, 0.0F);  // channels that there are not
 }
 
-template <int window>
-void Tiles<window>::line(float* to, int64_t row, int64_t plane, int64_t first_row, int64_t tile_row) const {
-  for (int64_t tile = 0; tile < t_.tiles[1]; ++tile) {
+template <class Transform>
+void Tiles<Transform>::line(float* to, int64_t row, int64_t plane, int64_t first_row, int64_t tile_row) const {
+  for (int64_t tile = 0; tile < t_.tiles[1]; ++tile, to += row) {
     const float* pixel[window][window];
     for (int64_t i = 0; i < window; ++i)
       for (int64_t j = 0; j < window; ++j) {
@@ -76,12 +30,16 @@ void Tiles<window>::line(float* to, int64_t row, int64_t plane, int64_t first_ro
         const bool inside = r >= 0 && r < t_.image[0] && c >= 0 && c < t_.image[1];
         pixel[i][j] = inside ? turned_.data() + ((r - first_row) * t_.image[1] + c) * pixel_ : zeros_.data();
       }
-    transform_tile<window>(to + tile * row, plane, pixel, t_.channels);
+    for (int64_t c = 0; c < t_.channels; c += n)
+      transform<Transform>(
+          [&](int i, int j) __attribute__((always_inline)) { return load(pixel[i][j] + c); },
+          [&](int i, int j, Vec<float> v)
+              __attribute__((always_inline)) { store(to + (Transform::to * i + j) * plane + c, v); });
   }
 }
 
-template <int window>
-void Tiles<window>::run(float* to, int64_t row, int64_t plane, const float* x, int64_t first, int64_t last) const {
+template <class Transform>
+void Tiles<Transform>::run(float* to, int64_t row, int64_t plane, const float* x, int64_t first, int64_t last) const {
   for (int64_t at = first; at < last;) {
     const int64_t image = at / t_.tiles[0], tile_row = at % t_.tiles[0];
     const int64_t lines = std::min({most_, last - at, t_.tiles[0] - tile_row});
@@ -96,7 +54,9 @@ void Tiles<window>::run(float* to, int64_t row, int64_t plane, const float* x, i
   }
 }
 
-template class Tiles<4>;
-template class Tiles<2>;
+template class Tiles<FromImage<2>>;
+template class Tiles<FromImage<4>>;
+template class Tiles<FromTerms<2, 2>>;
+template class Tiles<FromTerms<4, 4>>;
 
 }  // namespace loom::cpu::winograd

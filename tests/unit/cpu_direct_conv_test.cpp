@@ -53,7 +53,7 @@ TEST_CASE("conv2d: kernels, strides, paddings, dilations and groups") {
 TEST_CASE("conv2d: small planes of many channels, which images share tiles") {
   for (const int64_t images : {1, 3, 5})
     for (const auto& [h, w] : {std::pair{1, 1}, {2, 3}, {4, 4}, {3, 7}, {5, 8}, {2, 15}, {9, 9}}) {
-      check({images, 40, h, w}, {41, 40, 3, 3}, {.padding = {1, 1}});
+      check({images, 31, h, w}, {41, 31, 3, 3}, {.padding = {1, 1}});  // of more, tiles may be transformed
       if (h > 2 && w > 2) check({images, 36, h, w}, {40, 36, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}});
     }
   check({3, 200, 3, 4}, {210, 200, 1, 1}, {});

@@ -6,7 +6,8 @@ using namespace kernel_test;
 
 namespace {
 
-constexpr double transformed = 2;  // terms of transformed tiles are larger than what they sum to
+// Terms of transformed tiles are larger than what they sum to: errors are up to 7 * 2^-24 of the products' magnitudes.
+constexpr double transformed = 4;
 
 void check(const Dims& x, int64_t outputs, int64_t padding_h, int64_t padding_w) {
   const ConvGeometry g{.padding = {padding_h, padding_w}};
@@ -33,7 +34,7 @@ double difference(const Array& a, const Array& b, const F& counts) {
 }  // namespace
 
 TEST_CASE("conv2d, 3 x 3: planes and paddings of any size, blocks and vectors that are not full") {
-  for (const auto& [h, w] : {std::pair{1, 16}, {16, 1}, {2, 8}, {3, 7}, {4, 4}, {5, 6}, {7, 7}, {8, 9}})
+  for (const auto& [h, w] : {std::pair{1, 16}, {16, 1}, {2, 8}, {3, 7}, {4, 4}, {5, 6}, {7, 7}, {8, 9}, {6, 11}})
     for (const int64_t channels : {32, 37})
       for (const int64_t padding : {0, 1, 2}) {
         const int64_t least = 3 - 2 * padding;
@@ -43,6 +44,8 @@ TEST_CASE("conv2d, 3 x 3: planes and paddings of any size, blocks and vectors th
       }
   check({9, 33, 6, 7}, 70, 0, 2);
   check({9, 70, 6, 7}, 33, 2, 1);
+  check({3, 130, 7, 8}, 150, 1, 1);
+  check({1, 140, 16, 13}, 32, 0, 1);
 }
 
 TEST_CASE("conv2d, 3 x 3: few tiles and many, images that are cut, on any number of threads") {
@@ -50,8 +53,9 @@ TEST_CASE("conv2d, 3 x 3: few tiles and many, images that are cut, on any number
     const Threads scope(threads);
     check({9, 40, 4, 4}, 100, 1, 1);
     check({1, 40, 61, 40}, 36, 1, 1);
-    check({31, 34, 17, 15}, 32, 1, 1);
-    check({2, 32, 3, 1100}, 33, 1, 1);
+    check({45, 34, 17, 15}, 32, 1, 1);
+    check({2, 32, 5, 1100}, 33, 1, 1);
+    check({9, 32, 2, 300}, 33, 1, 1);
   }
 }
 
@@ -64,7 +68,7 @@ TEST_CASE("conv2d, 3 x 3: strided arguments and results") {
 }
 
 TEST_CASE("conv2d, 3 x 3: the same bits on any number of threads, and whatever images are beside") {
-  const ConvCase cases[] = {image, {"", {29, 34, 17, 15}, {40, 34, 3, 3}, {.padding = {1, 1}}}};
+  const ConvCase cases[] = {image, {"", {44, 34, 17, 15}, {40, 34, 3, 3}, {.padding = {1, 1}}}};
   for (const ConvCase& c : cases) {
     const Array x = random(DType::f32, c.x), w = random(DType::f32, c.w), dy = random(DType::f32, c.y());
     std::vector<double> first_y, first_dx, first_dw;
@@ -117,7 +121,7 @@ TEST_CASE("conv2d, 3 x 3: what is not a number stays in the outputs that see it"
   }
 }
 
-TEST_CASE("conv2d, 3 x 3: a large number costs outputs that do not see it nothing") {
+TEST_CASE("conv2d, 3 x 3: a large number costs outputs of tiles that do not see it nothing") {
   const ConvCase& c = image;
   const Array x = random(DType::f32, c.x), w = random(DType::f32, c.w), y(DType::f32, c.y()), large(DType::f32, c.y());
   Accelerator& cpu = cpu_accelerator();
@@ -127,8 +131,12 @@ TEST_CASE("conv2d, 3 x 3: a large number costs outputs that do not see it nothin
     set(x.view, 3 * 11 + column, 1e30);
     cpu.conv2d(large, x, w, without(), c.g);
     set(x.view, 3 * 11 + column, before);
+    const auto in_tile = [](int64_t output, int64_t pixel_of_x) {  // of 4 outputs and the pixels around them
+      const int64_t from_first = pixel_of_x - (output / 4 * 4 - 1);
+      return from_first >= 0 && from_first < 6;
+    };
     const auto other = [&](int64_t i) {
-      return i / (35 * 99) != 0 || std::abs(i % 99 / 11 - 3) > 1 || std::abs(i % 11 - column) > 1;
+      return i / (35 * 99) != 0 || !in_tile(i % 99 / 11, 3) || !in_tile(i % 11, column);
     };
     CHECK(difference(large, y, other) == 0);
     CHECK(difference(large, y, [&](int64_t i) { return !other(i); }) > 1e20);
