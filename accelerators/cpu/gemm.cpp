@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include <loom/accelerators/cpu/gemm_dot.h>
 #include <loom/accelerators/cpu/gemm_product.h>
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/threads.h>
@@ -11,6 +12,43 @@ namespace loom {
 using namespace cpu;
 
 namespace {
+
+// In the calling thread and, where the product is large enough, in others too; c must not be empty.
+template <class E, class S, class T, class C>
+void multiply(const ProductArgs<S, T, C>& p) {
+  using namespace product_detail;
+  if (is_vector_product(p)) {
+    const int64_t flops = 2 * vector_lines<T> * p.c.rows * std::max<int64_t>(p.a.columns, 1);
+    return parallel_for(ceil_div(p.c.columns, vector_lines<T>), grain_of(flops, parallel_flops / 4),
+                        [&](int64_t begin, int64_t end) {
+                          vector_products(p, begin * vector_lines<T>, std::min(p.c.columns, end * vector_lines<T>));
+                        });
+  }
+  if (p.c.columns <= 3 && is_vector_product(transposed(p))) return multiply<E>(transposed(p));
+  if constexpr (std::is_same_v<E, S> && std::is_same_v<S, T> && std::is_same_v<C, T>)
+    if (is_dot_product(p)) {
+      if (p.c.rows < p.c.columns) return multiply<E>(transposed(p));
+      const int64_t flops = 2 * lanes<T> * p.c.columns * p.a.columns;
+      return parallel_for(
+          ceil_div(p.c.rows, lanes<T>), grain_of(flops, parallel_flops),
+          [&](int64_t begin, int64_t end) { dot_products(p, begin * lanes<T>, std::min(p.c.rows, end * lanes<T>)); });
+    }
+  if (p.c.column_stride != 1 && p.c.row_stride == 1 && p.c.rows > 1) return multiply<E>(transposed(p));
+  const int64_t blocks = Product<E, S, C>::k_blocks(p);
+  const bool alone = num_threads() == 1;
+  if (p.c.rows >= p.c.columns) return Product<E, S, C>(p, blocks, alone).run();
+  const int64_t unit = p.group_columns > 0 ? p.group_columns : int64_t{tile_vectors} * lanes<T>, n = p.c.columns;
+  const int64_t flops = 2 * unit * p.c.rows * std::max<int64_t>(p.a.columns, 1);
+  parallel_for(ceil_div(n, unit), grain_of(flops, parallel_flops), [&](int64_t begin, int64_t end) {
+    const int64_t from = begin * unit, to = std::min(n, end * unit);
+    ProductArgs<S, T, C> part = p;
+    part.b.data += p.group_columns > 0 ? begin * p.group_stride : from * p.b.column_stride;
+    part.c.data += from * p.c.column_stride;
+    part.b.columns = part.c.columns = to - from;
+    if (p.bias != nullptr) part.bias += from * p.bias_column;
+    Product<E, S, C>(part, blocks, alone || to - from < n).run();
+  });
+}
 
 int64_t batch_offset(int64_t batch, const Dims& shape, const Dims& strides) {
   int64_t offset = 0;
@@ -162,6 +200,14 @@ void cpu::multiply_add(const MatrixRef<float>& c, const MatrixRef<const float>& 
 void cpu::multiply_add(const MatrixRef<double>& c, const MatrixRef<const double>& a, const MatrixRef<const double>& b,
                        double alpha) {
   product(ProductArgs<double, double, double>{.a = a, .b = b, .c = c, .alpha = alpha, .beta = 1});
+}
+void cpu::multiply_into(const MatrixRef<float>& c, const MatrixRef<const float>& a, const MatrixRef<const float>& b,
+                        float alpha) {
+  product(ProductArgs<float, float, float>{.a = a, .b = b, .c = c, .alpha = alpha});
+}
+void cpu::multiply_into(const MatrixRef<double>& c, const MatrixRef<const double>& a, const MatrixRef<const double>& b,
+                        double alpha) {
+  product(ProductArgs<double, double, double>{.a = a, .b = b, .c = c, .alpha = alpha});
 }
 
 void Cpu::gemm(const Gemm& args) {

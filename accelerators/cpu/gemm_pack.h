@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <utility>
 
-#include <loom/accelerators/cpu/micro_kernel.h>
+#include <loom/accelerators/cpu/gemm_tile.h>
 
 namespace loom::cpu {
 
@@ -136,16 +136,18 @@ void pack_panel(E* to, int64_t width, const Lines<S>& from, int64_t lines, int64
 
 // A row of panels, each of `width` lines and `stride` elements from the next: to[p * width + l] is element p of the
 // panel's line l, for k elements of `lines` lines in all, converted to E. Lines are written in whole vectors, so that a
-// panel needs room for a vector beyond its last step; lines that the last panel lacks are zero up to a whole vector.
+// panel needs room for a vector beyond its last step; lines that the last panel lacks are zero up to a whole vector, or
+// whatever they are of the `readable` lines that there are.
 template <class E, class S>
-void pack(E* to, int64_t width, int64_t stride, const Lines<S>& from, int64_t lines, int64_t k) {
+void pack(E* to, int64_t width, int64_t stride, const Lines<S>& from, int64_t lines, int64_t k, int64_t readable = 0) {
   // Neighbouring lines share cache lines and pages: they are read together, a few steps at a time.
   const int64_t chunk = from.step == 1 ? k : pack_detail::lines_chunk;
   for (int64_t p = 0; p < k; p += chunk) {
     E* panel = to + p / (is_pair<E> ? 2 : 1) * width;
     for (int64_t l = 0; l < lines; l += width, panel += stride) {
       const Lines<S> some{from.data + l * from.line_stride + p * from.step, from.line_stride, from.step};
-      pack_detail::pack_panel(panel, width, some, std::min(width, lines - l), lines - l, std::min(chunk, k - p));
+      pack_detail::pack_panel(panel, width, some, std::min(width, lines - l), std::max(lines, readable) - l,
+                              std::min(chunk, k - p));
     }
   }
 }
@@ -160,6 +162,31 @@ void copy_lines(E* to, int64_t stride, const S* from, int64_t line_stride, int64
       const auto steps = pack_detail::steps_of<E>(from + p, k - p);
       std::memcpy(static_cast<void*>(to + p / per_step), &steps, sizeof(steps));
     }
+}
+
+// What packing these lines will read, asked for with `slots` rows of tiles, of which `done` are over.
+template <class S>
+Ahead ahead_of(const Lines<S>& from, int64_t lines, int64_t k, int64_t slots, int64_t done) {
+  constexpr int64_t item = sizeof(S), two_lines = 128;
+  const bool along_k = from.step == 1;
+  if ((!along_k && from.line_stride != 1) || lines <= 0 || k <= 0) return {};
+  const int64_t runs = along_k ? lines : k, bytes = (along_k ? k : lines) * item;
+  const int64_t run_step = (along_k ? from.line_stride : from.step) * item;
+  const char* const data = reinterpret_cast<const char*>(from.data);
+  if (slots < runs) {
+    if (bytes > two_lines) return {};
+    const int64_t places = (runs + slots - 1) / slots;
+    return {data + done * places * run_step, places * run_step, 0, 1, places, run_step, bytes - 1, false};
+  }
+  const int64_t places = (bytes + two_lines - 1) / two_lines, parts = std::min(slots / runs, places);
+  return {data + done / parts * run_step,
+          run_step,
+          done % parts,
+          parts,
+          (places + parts - 1) / parts,
+          two_lines,
+          std::min<int64_t>(bytes - 1, two_lines / 2),
+          false};
 }
 
 }  // namespace loom::cpu

@@ -7,8 +7,8 @@
 #include <type_traits>
 
 #include <loom/accelerators/cpu/gemm_args.h>
-#include <loom/accelerators/cpu/gemm_dot.h>
 #include <loom/accelerators/cpu/gemm_pack.h>
+#include <loom/accelerators/cpu/gemm_panels.h>
 #include <loom/accelerators/cpu/gemm_tile.h>
 #include <loom/accelerators/cpu/gemm_vector.h>
 #include <loom/accelerators/cpu/scratch.h>
@@ -23,7 +23,7 @@ template <class E, class S, class C>
 class Product {
   using T = SumOf<E>;
   static constexpr int64_t per_step = is_pair<E> ? 2 : 1;  // elements along k that one step of a tile takes
-  static constexpr int64_t panel = int64_t{tile_vectors} * lanes<T>;
+  static constexpr int64_t panel = Panels<E, S>::width;
   static constexpr bool same_type = std::is_same_v<C, T>;
   // Steps of k in one go. Deep, as every further block reads and writes all of c again; it decides the order of sums,
   // so it does not depend on the machine.
@@ -46,16 +46,18 @@ class Product {
            p.c.rows <= few_rows && !is_vector_product(p);
   }
 
-  // The product or some columns of it; `blocks` of the whole, whose sums do not depend on how it is divided.
-  Product(const ProductArgs<S, T, C>& args, int64_t blocks)
-      : p_(args), m_(args.c.rows), n_(args.c.columns), k_(args.a.columns), blocks_(blocks) {
+  // The product or some columns of it; `blocks` of the whole, whose sums do not depend on how it is divided. alone: it
+  // has but this thread.
+  Product(const ProductArgs<S, T, C>& args, int64_t blocks, bool alone)
+      : p_(args), m_(args.c.rows), n_(args.c.columns), k_(args.a.columns), blocks_(blocks), alone_(alone) {
     if (!same_type && blocks_ > 1) partial_ = Scratch<T>(m_ * n_);
   }
 
   void run() {
     const int64_t steps = ceil_div(ceil_div(k_, per_step), blocks_),
                   step_bytes = std::max<int64_t>(steps, 1) * sizeof(E);
-    const int64_t block_columns = std::max<int64_t>(third_cache / (step_bytes * panel), 1) * panel;
+    const bool keeps_b = packing(plan_of({.steps = steps}, m_), steps) != Packing::last_kept;
+    const int64_t block_columns = keeps_b ? std::max<int64_t>(third_cache / (step_bytes * panel), 1) * panel : n_;
     for (int64_t j = 0; j < n_; j += block_columns)
       for (int64_t block = 0; block < blocks_; ++block) {
         const int64_t from = std::min(block * steps * per_step, k_), to = std::min(from + steps * per_step, k_);
@@ -72,15 +74,14 @@ class Product {
  private:
   // A range of columns and of k.
   struct Block {
-    int64_t j, columns, p, k, steps;
-    bool first, last;
+    int64_t j = 0, columns = 0, p = 0, k = 0, steps = 0;
+    bool first = true, last = true;
   };
-  // A tile's operand, packed or where it lies; of a also what a later tile will read.
-  struct Part {
-    const E* data;
-    int64_t step, row;
-    const E* ahead = nullptr;
-    int64_t ahead_steps = 0;
+  // How rows of a are taken: `height` of them a tile, so many tiles at a time that these and a panel stay near. Packed
+  // a tile's rows, or copied each as it lies, take `stride` elements, of which a copied row takes `line`.
+  struct RowPlan {
+    int64_t height = 0, most = 0, stride = 0, line = 0;
+    bool in_place = false, copied = false, together = false;  // together: all are packed before the first tile
   };
 
   // Few rows of c do not pay for packing b; few columns do not for packing a.
@@ -94,94 +95,122 @@ class Product {
     return std::is_same_v<E, S>;
   }
 
-  // Of a column of b whose neighbours in a row are neighbours in memory.
-  int64_t place_in_b(int64_t j) const {
-    if (p_.group_columns == 0) return j;
-    return j / p_.group_columns * p_.group_stride + j % p_.group_columns;
+  // Lines that cross rows so far apart share few places of the second cache: some asked for ahead would not stay there,
+  // and are cheaper to read beside their neighbours.
+  static bool evicted(int64_t line_stride, int64_t step) {
+    return line_stride == 1 && step * static_cast<int64_t>(sizeof(S)) % 4096 == 0;
+  }
+  bool is_small(int64_t lines) const { return lines * k_ * static_cast<int64_t>(sizeof(S)) <= few_bytes; }
+  Packing packing(const RowPlan& plan, int64_t steps) const {
+    const bool asked = steps >= least_asked && !(plan.in_place && p_.a.column_stride != 1);
+    if (!alone_ || !asked || is_small(n_) || evicted(p_.b.column_stride, p_.b.row_stride)) return Packing::before;
+    return plan.most >= m_ ? Packing::last_kept : Packing::one_by_one;
   }
 
   void multiply(const Block& block) {
-    const int64_t panels = ceil_div(block.columns, panel);
-    const bool b_direct = b_lies_well();
-    const int64_t ragged = block.columns % panel;
-    Workspace<E> memory;
-    E* const packed = memory.get((b_direct ? (ragged != 0) : panels) * panel * block.steps);
-    // The columns that do not fill a panel are packed always: tiles read whole vectors.
-    const int64_t first_packed = b_direct ? panels - (ragged != 0) : 0;
-    parallel_for(panels - first_packed, grain_of(panel * block.k / 4), [&](int64_t begin, int64_t end) {
-      const MatrixRef<const S>& b = p_.b;
-      const int64_t j = (first_packed + begin) * panel,
-                    columns = std::min(end * panel + first_packed * panel, block.columns) - j;
-      pack(packed + begin * panel * block.steps, panel, panel * block.steps,
-           Lines<S>{b.data + block.p * b.row_stride + (block.j + j) * b.column_stride, b.column_stride, b.row_stride},
-           columns, block.k);
-    });
-    const auto part_of_b = [&](int64_t q) {
-      if (q >= first_packed) return Part{packed + (q - first_packed) * panel * block.steps, panel, 0};
-      return Part{reinterpret_cast<const E*>(p_.b.data + block.p * p_.b.row_stride + place_in_b(block.j + q * panel)),
-                  p_.b.row_stride, 0};
-    };
+    const RowPlan whole = plan_of(block, m_);
+    MatrixRef<const S> b = p_.b;
+    b.data += block.p * b.row_stride;
+    Panels<E, S> panels({b, block.j, block.columns, block.k, block.steps, p_.group_columns, p_.group_stride},
+                        b_lies_well(), packing(whole, block.steps));
+    if (alone_) return rows(block, 0, m_, whole, panels);
     parallel_for(m_, grain_of(2 * block.columns * std::max<int64_t>(block.k, 1), parallel_flops),
-                 [&](int64_t begin, int64_t end) { rows(block, begin, end, panels, part_of_b); });
+                 [&](int64_t begin, int64_t end) { rows(block, begin, end, plan_of(block, end - begin), panels); });
   }
 
   static int64_t vectors_of(int64_t columns) { return ceil_div(columns, lanes<T>); }
 
-  template <class PartOfB>
-  void rows(const Block& block, int64_t begin, int64_t end, int64_t panels, const PartOfB& part_of_b) {
-    const int64_t height = ceil_div(end - begin, ceil_div(end - begin, tile_rows));  // of tiles: about equal
-    const MatrixRef<const S>& a = p_.a;
-    if (a_lies_well()) return rows_as_they_lie(block, begin, end, height, panels, part_of_b);
-    Workspace<E> memory;
-    const bool copied = a.column_stride == 1 && n_ <= 2 * few_panels * panel;  // else worth the order of a tile's loop
+  RowPlan plan_of(const Block& block, int64_t rows) const {
+    const int64_t height = ceil_div(rows, ceil_div(rows, tile_rows));            // of tiles: about equal
     const int64_t line = ceil_div(block.steps, lanes<T>) * lanes<T> + lanes<T>;  // lines must not evict one another
-    const int64_t stride = copied ? height * line : height * block.steps + lanes<T>;
-    const int64_t most = std::min(ceil_div(end - begin, height) * height, rows_at_hand(height, stride));
-    E* const packed = memory.get(most / height * stride);
-    for (int64_t from = begin; from < end; from += most) {
-      const int64_t to = std::min(end, from + most);
-      const S* const first = a.data + from * a.row_stride + block.p * a.column_stride;
-      if (copied)
-        copy_lines(packed, line, first, a.row_stride, to - from, block.k);
-      else
-        pack(packed, height, stride, Lines<S>{first, a.row_stride, a.column_stride}, to - from, block.k);
-      for (int64_t q = 0; q < panels; ++q)
+    RowPlan plan{.height = height, .line = line, .in_place = a_lies_well()};
+    plan.copied = p_.a.column_stride == 1 && n_ <= 2 * few_panels * panel;  // else worth the order of a tile's loop
+    plan.together = is_small(rows) || evicted(p_.a.row_stride, p_.a.column_stride);
+    if (plan.in_place)
+      plan.stride = height * std::max<int64_t>(block.steps, 1);
+    else
+      plan.stride = plan.copied ? height * line : height * block.steps + lanes<T>;
+    // Of columns in place, whose lines hold little of a tile, one tile meets all panels.
+    const bool near = plan.in_place && p_.a.column_stride != 1;
+    plan.most = near ? height : rows_at_hand(rows, height, plan.stride);
+    return plan;
+  }
+
+  // Rows whose tiles of so many elements stay in the second cache, beside a panel of b and what passes through to c;
+  // all of them where that leaves a panel just enough.
+  static int64_t rows_at_hand(int64_t rows, int64_t height, int64_t elements) {
+    const int64_t tiles = ceil_div(rows, height), bytes = elements * static_cast<int64_t>(sizeof(E));
+    if (tiles * bytes <= second_cache() / 16 * 13) return tiles * height;
+    return std::clamp<int64_t>(second_cache() / 2 / bytes, 1, tiles) * height;
+  }
+
+  // Rows of a from i on, along k.
+  Lines<S> lines_of_a(const Block& block, int64_t i) const {
+    const MatrixRef<const S>& a = p_.a;
+    return {a.data + i * a.row_stride + block.p * a.column_stride, a.row_stride, a.column_stride};
+  }
+
+  void rows(const Block& block, int64_t begin, int64_t end, const RowPlan& plan, Panels<E, S>& panels) {
+    if (plan.in_place) return rows_as_they_lie(block, begin, end, plan, panels);
+    const int64_t height = plan.height;
+    Workspace<E> memory;
+    E* const packed = memory.get(plan.most / height * plan.stride);
+    for (int64_t from = begin; from < end; from += plan.most) {
+      const int64_t to = std::min(end, from + plan.most);
+      if (plan.together) pack_rows(packed, block, from, to - from, plan);
+      for (int64_t q = 0; q < panels.count(); ++q) {
+        const Part<E> b = panels.get(q);
+        const bool packs = q == 0 && !plan.together;
         for (int64_t i = from; i < to; i += height) {
-          E* const at = packed + (i - from) / height * stride;
-          tile(block, i, std::min(height, to - i), q, copied ? Part{at, 1, line} : Part{at, height, 1}, part_of_b(q));
+          E* const at = packed + (i - from) / height * plan.stride;
+          const int64_t count = std::min(height, to - i);
+          if (packs) pack_rows(at, block, i, count, plan);
+          const Ahead ahead =
+              packs ? next_rows(block, i + height, to, height, height, 0) : panels.ahead(q + 1, to - from, i - from);
+          tile(block, i, count, q, plan.copied ? Part<E>{at, 1, plan.line} : Part<E>{at, height, 1}, b, ahead);
         }
+      }
     }
   }
 
-  // Rows whose tiles of so many elements stay in the second cache, beside a panel of b and what passes through to c.
-  static int64_t rows_at_hand(int64_t height, int64_t elements) {
-    return std::max<int64_t>(second_cache() / 2 / (elements * static_cast<int64_t>(sizeof(E))), 1) * height;
+  // What a tile of rows from i on will read of a, asked for with `slots` rows of tiles, of which `done` are over.
+  Ahead next_rows(const Block& block, int64_t i, int64_t end, int64_t height, int64_t slots, int64_t done) const {
+    if (i >= end || block.steps < least_asked) return {};
+    return ahead_of(lines_of_a(block, i), std::min(height, end - i), block.k, slots, done);
   }
 
-  // Rows along k meet a panel of b while it is near; of columns, whose lines hold little of a tile, one tile meets all.
-  template <class PartOfB>
-  void rows_as_they_lie(const Block& block, int64_t begin, int64_t end, int64_t height, int64_t panels,
-                        const PartOfB& part_of_b) {
+  void pack_rows(E* to, const Block& block, int64_t i, int64_t count, const RowPlan& plan) const {
+    const Lines<S> from = lines_of_a(block, i);
+    if (plan.copied)
+      copy_lines(to, plan.line, from.data, from.line_stride, count, block.k);
+    else
+      pack(to, plan.height, plan.stride, from, count, block.k, m_ - i);
+  }
+
+  // Rows along k meet a panel of b while it is near.
+  void rows_as_they_lie(const Block& block, int64_t begin, int64_t end, const RowPlan& plan, Panels<E, S>& panels) {
     constexpr int64_t scale = is_pair<E> ? 2 : 1;
     const MatrixRef<const S>& a = p_.a;
-    const int64_t most =
-        a.column_stride == 1 ? rows_at_hand(height, height * std::max<int64_t>(block.steps, 1)) : height;
+    const int64_t height = plan.height;
     const bool far = a.row_stride == 1 && a.column_stride >= far_apart;
-    const int64_t asked = far ? ceil_div(block.steps, panels * height) : 0;  // of the next rows, for each row and panel
-    for (int64_t from = begin; from < end; from += most)
-      for (int64_t q = 0; q < panels; ++q)
-        for (int64_t i = from; i < std::min(end, from + most); i += height) {
-          const E* const at = reinterpret_cast<const E*>(a.data + i * a.row_stride + block.p * a.column_stride);
-          Part part{at, a.column_stride, a.row_stride / scale};
-          if (asked > 0 && i + height < end) {
-            part.ahead_steps = asked;
-            part.ahead = at + height + asked * height * q * a.column_stride;
-          }
-          tile(block, i, std::min(height, end - i), q, part, part_of_b(q));
+    for (int64_t from = begin; from < end; from += plan.most) {
+      const int64_t to = std::min(end, from + plan.most);
+      for (int64_t q = 0; q < panels.count(); ++q) {
+        const Part<E> b = panels.get(q);
+        for (int64_t i = from; i < to; i += height) {
+          const Lines<S> lines = lines_of_a(block, i);
+          Ahead ahead = far ? next_rows(block, i + height, end, height, panels.count() * height, q * height)
+                            : panels.ahead(q + 1, to - from, i - from);
+          ahead.soon = far;
+          tile(block, i, std::min(height, end - i), q,
+               {reinterpret_cast<const E*>(lines.data), a.column_stride, a.row_stride / scale}, b, ahead);
         }
+      }
+    }
   }
 
-  void tile(const Block& block, int64_t i, int64_t rows, int64_t q, const Part& a, const Part& b) {
+  void tile(const Block& block, int64_t i, int64_t rows, int64_t q, const Part<E>& a, const Part<E>& b,
+            const Ahead& ahead) {
     const int64_t j = block.j + q * panel, columns = std::min(panel, block.columns - q * panel);
     const int64_t vectors = vectors_of(columns), width = vectors * lanes<T>;
     const bool whole = masks_tiles || columns == width;
@@ -189,7 +218,7 @@ class Product {
     // for all that the tile before has stored.
     const auto run = [&]<class Out>(Out* c, int64_t c_row, int64_t wide, bool ends) {
       tile_kernel<E, Out>(rows, vectors)({block.steps, a.data, a.step, a.row, b.data, b.step, c, c_row, wide,
-                                          ends ? end_of(block, i, j) : TileEnd<T>{}, a.ahead, a.ahead_steps});
+                                          ends ? end_of(block, i, j) : TileEnd<T>{}, ahead});
     };
     const bool reads_c = !block.first || (same_type && p_.beta != 0);
     if (whole && (!adds_bias(block) || (!reads_c && p_.bias_column <= 1))) {
@@ -259,45 +288,10 @@ class Product {
 
   const ProductArgs<S, T, C>& p_;
   int64_t m_, n_, k_, blocks_;
+  bool alone_;
   Scratch<T> partial_;  // m x n, sums of earlier blocks of k where c is of a narrower type
 };
 
 }  // namespace product_detail
-
-// In the calling thread and, where the product is large enough, in others too; c must not be empty.
-template <class E, class S, class T, class C>
-void multiply(const ProductArgs<S, T, C>& p) {
-  using namespace product_detail;
-  if (is_vector_product(p)) {
-    const int64_t flops = 2 * vector_lines<T> * p.c.rows * std::max<int64_t>(p.a.columns, 1);
-    return parallel_for(ceil_div(p.c.columns, vector_lines<T>), grain_of(flops, parallel_flops / 4),
-                        [&](int64_t begin, int64_t end) {
-                          vector_products(p, begin * vector_lines<T>, std::min(p.c.columns, end * vector_lines<T>));
-                        });
-  }
-  if (p.c.columns <= 3 && is_vector_product(transposed(p))) return multiply<E>(transposed(p));
-  if constexpr (std::is_same_v<E, S> && std::is_same_v<S, T> && std::is_same_v<C, T>)
-    if (is_dot_product(p)) {
-      if (p.c.rows < p.c.columns) return multiply<E>(transposed(p));
-      const int64_t flops = 2 * lanes<T> * p.c.columns * p.a.columns;
-      return parallel_for(
-          ceil_div(p.c.rows, lanes<T>), grain_of(flops, parallel_flops),
-          [&](int64_t begin, int64_t end) { dot_products(p, begin * lanes<T>, std::min(p.c.rows, end * lanes<T>)); });
-    }
-  if (p.c.column_stride != 1 && p.c.row_stride == 1 && p.c.rows > 1) return multiply<E>(transposed(p));
-  const int64_t blocks = Product<E, S, C>::k_blocks(p);
-  if (p.c.rows >= p.c.columns) return Product<E, S, C>(p, blocks).run();
-  const int64_t unit = p.group_columns > 0 ? p.group_columns : int64_t{tile_vectors} * lanes<T>, n = p.c.columns;
-  const int64_t flops = 2 * unit * p.c.rows * std::max<int64_t>(p.a.columns, 1);
-  parallel_for(ceil_div(n, unit), grain_of(flops, parallel_flops), [&](int64_t begin, int64_t end) {
-    const int64_t from = begin * unit, to = std::min(n, end * unit);
-    ProductArgs<S, T, C> part = p;
-    part.b.data += p.group_columns > 0 ? begin * p.group_stride : from * p.b.column_stride;
-    part.c.data += from * p.c.column_stride;
-    part.b.columns = part.c.columns = to - from;
-    if (p.bias != nullptr) part.bias += from * p.bias_column;
-    Product<E, S, C>(part, blocks).run();
-  });
-}
 
 }  // namespace loom::cpu

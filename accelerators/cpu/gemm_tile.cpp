@@ -38,7 +38,8 @@ template <bool more, int rows, int vectors, class E, class C>
 [[gnu::always_inline]] inline void multiply(const Tile<E, C>& t, Vec<SumOf<E>> (&sum)[rows][vectors]) {
   constexpr int line = 64 / static_cast<int>(sizeof(C)), width = vectors * lanes<SumOf<E>>;
   const int64_t some = t.k / (rows + 1);
-  const E *a = t.a, *b = t.b, *ahead = t.ahead;
+  const E *a = t.a, *b = t.b;
+  Ahead ahead = t.ahead;
   const C* c = t.c;
   const SumOf<E>* added = t.end.bias_row > 1 ? t.end.bias : nullptr;  // a bias of each row is near
   for (int i = 0; i < rows; ++i, c += t.c_row) {
@@ -51,10 +52,7 @@ template <bool more, int rows, int vectors, class E, class C>
         for (int j = 0; j < width; j += added_line) __builtin_prefetch(added + j);
         added += t.end.bias_row;
       }
-      for (int64_t p = 0; p < t.ahead_steps; ++p, ahead += t.a_step) {
-        __builtin_prefetch(ahead);
-        __builtin_prefetch(ahead + rows - 1);
-      }
+      ask_for_part(ahead);
     }
     const int64_t steps = i < rows - 1 ? some : t.k - (rows - 1) * some;
     multiply_tile<rows, vectors, E>(steps, a, t.a_step, t.a_row, b, t.b_step, sum);
@@ -73,7 +71,7 @@ void tile(const Tile<E, C>& t) {
     for (int j = 0; j < vectors; ++j) sum[i][j] = Vec<T>{};
   }
   // Two loops: a short one would feel to be asked for each row. Without fused products arithmetic is what takes time.
-  if (has_fma && (t.ahead_steps > 0 || t.end.bias_row > 1))
+  if (has_fma && (t.ahead.places > 0 || t.end.bias_row > 1))
     multiply<has_fma, rows, vectors, E>(t, sum);
   else
     multiply<false, rows, vectors, E>(t, sum);

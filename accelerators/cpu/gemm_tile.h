@@ -20,6 +20,26 @@ struct TileEnd {
   int64_t bias_row = 0, bias_column = 0;
 };
 
+// Memory that is wanted later, asked for while tiles are computed, a part of it with each row of a tile: runs of it,
+// run_step bytes apart and in `parts` each; of a part so many places, step bytes apart, by two bytes `width` apart.
+// soon: into the first cache.
+struct Ahead {
+  const char* run = nullptr;
+  int64_t run_step = 0, part = 0, parts = 1, places = 0, step = 0, width = 0;
+  bool soon = false;
+};
+
+[[gnu::always_inline]] inline void ask_for_part(Ahead& x) {
+  const char* at = x.run + x.part * x.places * x.step;
+  for (int64_t p = 0; p < x.places; ++p, at += x.step) {
+    x.soon ? prefetch(at) : prefetch_second(at);
+    x.soon ? prefetch(at + x.width) : prefetch_second(at + x.width);
+  }
+  if (++x.part < x.parts) return;
+  x.part = 0;
+  x.run += x.run_step;
+}
+
 // c[i][j] from k steps of a and b, for all rows of the tile and `columns` of its vectors * lanes columns.
 template <class E, class C>
 struct Tile {
@@ -31,9 +51,7 @@ struct Tile {
   C* c;
   int64_t c_row, columns;
   TileEnd<SumOf<E>> end;
-  // What a later tile reads as a's rows, asked for meanwhile: for each row of c so many steps, a_step apart.
-  const E* ahead = nullptr;
-  int64_t ahead_steps = 0;
+  Ahead ahead;
 };
 template <class E, class C>
 using TileKernel = void (*)(const Tile<E, C>&);

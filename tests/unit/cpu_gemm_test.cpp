@@ -275,6 +275,29 @@ TEST_CASE("gemm: sizes around the blocks of rows, columns and k") {
     }
 }
 
+TEST_CASE("gemm: panels packed one by one or before, rows in one go or several, by one thread or more") {
+  struct Case {
+    Dims size;
+    Layout a, b;
+  };
+  const auto plain = Layout::dense, turned = Layout::transposed;
+  for (const auto& [s, a_layout, b_layout] :
+       {Case{{150, 300, 300}, plain, turned}, Case{{150, 300, 300}, turned, plain}, Case{{420, 35, 512}, plain, plain},
+        Case{{1024, 35, 40}, turned, plain}, Case{{150, 1024, 20}, plain, plain}, Case{{16, 300, 70}, plain, turned},
+        Case{{420, 70, 520}, turned, turned}}) {
+    CAPTURE(to_string(s));
+    const Array a = random(DType::f32, {s[0], s[2]}, a_layout), b = random(DType::f32, {s[2], s[1]}, b_layout);
+    const Array alone(DType::f32, {s[0], s[1]}), together(DType::f32, {s[0], s[1]});
+    {
+      const Threads scope(1);
+      check_gemm({.c = alone, .a = a, .b = b, .bias = without()});
+    }
+    const Threads scope(3);
+    cpu_accelerator().gemm({.c = together, .a = a, .b = b, .bias = without()});
+    for (int64_t i = 0; i < alone.view.numel(); ++i) REQUIRE(get(alone, i) == get(together, i));
+  }
+}
+
 TEST_CASE("gemm: vectors, whichever operand they are") {
   for (const DType t : floating)
     for (const Dims& s : {Dims{1, 130, 77}, Dims{130, 1, 77}, Dims{2, 9, 33}, Dims{9, 3, 33}, Dims{1, 1, 100}})
