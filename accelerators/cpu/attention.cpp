@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include <loom/accelerators/cpu/attention.h>
+#include <loom/accelerators/cpu/exp_rows.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -23,6 +24,14 @@ struct Running {
     std::fill_n(out, rows * columns, T(0));
   }
 
+  // s becomes exp(s - around); their sum.
+  static double exp_of(T* s, int64_t n, T around) {
+    if constexpr (has_table_exp<T>)
+      return sum_of_exp<true>(s, s, n, around);
+    else
+      return blocked_sum<T>(n, [=](int64_t j) { return s[j] = vector_math::exp_below(s[j] - around); });
+  }
+
   // Takes in scores [rows, n], which become weights relative to the new maximum.
   void take(T* scores, int64_t n) {
     for (int64_t i = 0; i < rows; ++i) {
@@ -30,8 +39,7 @@ struct Running {
       const T highest = std::max(top[i], largest(s, n));
       const T around = highest == -std::numeric_limits<T>::infinity() ? T(0) : highest;
       const T shrink = top[i] == highest ? T(1) : vector_math::exp(top[i] - around);
-      sum[i] = sum[i] * shrink +
-               static_cast<T>(blocked_sum<T>(n, [=](int64_t j) { return s[j] = vector_math::exp(s[j] - around); }));
+      sum[i] = sum[i] * shrink + static_cast<T>(exp_of(s, n, around));
       top[i] = highest;
       if (shrink == T(1)) continue;
       for (int64_t j = 0; j < columns; ++j) out[i * columns + j] *= shrink;
@@ -103,12 +111,10 @@ struct Backward {
     scores_of(weights, q_rows, k_rows, scale, mask, index, query, key);
     for (int64_t i = 0; i < rows; ++i) {
       T* const w = weights + i * n;
-      const T shift = lse[index * queries + query + i];
-      for (int64_t j = 0; j < n; ++j) w[j] = vector_math::exp(w[j] - shift);
+      scaled_exp(w, w, n, lse[index * queries + query + i], T(1), T(0));
     }
     multiply_add({dv + (pair * keys + key) * columns, n, columns, columns, 1}, {weights, n, rows, 1, n}, dy_rows);
-    std::fill_n(dweights, rows * n, T(0));
-    multiply_add({dweights, rows, n, n, 1}, dy_rows, transposed(v_rows));
+    multiply_into({dweights, rows, n, n, 1}, dy_rows, transposed(v_rows));
     for (int64_t i = 0; i < rows; ++i) {
       const T *const w = weights + i * n, rest = along[query + i];
       T* const d = dweights + i * n;

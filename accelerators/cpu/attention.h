@@ -108,8 +108,7 @@ class AttentionMask {
 template <class T>
 void scores_of(T* scores, const MatrixRef<const T>& q, const MatrixRef<const T>& k, T scale,
                const AttentionMask<T>& mask, int64_t index, int64_t query, int64_t key) {
-  std::fill_n(scores, q.rows * k.rows, T(0));
-  multiply_add({scores, q.rows, k.rows, k.rows, 1}, q, transposed(k), scale);
+  multiply_into({scores, q.rows, k.rows, k.rows, 1}, q, transposed(k), scale);
   mask.apply(scores, index, query, q.rows, key, k.rows);
 }
 

@@ -49,10 +49,8 @@ struct Row {
   // No logit lies above lse but by a rounding.
   void gradient(T* __restrict dx, T g, T lse, T weight_sum) const {
     const auto [of_p, of_w, at_target] = factors(g, weight_sum);
-    if (smoothing == T(0)) {
-      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_math::exp_below(x[c] - lse);
-    } else if (weight == nullptr) {
-      for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_math::exp_below(x[c] - lse) - of_w;
+    if (smoothing == T(0) || weight == nullptr) {
+      scaled_exp(dx, x, classes, lse, of_p, of_w);
     } else {
       for (int64_t c = 0; c < classes; ++c) dx[c] = of_p * vector_math::exp_below(x[c] - lse) - of_w * weight[c];
     }

@@ -79,6 +79,25 @@ double sum_of_exp(T* y, const T* x, int64_t n, T top) {
   return sum_of_exp<kept>(y, x, n, top, [](int64_t, int64_t) {});
 }
 
+// y[i] = factor * exp(x[i] - shift) - less, where no x[i] is above shift but by little. y may be x.
+template <class T>
+void scaled_exp(T* y, const T* x, int64_t n, T shift, T factor, T less) {
+  if constexpr (has_table_exp<T>) {
+    constexpr int64_t width = lanes<T>, ways = 4;
+    const auto of = [=](Vec<T> v) __attribute__((always_inline)) { return factor * exp_or_zero<T>(v - shift) - less; };
+    int64_t i = 0;
+    for (; i + ways * width <= n; i += ways * width)
+#pragma GCC unroll 4
+      for (int64_t way = 0; way < ways; ++way) store(y + i + way * width, of(load(x + i + way * width)));
+    for (; i + width <= n; i += width) store(y + i, of(load(x + i)));
+    if (i == n) return;
+    const FirstLanes<T> rest(n - i);
+    store(y + i, of(load(x + i, rest)), rest);
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = factor * vector_math::exp_below(x[i] - shift) - less;
+  }
+}
+
 // The row that follows is asked for line by line while exp of this one is computed: memory would stand still else. Into
 // the first cache where it leaves room there.
 template <class S>
