@@ -1,9 +1,10 @@
-// Attention in tiles of queries and keys with a running maximum and sum (Dao et al. 2022), and its gradient, which
+// Attention in blocks of queries and keys with a running maximum and sum (Dao et al. 2022), and its gradient, which
 // computes the scores again from the logsumexp of each row.
 #include <cmath>
 
 #include <loom/accelerators/cpu/attention.h>
-#include <loom/accelerators/cpu/exp_rows.h>
+#include <loom/accelerators/cpu/attention_rows.h>
+#include <loom/accelerators/cpu/attention_tile.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -11,50 +12,79 @@ using namespace cpu;
 
 namespace {
 
-// One tile of queries on its way through the keys.
+// Queries of one matrix on their way through the keys, a block of these at a time.
 template <class T>
-struct Running {
-  T* out;  // [rows, columns], not yet divided by `sum`
-  int64_t rows, columns;
-  T top[query_block], sum[query_block];
+class Forward {
+  static constexpr int64_t key_block = 256, few_rows = 1;  // with these, packing the keys does not pay
 
-  Running(T* y, int64_t r, int64_t c) : out(y), rows(r), columns(c) {
-    std::fill_n(top, rows, -std::numeric_limits<T>::infinity());
-    std::fill_n(sum, rows, T(0));
-    std::fill_n(out, rows * columns, T(0));
-  }
+ public:
+  Forward(const Matrices<T>& q, const Matrices<T>& k, const Matrices<T>& v, const AttentionMask<T>& mask, T scale)
+      : q_(q), k_(k), v_(v), mask_(mask), scale_(scale) {}
 
-  // s becomes exp(s - around); their sum.
-  static double exp_of(T* s, int64_t n, T around) {
-    if constexpr (has_table_exp<T>)
-      return sum_of_exp<true>(s, s, n, around);
-    else
-      return blocked_sum<T>(n, [=](int64_t j) { return s[j] = vector_math::exp_below(s[j] - around); });
-  }
-
-  // Takes in scores [rows, n], which become weights relative to the new maximum.
-  void take(T* scores, int64_t n) {
-    for (int64_t i = 0; i < rows; ++i) {
-      T* const s = scores + i * n;
-      const T highest = std::max(top[i], largest(s, n));
-      const T around = highest == -std::numeric_limits<T>::infinity() ? T(0) : highest;
-      const T shrink = top[i] == highest ? T(1) : vector_math::exp(top[i] - around);
-      sum[i] = sum[i] * shrink + static_cast<T>(exp_of(s, n, around));
-      top[i] = highest;
-      if (shrink == T(1)) continue;
-      for (int64_t j = 0; j < columns; ++j) out[i * columns + j] *= shrink;
+  // y [rows, columns] and lse [rows] of `rows` <= query_block queries from `first` on, with the keys of matrix `pair`.
+  void run(T* y, T* lse, int64_t index, int64_t pair, int64_t first, int64_t rows) {
+    std::fill_n(top_, rows, -std::numeric_limits<T>::infinity());
+    std::fill_n(sum_, rows, T(0));
+    const int64_t keys = k_.extent(2), reach = mask_.reach(first, rows, keys);
+    for (int64_t key = 0; key < reach; key += key_block) {
+      const int64_t n = std::min(key_block, reach - key);
+      if (rows > few_rows) keys_.take(transposed(k_.rows(pair, key, n)));
+      values_.take(v_.rows(pair, key, n), rows);
+      for_each_block(rows, [&](int64_t row, int64_t count) {
+        const int64_t end = mask_.reach(first + row, count, keys);
+        if (key < end) block(y, index, pair, first, row, count, key, std::min(n, end - key), key + n >= end);
+      });
     }
+    for (int64_t i = 0; i < rows; ++i)
+      lse[i] = blank(i) ? std::numeric_limits<T>::infinity() : top_[i] + vector_math::log(sum_[i]);
   }
 
-  // lse: of each row. A row that attends to nothing is 0, and its logsumexp +infinity, which makes its weights 0 again.
-  void finish(T* lse, bool blank_rows_are_zero) {
-    for (int64_t i = 0; i < rows; ++i) {
-      const bool blank = sum[i] == T(0) && blank_rows_are_zero;
-      const T scale = blank ? T(0) : T(1) / sum[i];
-      lse[i] = blank ? std::numeric_limits<T>::infinity() : top[i] + std::log(sum[i]);
-      for (int64_t j = 0; j < columns; ++j) out[i * columns + j] *= scale;
+ private:
+  // Rows that attend to nothing are 0, and their logsumexp +infinity, which makes their weights 0 again.
+  bool blank(int64_t row) const { return sum_[row] == T(0) && mask_.blank_rows_are_zero(); }
+
+  // last: these rows attend to no keys after these.
+  void block(T* y, int64_t index, int64_t pair, int64_t first, int64_t row, int64_t count, int64_t key, int64_t n,
+             bool last) {
+    T* const scores = weights_.data();
+    score(scores, q_.rows(index, first + row, count), k_.rows(pair, key, n));
+    mask_.apply(scores, key_block, index, first + row, count, key, n);
+    T alpha[tile_rows], from[tile_rows];
+    for (int64_t i = 0; i < count; ++i) {
+      from[i] = take(scores + i * key_block, row + i, mask_.counted(first + row + i, key, n), whole_vectors<T>(n));
+      alpha[i] = !last ? T(1) : blank(row + i) ? T(0) : T(1) / sum_[row + i];
+      from[i] *= alpha[i];
     }
+    multiply_rows(y + row * columns_, columns_, count, columns_, {scores, key_block, 1}, n, values_, 0,
+                  {alpha, key == 0 ? nullptr : from, 1});
   }
+
+  void score(T* scores, const MatrixRef<const T>& q, const MatrixRef<const T>& k) const {
+    if (q.rows > few_rows)
+      return multiply_rows(scores, key_block, q.rows, whole_vectors<T>(k.rows), {q.data, q.row_stride, 1}, width_,
+                           keys_, 0, {&scale_, nullptr});
+    for (int64_t i = 0; i < q.rows; ++i)
+      for (int64_t j = 0; j < k.rows; ++j)
+        scores[i * key_block + j] = scale_ * dot_of_rows(q.data + i * q.row_stride, k.data + j * k.row_stride, width_);
+  }
+
+  // Scores become weights relative to the row's new maximum; what those before them shrink by.
+  T take(T* scores, int64_t row, int64_t counted, int64_t end) {
+    const T highest = std::max(top_[row], largest_counted(scores, counted));
+    const T around = highest == -std::numeric_limits<T>::infinity() ? T(0) : highest;
+    const T shrink = top_[row] == highest ? T(1) : vector_math::exp_below(top_[row] - around);
+    sum_[row] = sum_[row] * shrink + exp_counted(scores, counted, end, around);
+    top_[row] = highest;
+    return shrink;
+  }
+
+  const Matrices<T>&q_, &k_, &v_;
+  const AttentionMask<T>& mask_;
+  T scale_;
+  int64_t width_ = q_.extent(1), columns_ = v_.extent(1);
+  Panels<T> keys_{width_, key_block}, values_{key_block, columns_};  // keys transposed
+  Scratch<T> weights_{tile_rows * key_block};
+  T top_[query_block], sum_[query_block];
 };
 
 template <class T>
@@ -62,24 +92,15 @@ void forward(const View& y, const View& lse, const Attention& a) {
   const Matrices<T> q(a.q), k(a.k), v(a.v);
   const AttentionMask<T> mask(a.mask, a.causal);
   const DenseOutput<T> out(y);
-  const int64_t queries = q.extent(2), keys = k.extent(2), columns = v.extent(1);
-  const int64_t tiles = (queries + query_block - 1) / query_block, shared = sharers(a);
-  const int64_t cost = query_block * keys * (q.extent(1) + columns);
-  parallel_for(batch_dims(a.q.shape).numel() * tiles, grain_of(cost), [&](int64_t begin, int64_t end) {
-    const Scratch<T> scores(query_block * key_block);
+  const int64_t queries = q.extent(2), columns = v.extent(1);
+  const int64_t blocks = (queries + query_block - 1) / query_block, shared = sharers(a);
+  const int64_t cost = std::min(query_block, queries) * k.extent(2) * (q.extent(1) + columns);
+  parallel_for(batch_dims(a.q.shape).numel() * blocks, grain_of(cost), [&](int64_t begin, int64_t end) {
+    Forward<T> work(q, k, v, mask, static_cast<T>(a.scale));
     for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t index = unit / tiles, first = unit % tiles * query_block;
-      const int64_t rows = std::min(query_block, queries - first), reach = mask.reach(first, rows, keys);
-      Running<T> running(out.data() + (index * queries + first) * columns, rows, columns);
-      for (int64_t key = 0; key < reach; key += key_block) {
-        const int64_t n = std::min(key_block, reach - key);
-        scores_of(scores.data(), q.rows(index, first, rows), k.rows(index / shared, key, n), static_cast<T>(a.scale),
-                  mask, index, first, key);
-        running.take(scores.data(), n);
-        multiply_add({running.out, rows, columns, columns, 1}, {scores.data(), rows, n, n, 1},
-                     v.rows(index / shared, key, n));
-      }
-      running.finish(lse.as<T>() + index * queries + first, mask.blank_rows_are_zero());
+      const int64_t index = unit / blocks, first = unit % blocks * query_block, at = index * queries + first;
+      work.run(out.data() + at * columns, lse.as<T>() + at, index, index / shared, first,
+               std::min(query_block, queries - first));
     }
   });
   out.store();
@@ -88,60 +109,81 @@ void forward(const View& y, const View& lse, const Attention& a) {
 // The gradients of one matrix of keys and values, and of those of queries that share it.
 template <class T>
 struct Backward {
+  static constexpr int64_t key_block = 128, row = key_block + whole_vectors<T>(1);  // apart, in different cache sets
+
   const Matrices<T>&q, &k, &v, &dy, &y;
   const AttentionMask<T>& mask;
   const T* lse;     // [matrices, queries]
   T *dq, *dk, *dv;  // dense
   T scale;
-  int64_t shared;                 // matrices of q to one of k and v
-  T *weights, *dweights, *along;  // scratch: [query_block, key_block] twice, [queries]
+  int64_t shared;  // matrices of q to one of k and v
+  int64_t queries = q.extent(2), keys = k.extent(2), width = q.extent(1), columns = v.extent(1);
+  Scratch<T> weights{query_block * row}, dweights{query_block * row};
+  Scratch<T> along{shared * queries};  // sum(dy[i] * y[i]): what the normalisation gives back
+  Panels<T> turned_keys{width, key_block}, turned_values{columns, key_block}, all_keys{key_block, width},
+      q_panels{query_block, width}, dy_panels{query_block, columns};
 
-  // along[i] = sum(dy[i] * y[i]): what the normalisation gives back.
-  void sum_along(int64_t index) const {
-    for (int64_t i = 0; i < q.extent(2); ++i) {
-      const T *const g = dy.rows(index, i, 1).data, *const o = y.rows(index, i, 1).data;
-      along[i] = static_cast<T>(blocked_sum<T>(v.extent(1), [=](int64_t j) { return g[j] * o[j]; }));
+  void run(int64_t pair) {
+    for (int64_t i = 0; i < shared; ++i) sum_along(along.data() + i * queries, pair * shared + i);
+    for (int64_t key = 0; key < keys; key += key_block) {
+      const int64_t n = std::min(key_block, keys - key);
+      turned_keys.take(transposed(k.rows(pair, key, n)));
+      turned_values.take(transposed(v.rows(pair, key, n)));
+      all_keys.take(k.rows(pair, key, n));
+      bool first = true;  // nothing has been written to these rows of dk and dv
+      for (int64_t index = pair * shared; index < (pair + 1) * shared; ++index)
+        for (int64_t query = 0; query < queries; query += query_block) {
+          const int64_t count = std::min(query_block, queries - query);
+          if (mask.reach(query, count, keys) <= key) continue;
+          for_each_block(count, [&](int64_t i, int64_t rows) { of_queries(index, pair, query, i, rows, key, n); });
+          q_panels.take(q.rows(index, query, count));
+          dy_panels.take(dy.rows(index, query, count));
+          for_each_block(n, [&](int64_t j, int64_t rows) { of_keys(pair, query, count, key, j, rows, first); });
+          first = false;
+        }
+      if (!first) continue;
+      std::fill_n(dk + (pair * keys + key) * width, n * width, T(0));
+      std::fill_n(dv + (pair * keys + key) * columns, n * columns, T(0));
     }
   }
 
-  void tile(int64_t index, int64_t pair, int64_t query, int64_t rows, int64_t key, int64_t n) const {
-    const int64_t queries = q.extent(2), keys = k.extent(2), width = q.extent(1), columns = v.extent(1);
-    const auto q_rows = q.rows(index, query, rows), dy_rows = dy.rows(index, query, rows);
-    const auto k_rows = k.rows(pair, key, n), v_rows = v.rows(pair, key, n);
-    scores_of(weights, q_rows, k_rows, scale, mask, index, query, key);
-    for (int64_t i = 0; i < rows; ++i) {
-      T* const w = weights + i * n;
-      scaled_exp(w, w, n, lse[index * queries + query + i], T(1), T(0));
-    }
-    multiply_add({dv + (pair * keys + key) * columns, n, columns, columns, 1}, {weights, n, rows, 1, n}, dy_rows);
-    multiply_into({dweights, rows, n, n, 1}, dy_rows, transposed(v_rows));
-    for (int64_t i = 0; i < rows; ++i) {
-      const T *const w = weights + i * n, rest = along[query + i];
-      T* const d = dweights + i * n;
-      for (int64_t j = 0; j < n; ++j) d[j] = w[j] * (d[j] - rest);
-    }
-    multiply_add({dq + (index * queries + query) * width, rows, width, width, 1}, {dweights, rows, n, n, 1}, k_rows,
-                 scale);
-    multiply_add({dk + (pair * keys + key) * width, n, width, width, 1}, {dweights, n, rows, 1, n}, q_rows, scale);
+  void sum_along(T* sums, int64_t index) const {
+    const auto g = dy.rows(index, 0, queries), o = y.rows(index, 0, queries);
+    for (int64_t i = 0; i < queries; ++i)
+      sums[i] = dot_of_rows(g.data + i * g.row_stride, o.data + i * o.row_stride, columns);
   }
 
-  void run(int64_t pair) const {
-    const int64_t keys = k.extent(2), width = q.extent(1), columns = v.extent(1);
-    std::fill_n(dk + pair * keys * width, keys * width, T(0));
-    std::fill_n(dv + pair * keys * columns, keys * columns, T(0));
-    for (int64_t index = pair * shared; index < (pair + 1) * shared; ++index) run(index, pair);
+  // Weights and the gradients of scores of `rows` queries, and with them the gradients of the queries.
+  void of_queries(int64_t index, int64_t pair, int64_t query, int64_t i, int64_t rows, int64_t key, int64_t n) const {
+    const int64_t counted = std::min(n, mask.reach(query + i, rows, keys) - key), vectors = whole_vectors<T>(counted);
+    if (counted <= 0) return;
+    T *const w = weights.data() + i * row, *const d = dweights.data() + i * row;
+    const auto left = [](const MatrixRef<const T>& m) { return LeftFactor<T>{m.data, m.row_stride, 1}; };
+    multiply_rows(w, row, rows, vectors, left(q.rows(index, query + i, rows)), width, turned_keys, 0,
+                  {&scale, nullptr});
+    mask.apply(w, row, index, query + i, rows, key, counted);
+    multiply_rows(d, row, rows, vectors, left(dy.rows(index, query + i, rows)), columns, turned_values, 0,
+                  {&one, nullptr});
+    const int64_t end = whole_vectors<T>(std::min<int64_t>(n, counted + tile_rows));  // as far as of_keys() reads
+    for (int64_t r = 0; r < rows; ++r)
+      gradient_counted(w + r * row, d + r * row, mask.counted(query + i + r, key, counted), end,
+                       lse[index * queries + query + i + r],
+                       along.data()[(index - pair * shared) * queries + query + i + r]);
+    multiply_rows(dq + (index * queries + query + i) * width, width, rows, width, {d, row, 1}, counted, all_keys, 0,
+                  {&scale, key == 0 ? nullptr : &one});
   }
 
-  void run(int64_t index, int64_t pair) const {
-    const int64_t queries = q.extent(2), keys = k.extent(2), width = q.extent(1);
-    std::fill_n(dq + index * queries * width, queries * width, T(0));
-    sum_along(index);
-    for (int64_t query = 0; query < queries; query += query_block) {
-      const int64_t rows = std::min(query_block, queries - query), reach = mask.reach(query, rows, keys);
-      for (int64_t key = 0; key < reach; key += key_block)
-        tile(index, pair, query, rows, key, std::min(key_block, reach - key));
-    }
+  // What `count` queries add to the gradients of `rows` keys and values.
+  void of_keys(int64_t pair, int64_t query, int64_t count, int64_t key, int64_t j, int64_t rows, bool first) const {
+    const int64_t i = mask.first_query(key + j, query, count), at = pair * keys + key + j;
+    const T* const from = first ? nullptr : &one;
+    multiply_rows(dv + at * columns, columns, rows, columns, {weights.data() + i * row + j, 1, row}, count - i,
+                  dy_panels, i, {&one, from});
+    multiply_rows(dk + at * width, width, rows, width, {dweights.data() + i * row + j, 1, row}, count - i, q_panels, i,
+                  {&scale, from});
   }
+
+  static constexpr T one = 1;
 };
 
 template <class T>
@@ -152,22 +194,18 @@ void backward(const View& dq, const View& dk, const View& dv, const View& dy, co
   const DenseOutput<T> out_q(dq), out_k(dk), out_v(dv);
   const int64_t cost = 2 * sharers(a) * q.extent(2) * k.extent(2) * (q.extent(1) + v.extent(1));
   parallel_for(batch_dims(a.k.shape).numel(), grain_of(cost), [&](int64_t begin, int64_t end) {
-    const Scratch<T> weights(query_block * key_block), dweights(query_block * key_block), along(q.extent(2));
-    const Backward<T> work{q,
-                           k,
-                           v,
-                           gradient,
-                           output,
-                           mask,
-                           lse.as<T>(),
-                           out_q.data(),
-                           out_k.data(),
-                           out_v.data(),
-                           static_cast<T>(a.scale),
-                           sharers(a),
-                           weights.data(),
-                           dweights.data(),
-                           along.data()};
+    Backward<T> work{q,
+                     k,
+                     v,
+                     gradient,
+                     output,
+                     mask,
+                     lse.as<T>(),
+                     out_q.data(),
+                     out_k.data(),
+                     out_v.data(),
+                     static_cast<T>(a.scale),
+                     sharers(a)};
     for (int64_t pair = begin; pair < end; ++pair) work.run(pair);
   });
   out_q.store();

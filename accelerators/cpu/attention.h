@@ -1,5 +1,5 @@
-// What the forward and the backward of attention share: operands as strided matrices, one per leading index, and the
-// scores of a tile of queries and keys. Nothing of the size of all scores is ever kept.
+// What the forward and the backward of attention share: operands as strided matrices, one per leading index, and which
+// scores count. Nothing of the size of all scores is ever kept.
 #pragma once
 
 #include <algorithm>
@@ -7,7 +7,6 @@
 #include <limits>
 
 #include <loom/accelerators/cpu/gemm.h>
-#include <loom/accelerators/cpu/rows.h>
 #include <loom/accelerators/cpu/scratch.h>
 
 namespace loom::cpu {
@@ -18,8 +17,8 @@ inline int64_t sharers(const Attention& a) {
   return keys > 0 ? batch_dims(a.q.shape).numel() / keys : 1;
 }
 
-// A tile of scores stays in the second-level cache. Causal: rows of a tile that lie above the diagonal are wasted.
-inline constexpr int64_t query_block = 64, key_block = 256;
+// Queries and keys that are worked on together: what is kept of them stays in the second-level cache.
+inline constexpr int64_t query_block = 128;
 
 // The matrices [rows, columns] of an input, by leading index; read in place where T is its dtype and its columns are
 // adjacent.
@@ -73,12 +72,20 @@ class AttentionMask {
   // Rows that may attend to nothing get weights of 0; where numbers are added they get NaN, as softmax gives.
   bool blank_rows_are_zero() const { return boolean_ || mask_.data == nullptr; }
 
-  // Applies to scores [queries, n] of queries from `query` on and keys from `key` on, of matrix `index`.
-  void apply(T* scores, int64_t index, int64_t query, int64_t queries, int64_t key, int64_t n) const {
-    constexpr T hidden = -std::numeric_limits<T>::infinity();
-    for (int64_t i = 0; i < queries && causal_; ++i)
-      for (int64_t j = std::max<int64_t>(0, query + i + 1 - key); j < n; ++j) scores[i * n + j] = hidden;
+  // How many of the n keys from `key` on the query may attend to, as far as causality goes.
+  int64_t counted(int64_t query, int64_t key, int64_t n) const {
+    return causal_ ? std::clamp<int64_t>(query + 1 - key, 0, n) : n;
+  }
+  // The first of `count` queries from `query` on that attend to the key, or `count`.
+  int64_t first_query(int64_t key, int64_t query, int64_t count) const {
+    return causal_ ? std::clamp<int64_t>(key - query, 0, count) : 0;
+  }
+
+  // Applies the mask that was given to scores, rows `row_step` apart, of queries from `query` on and n keys from `key`
+  // on, of matrix `index`.
+  void apply(T* scores, int64_t row_step, int64_t index, int64_t query, int64_t queries, int64_t key, int64_t n) const {
     if (mask_.data == nullptr) return;
+    constexpr T hidden = -std::numeric_limits<T>::infinity();
     const int rank = mask_.rank();
     int64_t at = 0;
     for (int i = rank - 3; i >= 0; --i) {
@@ -87,7 +94,7 @@ class AttentionMask {
     }
     const int64_t down = mask_.strides[rank - 2], right = mask_.strides[rank - 1];
     for (int64_t i = 0; i < queries; ++i) {
-      T* const row = scores + i * n;
+      T* const row = scores + i * row_step;
       const int64_t first = at + (query + i) * down + key * right;
       if (boolean_) {
         const bool* const allowed = mask_.as<bool>() + first;
@@ -103,13 +110,5 @@ class AttentionMask {
   bool causal_, boolean_;
   View mask_;
 };
-
-// scores [queries, n] = scale * q @ k^T, masked.
-template <class T>
-void scores_of(T* scores, const MatrixRef<const T>& q, const MatrixRef<const T>& k, T scale,
-               const AttentionMask<T>& mask, int64_t index, int64_t query, int64_t key) {
-  multiply_into({scores, q.rows, k.rows, k.rows, 1}, q, transposed(k), scale);
-  mask.apply(scores, index, query, q.rows, key, k.rows);
-}
 
 }  // namespace loom::cpu

@@ -65,8 +65,15 @@ TEST_CASE("fused attention: values and gradients of the composed one, at odd siz
   struct Sizes {
     int64_t queries, keys, width, columns;
   };
-  for (const auto& [queries, keys, width, columns] :
-       {Sizes{1, 1, 1, 1}, {3, 5, 4, 2}, {65, 33, 7, 9}, {64, 256, 8, 16}, {130, 70, 16, 3}, {20, 600, 5, 6}}) {
+  for (const auto& [queries, keys, width, columns] : {Sizes{1, 1, 1, 1},
+                                                      {3, 5, 4, 2},
+                                                      {65, 33, 7, 9},
+                                                      {64, 256, 8, 16},
+                                                      {130, 70, 16, 3},
+                                                      {20, 600, 5, 6},
+                                                      {270, 263, 33, 17},
+                                                      {1, 300, 20, 16},
+                                                      {5, 290, 21, 32}}) {
     manual_seed(static_cast<uint64_t>(queries));
     // [N, T, heads, d] seen as [N, heads, T, d], as projections of several heads lie; v broadcast over N.
     const Tensor q = randn({2, queries, 3, width}, f64).transpose(1, 2).detach().requires_grad_();
