@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include <loom/accelerators/cpu/gemm.h>
 #include <loom/accelerators/cpu/scratch.h>
@@ -85,7 +86,6 @@ class AttentionMask {
   // on, of matrix `index`.
   void apply(T* scores, int64_t row_step, int64_t index, int64_t query, int64_t queries, int64_t key, int64_t n) const {
     if (mask_.data == nullptr) return;
-    constexpr T hidden = -std::numeric_limits<T>::infinity();
     const int rank = mask_.rank();
     int64_t at = 0;
     for (int i = rank - 3; i >= 0; --i) {
@@ -94,19 +94,27 @@ class AttentionMask {
     }
     const int64_t down = mask_.strides[rank - 2], right = mask_.strides[rank - 1];
     for (int64_t i = 0; i < queries; ++i) {
-      T* const row = scores + i * row_step;
       const int64_t first = at + (query + i) * down + key * right;
-      if (boolean_) {
-        const bool* const allowed = mask_.as<bool>() + first;
-        for (int64_t j = 0; j < n; ++j) row[j] = allowed[j * right] ? row[j] : hidden;
-      } else {
-        const T* const added = mask_.as<T>() + first;
-        for (int64_t j = 0; j < n; ++j) row[j] += added[j * right];
-      }
+      if (right == 1)
+        apply_row(scores + i * row_step, first, n, std::integral_constant<int64_t, 1>());
+      else
+        apply_row(scores + i * row_step, first, n, right);
     }
   }
 
  private:
+  template <class Step>
+  void apply_row(T* __restrict row, int64_t first, int64_t n, Step right) const {
+    constexpr T hidden = -std::numeric_limits<T>::infinity();
+    if (boolean_) {
+      const auto* __restrict const allowed = mask_.as<const uint8_t>() + first;
+      for (int64_t j = 0; j < n; ++j) row[j] = allowed[j * right] != 0 ? row[j] : hidden;
+    } else {
+      const T* __restrict const added = mask_.as<const T>() + first;
+      for (int64_t j = 0; j < n; ++j) row[j] += added[j * right];
+    }
+  }
+
   bool causal_, boolean_;
   View mask_;
 };
