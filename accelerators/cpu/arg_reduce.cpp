@@ -1,10 +1,13 @@
 // Reductions along one dimension that know where they are: arg_reduce and cumulative.
 #include <algorithm>
+#include <bit>
 #include <vector>
 
 #include <loom/accelerators/cpu/convert.h>
 #include <loom/accelerators/cpu/cpu.h>
 #include <loom/accelerators/cpu/reduce.h>
+#include <loom/accelerators/cpu/set_bits.h>
+#include <loom/accelerators/cpu/vector_reduce.h>
 
 namespace loom {
 
@@ -12,6 +15,8 @@ namespace {
 
 using cpu::block;
 using cpu::grain;
+
+constexpr int64_t stretch = 4096;  // elements of a line that are looked through at a time: L1 still has them then
 
 // A view without dimension dim: the address of each of its elements starts a line along dim.
 View without(const View& v, int dim) {
@@ -29,18 +34,37 @@ bool wins(T x, T best) {
   return (op == ArgReduce::max ? x > best : x < best) || (x != x && best == best);
 }
 
-// The best of a run, in vectors, and where it stands first.
+// The best of a run, in vectors.
 template <ArgReduce op, class T>
 T best_of(const T* x, int64_t n) {
-  return cpu::reduce_block < op == ArgReduce::max ? Reduce::max : Reduce::min, T > (x, n);
+  constexpr Reduce reduce = op == ArgReduce::max ? Reduce::max : Reduce::min;
+  if constexpr (std::is_floating_point_v<T>) {
+    double best = cpu::neutral<reduce, double>();
+    cpu::vector_row<reduce>(best, x, n);
+    return static_cast<T>(best);
+  } else {
+    return cpu::reduce_block<reduce, T>(x, n);
+  }
 }
+
+// Where the best of a run stands first, or the first NaN.
 template <class T>
-int64_t position_of(T best, const T* x) {
+int64_t position_of(T best, const T* x, int64_t n) {
   int64_t i = 0;
-  if (best == best)
-    while (x[i] != best) ++i;
-  else
+  if (best != best) {
     while (x[i] == x[i]) ++i;
+    return i;
+  }
+  if constexpr (std::is_floating_point_v<T>) {
+    constexpr int64_t width = cpu::lanes<T>, ways = 4;
+    const cpu::Vec<T> wanted = cpu::broadcast(best);
+    const auto equal = [&](int64_t at) { return cpu::equal_bits<T>(cpu::load(x + at), wanted); };
+    while (i + ways * width <= n && (equal(i) | equal(i + width) | equal(i + 2 * width) | equal(i + 3 * width)) == 0)
+      i += ways * width;
+    while (i + width <= n && equal(i) == 0) i += width;
+    if (i + width <= n) return i + std::countr_zero(equal(i));
+  }
+  while (x[i] != best) ++i;
   return i;
 }
 
@@ -67,15 +91,21 @@ void arg_reduce(const View& values, const View& index, const View& x, int dim) {
     alignas(64) T best[block];
     alignas(64) int64_t where[block];
     const auto one_line = [&](const char* line, int64_t j) {
-      for (int64_t i = 0; i < length; i += block) {
-        const int64_t n = std::min(block, length - i);
-        const T* const run = static_cast<const T*>(read(line + i * stride, stride, n));
-        const T candidate = best_of<op, T>(run, n);
-        if (i == 0 || wins<op, T>(candidate, best[j])) {
-          where[j] = i + position_of(candidate, run);
-          best[j] = run[where[j] - i];
-        }
+      const int64_t step = read.direct(stride) ? stretch : block;
+      int64_t first = 0;  // of the run that has the best
+      const auto run = [&](int64_t i, int64_t n) { return static_cast<const T*>(read(line + i * stride, stride, n)); };
+      for (int64_t i = 0; i < length; i += step) {
+        const int64_t n = std::min(step, length - i);
+        const T candidate = best_of<op, T>(run(i, n), n);
+        if (i > 0 && !wins<op, T>(candidate, best[j])) continue;
+        best[j] = candidate;
+        first = i;
       }
+      const int64_t n = std::min(step, length - first);
+      const T* const x_run = run(first, n);
+      const int64_t position = position_of(best[j], x_run, n);
+      best[j] = x_run[position];
+      where[j] = first + position;
     };
     loop.walk(begin, end, [&](const auto& p, int64_t lines) {
       for (int64_t first = 0; first < lines; first += block) {

@@ -41,6 +41,32 @@ inline constexpr int64_t word_bits = 64;
 #endif
 }
 
+// Bit i: lane i of a is that of b. T: float or double
+template <class T>
+[[gnu::always_inline]] inline uint32_t equal_bits(Vec<T> a, Vec<T> b) {
+  [[maybe_unused]] constexpr bool single = sizeof(T) == 4;
+#if defined(__AVX512F__)
+  if constexpr (single)
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ);
+  else
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ);
+#elif defined(__AVX2__)
+  if constexpr (single)
+    return static_cast<uint32_t>(_mm256_movemask_ps((__m256)(a == b)));
+  else
+    return static_cast<uint32_t>(_mm256_movemask_pd((__m256d)(a == b)));
+#elif defined(__x86_64__)
+  if constexpr (single)
+    return static_cast<uint32_t>(_mm_movemask_ps((__m128)(a == b)));
+  else
+    return static_cast<uint32_t>(_mm_movemask_pd((__m128d)(a == b)));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < lanes<T>; ++i) bits |= uint32_t{a[i] == b[i]} << i;
+  return bits;
+#endif
+}
+
 // For every byte the numbers of its set bits, lowest first, with nothing of meaning after them; and how many they are.
 struct BytePlaces {
   std::array<std::array<uint8_t, 8>, 256> places{};

@@ -284,6 +284,30 @@ TEST_CASE("arg_reduce: every dtype and dim; ties give the first, NaN wins") {
   CHECK(index[0] == 1);
 }
 
+TEST_CASE("arg_reduce: the first of equal ones, or the first NaN, wherever it stands in a long row") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const DType t : {f64, f32, f16, i64})
+    for (const int64_t n : {15, 64, 130, 511, 4095, 4097, 9001})
+      for (const int64_t at : {int64_t{0}, int64_t{7}, n / 2, n - 2, n - 1})
+        for (const double best : {3.0, -2.0, nan}) {
+          if (t == i64 && std::isnan(best)) continue;
+          const ArgReduce op = best < 0 ? ArgReduce::min : ArgReduce::max;
+          const Array x(t, {1, n}, [&](int64_t i) { return i == at || i > at + 70 ? best : i % 3; });
+          Array value(t, {1, 1}), index(i64, {1, 1});
+          cpu().arg_reduce(op, value, index, x, 1);
+          if (std::isnan(best))
+            REQUIRE(std::isnan(value[0]));
+          else
+            REQUIRE(value[0] == best);
+          REQUIRE(index[0] == static_cast<double>(at));
+        }
+  const Array low(f32, {2, 20}, [](int64_t) { return -std::numeric_limits<double>::infinity(); });
+  Array value(f32, {2, 1}), index(i64, {2, 1});
+  cpu().arg_reduce(ArgReduce::max, value, index, low, 1);
+  CHECK(index.values() == std::vector<double>{0, 0});
+  CHECK(value[1] == -std::numeric_limits<double>::infinity());
+}
+
 TEST_CASE("cumulative: sums and products along either dim, any layout") {
   for (const DType t : {f64, f32, f16, bf16, i64, i32})
     for (const int64_t n : {0, 1, 5, 33, 1025})
