@@ -213,6 +213,24 @@ Kernel find_kernel(Binary op, DType dtype) {
   return cpu::with_compute_type(dtype, [&]<class T> { return kernels<T>[static_cast<size_t>(op)]; });
 }
 
+// Cheap arithmetic between two conversions, all in registers: staged in L1, these would be most of the work.
+template <Binary op>
+void map_bf16(void* __restrict y_data, const void* __restrict a_data, const void* __restrict b_data, int64_t n) {
+  BFloat16* const y = static_cast<BFloat16*>(y_data);
+  const BFloat16* const a = static_cast<const BFloat16*>(a_data);
+  const BFloat16* const b = static_cast<const BFloat16*>(b_data);
+  for (int64_t i = 0; i < n; ++i)
+    y[i] = BFloat16(elementwise::BinaryFunction<op>{}(static_cast<float>(a[i]), static_cast<float>(b[i])));
+}
+
+// Null: there is none for this op.
+Kernel find_kernel_bf16(Binary op) {
+  return op == Binary::add   ? map_bf16<Binary::add>
+         : op == Binary::sub ? map_bf16<Binary::sub>
+         : op == Binary::mul ? map_bf16<Binary::mul>
+                             : nullptr;
+}
+
 // Only the size of an element matters. Both values are read: `?:` would load one under a mask, after the other and the
 // condition.
 template <class Bits>
@@ -231,6 +249,10 @@ void select(void* __restrict y_data, const void* __restrict condition, const voi
 }  // namespace
 
 void Cpu::binary(Binary op, const View& y, const View& a, const View& b) {
+  const bool all_bf16 = a.dtype == bf16 && b.dtype == bf16 && y.dtype == bf16;
+  if (const Kernel direct = all_bf16 ? find_kernel_bf16(op) : nullptr; direct != nullptr)
+    return cpu::staged<3>({&y, &a, &b}, {bf16, bf16, bf16}, cpu::grain,
+                          [=](void* out, const auto& in, int64_t n) { direct(out, in[0], in[1], n); });
   const DType compute = cpu::compute_dtype(a.dtype);
   const Kernel kernel = find_kernel(op, compute);
   if (kernel == nullptr) {

@@ -239,9 +239,19 @@ Kernel find_kernel(Unary op, DType dtype) {
   return cpu::with_compute_type(dtype, [&]<class T> { return kernels<T>[static_cast<size_t>(op)]; });
 }
 
+// relu of bf16 by their bits: those of numbers below zero, -inf among them, follow each other.
+void relu_bf16(void* __restrict y_data, const void* __restrict x_data, int64_t n) {
+  uint16_t* const y = static_cast<uint16_t*>(y_data);
+  const uint16_t* const x = static_cast<const uint16_t*>(x_data);
+  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<uint16_t>(x[i] - 0x8001u) < 0x7f80u ? uint16_t{0} : x[i];
+}
+
 }  // namespace
 
 void Cpu::unary(Unary op, const View& y, const View& x, double p, double q) {
+  if (op == Unary::relu && x.dtype == bf16 && y.dtype == bf16)
+    return cpu::staged<2>({&y, &x}, {bf16, bf16}, cpu::grain,
+                          [](void* out, const auto& in, int64_t n) { relu_bf16(out, in[0], n); });
   const DType compute = cpu::compute_dtype(x.dtype);
   const Kernel kernel = find_kernel(op, compute);
   if (kernel == nullptr) {

@@ -212,6 +212,31 @@ TEST_CASE("inputs of which every k-th element is read: every dtype, any sizes, n
       }
 }
 
+TEST_CASE("bf16: what is computed without staging rounds as the rest does, and keeps infinities, zeros and NaN") {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<double> odd = {inf, -inf, nan, 0.0, -0.0, 0x1p-133, -0x1p-133, 0x1.fep127, -0x1.fep127, 1, -1, 257};
+  const auto draw = [&](int64_t i) { return i % 5 == 0 ? odd[static_cast<size_t>(i / 5 * 7 % 12)] : scrambled(i) / 3; };
+  for (const int64_t n : {1, 31, 33, 515, 3001}) {
+    const Array a(bf16, {n}, draw), b(bf16, {n}, [&](int64_t i) { return draw(i * 3 + 5); }),
+        wide(f32, {n}, [&](int64_t i) { return b[i]; });
+    Array y(bf16, {n}), expected(bf16, {n});
+    const auto same = [&](int64_t i) {
+      return y[i] == expected[i] ? std::signbit(y[i]) == std::signbit(expected[i])
+                                 : std::isnan(y[i]) && std::isnan(expected[i]);
+    };
+    for (const Binary op : {Binary::add, Binary::sub, Binary::mul}) {
+      cpu().binary(op, y, a, b);
+      cpu().binary(op, expected, a, wide);  // staged, as b is not of 16 bits
+      for (int64_t i = 0; i < n; ++i) REQUIRE_MESSAGE(same(i), name_of(op), " of ", a[i], ", ", b[i], ": ", y[i]);
+    }
+    Array wide_y(f32, {n});
+    cpu().unary(Unary::relu, y, a, 0, 0);
+    cpu().unary(Unary::relu, wide_y, a, 0, 0);
+    cpu().copy(expected, wide_y);
+    for (int64_t i = 0; i < n; ++i) REQUIRE_MESSAGE(same(i), "relu of ", a[i], ": ", y[i]);
+  }
+}
+
 TEST_CASE("binary: large, in place, scalar operands") {
   const int64_t n = 100003;
   const Array a(f32, {n}, scrambled), two(f32, {n}, {0}, [](int64_t) { return 2; });
