@@ -19,11 +19,24 @@ namespace {
 // Elements of a piece, places that are listed at a time, and how many more are written than there are.
 constexpr int64_t piece = 16384, block = 1024, spare = 8;
 // Notes of a piece are its places within it, as numbers of 16 bits, where these fit into the room of its bits; else
-// these bits. Places are written four at a time.
-constexpr int64_t words = piece / word_bits, notes = piece / 16, most_noted = notes - 4;
+// these bits. Places are written up to a word's at a time.
+constexpr int64_t words = piece / word_bits, notes = piece / 16, most_noted = notes - word_bits;
 constexpr int64_t pieces_a_thread = 4;  // at least
 
-// Notes of n elements; returns how many are set. While places are noted, memory is asked for the next piece.
+// The places of `used` words, few of which are set. Memory is asked for the next piece meanwhile.
+void note_places(uint16_t* out, const bool* set, const uint64_t* bits, int64_t used) {
+  const auto each = [&](auto list) {
+    for (int64_t i = 0; i < used; ++i) {
+      prefetch_second(set + piece + i * word_bits);
+      out = list(out, bits[i], i * word_bits);
+    }
+  };
+  if constexpr (may_pack_places)
+    if (packs_places()) return each([](auto... given) { return pack_places<true>(given...); });
+  each([](auto... given) { return list_few_bits(given...); });
+}
+
+// Notes of n elements; returns how many are set.
 int64_t note(uint16_t* out, const bool* set, int64_t n) {
   uint64_t bits[words];
   int64_t used = n / word_bits, count = 0;
@@ -37,11 +50,25 @@ int64_t note(uint16_t* out, const bool* set, int64_t n) {
   if (count > most_noted)
     std::memcpy(out, bits, static_cast<size_t>(used) * sizeof(uint64_t));
   else if (count > 0)
-    for (int64_t i = 0; i < used; ++i) {
-      prefetch_second(set + piece + i * word_bits);
-      out = list_few_bits(out, bits[i], i * word_bits);
-    }
+    note_places(out, set, bits, used);
   return count;
+}
+
+// Places of n elements of which many are set.
+int64_t pack_block(uint16_t* out, const uint16_t* noted, int64_t n) {
+  uint16_t* end = out;
+  for (int64_t i = 0; i < n; i += word_bits) {
+    uint64_t bits;
+    std::memcpy(&bits, noted + i / 16, sizeof(bits));
+    end = pack_places<false>(end, bits, i);
+  }
+  return end - out;
+}
+
+// to[k] = first + places[k], up to what is spare more of them.
+void widen_places(int64_t* __restrict to, const uint16_t* __restrict places, int64_t count, int64_t first) {
+  for (int64_t i = 0; i < count; i += spare)
+    for (int64_t k = i; k < i + spare; ++k) to[k] = first + places[k];
 }
 
 // Places go to sink.room(), up to a block and what is spare of them, and the sink is told how many they were.
@@ -50,12 +77,18 @@ void list_piece(Sink& sink, const uint16_t* noted, int64_t n, int64_t count, int
   static_assert(most_noted <= block);
   if (count == 0) return;
   if (count <= most_noted) {
-    int64_t* const to = sink.room();
-    for (int64_t i = 0; i < count; i += spare)
-      for (int64_t k = i; k < i + spare; ++k) to[k] = first + noted[k];
+    widen_places(sink.room(), noted, count, first);
     return sink.take(count);
   }
   for (int64_t i = 0; i < n; i += block) {
+    if constexpr (may_pack_places)
+      if (packs_places()) {
+        uint16_t places[block + word_bits];
+        const int64_t some = pack_block(places, noted + i / 16, std::min(block, n - i));
+        widen_places(sink.room(), places, some, first + i);
+        sink.take(some);
+        continue;
+      }
     int64_t *const to = sink.room(), *end = to;
     for (int64_t at = i; at < std::min(i + block, n); at += word_bits) {
       uint64_t bits;

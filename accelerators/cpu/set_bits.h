@@ -127,4 +127,36 @@ inline constexpr bool counts_bits = vector_bytes > 16;  // by instructions of th
   }
 }
 
+// Places packed by one instruction for all of a word. Known at run time as few processors with AVX-512 have it; hence
+// asm.
+#if defined(__AVX512F__)
+inline constexpr bool may_pack_places = true;
+inline bool packs_places() {
+  static const bool chosen = cpu_instruction_set() == "avx512bf16" && __builtin_cpu_supports("avx512vbmi2");
+  return chosen;
+}
+// Writes first + i for each set bit i and returns where it stopped; writes up to 64 numbers. few: seldom more than half
+// of the bits are set.
+template <bool few>
+[[gnu::always_inline]] inline uint16_t* pack_places(uint16_t* out, uint64_t bits, int64_t first) {
+  VectorOf<uint8_t, 64>::type all;
+  for (int i = 0; i < 64; ++i) all[i] = static_cast<uint8_t>(i);
+  __m512i places;
+  asm("vpcompressb %1, %0%{%2%}%{z%}" : "=v"(places) : "v"(all), "Yk"(static_cast<__mmask64>(bits)));
+  const Vec<uint16_t> start = broadcast(static_cast<uint16_t>(first));
+  const int64_t count = count_bits(bits);
+  store(out, (Vec<uint16_t>)_mm512_maskz_cvtepu8_epi16(__mmask32(-1), _mm512_castsi512_si256(places)) + start);
+  if (!few || count > 32)
+    store(out + 32, (Vec<uint16_t>)_mm512_maskz_cvtepu8_epi16(
+                        __mmask32(-1), _mm512_maskz_extracti64x4_epi64(__mmask8(-1), places, 1)) +
+                        start);
+  return out + count;
+}
+#else
+inline constexpr bool may_pack_places = false;
+inline bool packs_places() { return false; }
+template <bool few>
+uint16_t* pack_places(uint16_t* out, uint64_t bits, int64_t first);
+#endif
+
 }  // namespace loom::cpu

@@ -132,6 +132,18 @@ TEST_CASE("index: nonzero of any number of elements, few of them set, many, and 
     }
 }
 
+TEST_CASE("index: nonzero of whole words among nothing") {
+  for (const int64_t n : {700, 16384, 40'000})
+    for (const int64_t first : {0, 65, 333}) {
+      std::vector<int64_t> given(n), expected;
+      for (int64_t i = first; i < first + 310; ++i) {
+        given[i] = 1;
+        expected.push_back(i);
+      }
+      CHECK(std::ranges::equal(raw::nonzero(from_vector(given, {n})).span<int64_t>(), expected));
+    }
+}
+
 TEST_CASE("index: nonzero of many, on any number of threads") {
   const int64_t n = 2557 * 77, before = num_threads();
   for (const int64_t apart : {1, 2, 15, 17, 50, 100'000}) {
