@@ -1,5 +1,5 @@
-// Caching block allocator: freed blocks are kept and handed out again, because fresh pages cost more than most kernels (a
-// page fault every 4 KB).
+// Caching block allocator: freed blocks are kept and handed out again, because fresh pages cost more than most kernels
+// (a page fault every 4 KB).
 #pragma once
 
 #include <cstddef>

@@ -82,7 +82,7 @@ class Forward {
   const AttentionMask<T>& mask_;
   T scale_;
   int64_t width_ = q_.extent(1), columns_ = v_.extent(1);
-  Panels<T> keys_{width_, key_block}, values_{key_block, columns_};  // keys transposed
+  RightFactor<T> keys_{width_, key_block}, values_{key_block, columns_};  // keys transposed
   Scratch<T> weights_{tile_rows * key_block};
   T top_[query_block], sum_[query_block];
 };
@@ -120,7 +120,7 @@ struct Backward {
   int64_t queries = q.extent(2), keys = k.extent(2), width = q.extent(1), columns = v.extent(1);
   Scratch<T> weights{query_block * row}, dweights{query_block * row};
   Scratch<T> along{shared * queries};  // sum(dy[i] * y[i]): what the normalisation gives back
-  Panels<T> turned_keys{width, key_block}, turned_values{columns, key_block}, all_keys{key_block, width},
+  RightFactor<T> turned_keys{width, key_block}, turned_values{columns, key_block}, all_keys{key_block, width},
       q_panels{query_block, width}, dy_panels{query_block, columns};
 
   void run(int64_t pair) {

@@ -25,11 +25,11 @@ constexpr int64_t whole_vectors(int64_t n) {
 
 // A factor on the right, in panels of as many columns as a tile has, or read where it lies.
 template <class T>
-class Panels {
+class RightFactor {
  public:
   static constexpr int64_t width = int64_t{tile_vectors} * lanes<T>;
   // With room for so many rows and columns.
-  Panels(int64_t rows, int64_t columns) : memory_(rows * ((columns + width - 1) / width) * width) {}
+  RightFactor(int64_t rows, int64_t columns) : memory_(rows * ((columns + width - 1) / width) * width) {}
   // Packs; past the last column zeros follow up to a whole vector.
   void take(const MatrixRef<const T>& m) {
     data_ = memory_.data();
@@ -155,8 +155,8 @@ StripKernel<T> kernel(int64_t rows, int64_t vectors, std::integer_sequence<int, 
 // `columns` columns of c, 1 <= rows <= tile_rows of them, of k products each; b from its row `first` on.
 template <class T>
 void multiply_rows(T* c, int64_t c_row, int64_t rows, int64_t columns, const LeftFactor<T>& a, int64_t k,
-                   const Panels<T>& b, int64_t first, const Joined<T>& joined) {
-  constexpr int64_t width = Panels<T>::width;
+                   const RightFactor<T>& b, int64_t first, const Joined<T>& joined) {
+  constexpr int64_t width = RightFactor<T>::width;
   for (int64_t j = 0; j < columns; j += width) {
     const int64_t some = std::min(width, columns - j);
     attention_detail::kernel<T>(

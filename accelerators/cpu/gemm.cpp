@@ -193,23 +193,6 @@ void cpu::product(const ProductArgs<BFloat16, float, float>& p) {
   if constexpr (may_have_pair_products) multiply<BFloat16Pair>(p);
 }
 
-void cpu::multiply_add(const MatrixRef<float>& c, const MatrixRef<const float>& a, const MatrixRef<const float>& b,
-                       float alpha) {
-  product(ProductArgs<float, float, float>{.a = a, .b = b, .c = c, .alpha = alpha, .beta = 1});
-}
-void cpu::multiply_add(const MatrixRef<double>& c, const MatrixRef<const double>& a, const MatrixRef<const double>& b,
-                       double alpha) {
-  product(ProductArgs<double, double, double>{.a = a, .b = b, .c = c, .alpha = alpha, .beta = 1});
-}
-void cpu::multiply_into(const MatrixRef<float>& c, const MatrixRef<const float>& a, const MatrixRef<const float>& b,
-                        float alpha) {
-  product(ProductArgs<float, float, float>{.a = a, .b = b, .c = c, .alpha = alpha});
-}
-void cpu::multiply_into(const MatrixRef<double>& c, const MatrixRef<const double>& a, const MatrixRef<const double>& b,
-                        double alpha) {
-  product(ProductArgs<double, double, double>{.a = a, .b = b, .c = c, .alpha = alpha});
-}
-
 void Cpu::gemm(const Gemm& args) {
   with_floating("gemm", args.a.dtype, [&]<class S> {
     if (args.c.numel() == 0) return;

@@ -13,17 +13,6 @@ struct MatrixRef {
   int64_t rows, columns, row_stride, column_stride;
 };
 
-// c += alpha * a @ b. Any strides.
-void multiply_add(const MatrixRef<float>& c, const MatrixRef<const float>& a, const MatrixRef<const float>& b,
-                  float alpha = 1);
-void multiply_add(const MatrixRef<double>& c, const MatrixRef<const double>& a, const MatrixRef<const double>& b,
-                  double alpha = 1);
-// c = alpha * a @ b
-void multiply_into(const MatrixRef<float>& c, const MatrixRef<const float>& a, const MatrixRef<const float>& b,
-                   float alpha = 1);
-void multiply_into(const MatrixRef<double>& c, const MatrixRef<const double>& a, const MatrixRef<const double>& b,
-                   double alpha = 1);
-
 // A product with fewer floating-point operations than this stays in one thread.
 inline constexpr int64_t parallel_flops = 400'000;
 

@@ -137,9 +137,10 @@ TEST_CASE("several threads: matrices, attention, recurrence") {
     check_threads("linear", {draw({150, 300}), draw({200, 300}), draw({200})},
                   [](const Tensors& t) { return Tensors{linear(t[0], t[1], t[2])}; });
   }
-  check_threads("attention", {randn({6, 65, 32}), randn({6, 65, 32}), randn({6, 65, 32})}, [](const Tensors& t) {
-    return Tensors{scaled_dot_product_attention(t[0], t[1], t[2], {.is_causal = true})};
-  });
+  for (const int64_t length : {65, 270})
+    check_threads(
+        "attention", {randn({6, length, 32}), randn({6, length, 32}), randn({6, length, 32})},
+        [](const Tensors& t) { return Tensors{scaled_dot_product_attention(t[0], t[1], t[2], {.is_causal = true})}; });
   for (const RecurrentCell cell : {RecurrentCell::tanh, RecurrentCell::gru, RecurrentCell::lstm}) {
     const int64_t gates = cell == RecurrentCell::lstm ? 4 : cell == RecurrentCell::gru ? 3 : 1, rows = 130, size = 48;
     check_threads(
