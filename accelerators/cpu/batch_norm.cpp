@@ -4,6 +4,7 @@
 
 #include <loom/accelerators/cpu/channels.h>
 #include <loom/accelerators/cpu/rows.h>
+#include <loom/accelerators/cpu/stream.h>
 
 namespace loom {
 using namespace cpu;
@@ -52,6 +53,21 @@ void map(int64_t n, T* to, const F& f, const Arrays*... x) {
   store(to + i, f(load(x + i, rest)...), rest);
 }
 
+// map() past the caches; stream_fence() when all is written.
+template <class T, class F, class... Arrays>
+void map_past(int64_t n, T* to, const F& f, const Arrays*... x) {
+  constexpr int64_t line = 64 / sizeof(T);
+  const int64_t before = static_cast<int64_t>(reinterpret_cast<uintptr_t>(to) / sizeof(T)) % line;
+  int64_t i = std::min(n, (line - before) % line);
+  map(i, to, f, x...);
+  for (; i + line <= n; i += line)
+    for (int64_t j = i; j < i + line; j += lanes<T>) {
+      const Vec<T> v = f(load(x + j)...);
+      stream(to + j, &v);
+    }
+  map(n - i, to + i, f, x + i...);
+}
+
 // One channel: y = (x - mean) * scale + shift.
 template <class T>
 struct BatchNormGrad {
@@ -88,14 +104,18 @@ struct BatchNormGrad {
     if (passed != nullptr) dy = passed;
     return {along * static_cast<double>(rstd), plain};
   }
-  void input(T* dx, int64_t c, T mean_along, T mean_plain) const {
+  // past: dx goes past the caches
+  void input(T* dx, int64_t c, T mean_along, T mean_plain, bool past) const {
     const Vec<T> scale = broadcast(w * rstd), m = broadcast(mean), slope = broadcast(rstd * mean_along),
                  offset = broadcast(mean_plain);
+    const auto gradient = [=](Vec<T> g, Vec<T> in) { return scale * (g - offset - (in - m) * slope); };
     channels.for_runs(c, [=, this](int64_t at) {
-      map(
-          channels.length, dx + at, [=](Vec<T> g, Vec<T> in) { return scale * (g - offset - (in - m) * slope); },
-          dy + at, x + at);
+      if (past)
+        map_past(channels.length, dx + at, gradient, dy + at, x + at);
+      else
+        map(channels.length, dx + at, gradient, dy + at, x + at);
     });
+    if (past) stream_fence();
   }
 };
 
@@ -115,6 +135,8 @@ struct Factors {
   }
 };
 
+constexpr int64_t written = 512;  // elements at a time, where the output goes past the caches
+
 // to[i] = last(normal, i) for each element i of x [N, C, L].
 template <class T, class Last>
 void normalise(const Dims& shape, T* to, const T* from, const Factors<T>& factors, const Last& last) {
@@ -127,10 +149,16 @@ void normalise(const Dims& shape, T* to, const T* from, const Factors<T>& factor
           to[at + c] = last((from[at + c] - middle[c]) * scale[c] + shift[c], at + c);
     });
   parallel_for(shape[0] * channels, grain_of(length), [=](int64_t begin, int64_t end) {
+    RowTarget<T> target(shape[0] * channels * length, written);
     for (int64_t row = begin; row < end; ++row) {
       const int64_t c = row % channels;
       const T m = middle[c], r = scale[c], b = shift[c];
-      for (int64_t i = row * length; i < (row + 1) * length; ++i) to[i] = last((from[i] - m) * r + b, i);
+      for (int64_t first = row * length, n; first < (row + 1) * length; first += n) {
+        n = std::min(written, (row + 1) * length - first);
+        T* __restrict const y = target.begin(to + first);
+        for (int64_t i = 0; i < n; ++i) y[i] = last((from[first + i] - m) * r + b, first + i);
+        target.end(to + first, n);
+      }
     }
   });
 }
@@ -151,6 +179,7 @@ void differentiate(const Backward& o) {
   T* const keeps = o.relu.data == nullptr ? nullptr : o.passed.data != nullptr ? passed.data() : dx_out.data();
   const bool summed = o.training || o.dw.data != nullptr || o.db.data != nullptr || o.relu.data != nullptr;
   const double over = o.training ? 1 / static_cast<double>(channels.size()) : 0;
+  const bool past = channels.count * channels.size() * static_cast<int64_t>(sizeof(T)) >= stream_bytes;
   channels.for_each([&](int64_t c) {
     const T rstd = inverse_deviation<T>(static_cast<double>(var_in.data()[c]), o.eps);
     BatchNormGrad<T> grad{channels,          g.data(), in.data(),
@@ -158,7 +187,9 @@ void differentiate(const Backward& o) {
     const auto [along, plain] = summed ? grad.sums(c, relu.data(), keeps) : std::pair(0.0, 0.0);
     if (o.dw.data != nullptr) dw_out.data()[c] = static_cast<T>(along);
     if (o.db.data != nullptr) db_out.data()[c] = static_cast<T>(plain);
-    if (o.dx.data != nullptr) grad.input(dx_out.data(), c, static_cast<T>(along * over), static_cast<T>(plain * over));
+    if (o.dx.data != nullptr)
+      grad.input(dx_out.data(), c, static_cast<T>(along * over), static_cast<T>(plain * over),
+                 past && grad.dy != dx_out.data());
   });
   dx_out.store();
   passed.store();

@@ -132,6 +132,21 @@ TEST_CASE("softmax of a row too long to be kept") {
   }
 }
 
+TEST_CASE("large outputs: batch norm and its gradient, channel by channel the bits of small ones") {
+  manual_seed(5);
+  const Tensor x = randn({131, 4, 8007});  // 16.8 MB, channels first
+  const auto normal = [](const Tensor& v) { return batch_norm(v, {}, {}, {}, {}, true); };
+  check_rows("batch norm", x, [&](const Tensor& v) { return transpose(normal(transpose(v, 0, 1)), 0, 1); });
+  check_rows("batch norm's gradient", x, [&](const Tensor& v) {
+    const Parameter p(transpose(v, 0, 1).clone());
+    return transpose(grad(normal(p), p, transpose(v, 0, 1) * 2.0 + 1.0), 0, 1);
+  });
+  check_rows("the gradient of batch norm and ReLU", x, [&](const Tensor& v) {
+    const Parameter p(transpose(v, 0, 1).clone());
+    return transpose(grad(relu(normal(p)), p, transpose(v, 0, 1) * 2.0 + 1.0), 0, 1);
+  });
+}
+
 TEST_CASE("large outputs of 16 bits: the bits of small ones") {
   manual_seed(7);
   const Tensor x = randn({9000, 1001}).to(bf16), weight = randn({1001}).to(bf16);  // 18 MB
