@@ -237,21 +237,23 @@ bool correlate_tiles(const Extents& e, float* y, const float* x, const float* w,
   const Correlated<side> c(e);
   const Weights<side> weights{c, w, turned};
   const int64_t line = positions<side> * c.tiling.channels * c.tiling.tiles[1];
-  if (line * c.lines() <= few) return block_by_block(c, weights, y, x, bias);
-  const int64_t fair = ceil_div(c.lines(), num_threads());
-  const int64_t set = (c.blocks() * c.block_size() > many_weights ? near_few : near) / line;
-  return set_by_set(c, weights, std::clamp<int64_t>(set, 1, fair), y, x, bias);
+  const int64_t threads = num_threads(), rounds = ceil_div(c.blocks(), threads);
+  const bool busy = 3 * rounds * threads <= 4 * c.blocks();  // most threads have blocks most of the time
+  if (line * c.lines() <= few && busy) return block_by_block(c, weights, y, x, bias);
+  const int64_t most = std::max<int64_t>(1, (c.blocks() * c.block_size() > many_weights ? near_few : near) / line);
+  const int64_t sets = ceil_div(ceil_div(c.lines(), most), threads) * threads;  // as many for each thread
+  return set_by_set(c, weights, ceil_div(c.lines(), sets), y, x, bias);
 }
 
 bool correlate(const Extents& e, float* y, const float* x, const float* w, bool turned, const float* bias) {
-  return takes_four(e.images, e.result) ? correlate_tiles<4>(e, y, x, w, turned, bias)
-                                        : correlate_tiles<2>(e, y, x, w, turned, bias);
+  constexpr int64_t weights = 4;
+  return takes_four(e.images, e.result, weights) ? correlate_tiles<4>(e, y, x, w, turned, bias)
+                                                 : correlate_tiles<2>(e, y, x, w, turned, bias);
 }
 
 }  // namespace
 
-bool winograd::takes_four(int64_t images, const std::array<int64_t, 2>& outputs) {
-  constexpr int64_t weights = 6;  // transforming them takes as long as the products of so many tiles
+bool winograd::takes_four(int64_t images, const std::array<int64_t, 2>& outputs, int64_t weights) {
   const auto cost = [&](int64_t side, int64_t products) {
     return products * (images * ceil_div(outputs[0], side) * ceil_div(outputs[1], side) + weights);
   };
@@ -260,7 +262,7 @@ bool winograd::takes_four(int64_t images, const std::array<int64_t, 2>& outputs)
 
 bool suits_winograd(const ConvShape& s) {
   constexpr std::array<int64_t, 2> one{1, 1};
-  constexpr int64_t channels = 32, pixels = 128;  // fewer do not pay for the transformations
+  constexpr int64_t channels = 16, pixels = 48;  // fewer do not pay for the transformations
   return s.kernel_h == 3 && s.kernel_w == 3 && s.g.stride == one && s.g.dilation == one && s.groups == 1 &&
          s.channels >= channels && s.outputs >= channels && s.images * s.out_plane() >= pixels && s.g.padding[0] <= 2 &&
          s.g.padding[1] <= 2;

@@ -41,8 +41,9 @@ inline constexpr int64_t positions = int64_t{side + 2} * (side + 2);
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t whole_vectors(int64_t channels) { return ceil_div(channels, n) * n; }
 
-// Whether tiles of 4 x 4 outputs take less than those of 2 x 2.
-bool takes_four(int64_t images, const std::array<int64_t, 2>& outputs);
+// Whether tiles of 4 x 4 outputs take less time than those of 2 x 2. What is done for the weights takes as long at a
+// position as the products of so many tiles.
+bool takes_four(int64_t images, const std::array<int64_t, 2>& outputs, int64_t weights);
 
 // Transformed tiles: [position][tile][channel].
 struct Transformed {

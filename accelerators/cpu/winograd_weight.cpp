@@ -157,7 +157,8 @@ class WeightGradient {
 }  // namespace
 
 bool winograd_grad_weight(const ConvShape& s, float* dw, const float* dy, const float* x) {
-  if (takes_four(s.images, {s.out_height, s.out_width})) return WeightGradient<4>(s).run(dw, dy, x);
+  constexpr int64_t weights = 13;
+  if (takes_four(s.images, {s.out_height, s.out_width}, weights)) return WeightGradient<4>(s).run(dw, dy, x);
   return WeightGradient<2>(s).run(dw, dy, x);
 }
 
