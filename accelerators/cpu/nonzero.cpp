@@ -55,7 +55,7 @@ int64_t note(uint16_t* out, const bool* set, int64_t n) {
 }
 
 // Places of n elements of which many are set.
-int64_t pack_block(uint16_t* out, const uint16_t* noted, int64_t n) {
+[[maybe_unused]] int64_t pack_block(uint16_t* out, const uint16_t* noted, int64_t n) {
   uint16_t* end = out;
   for (int64_t i = 0; i < n; i += word_bits) {
     uint64_t bits;
