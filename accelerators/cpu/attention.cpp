@@ -22,7 +22,7 @@ class Forward {
       : q_(q), k_(k), v_(v), mask_(mask), scale_(scale) {}
 
   // y [rows, columns] and lse [rows] of `rows` <= query_block queries from `first` on, with the keys of matrix `pair`.
-  void run(T* y, T* lse, int64_t index, int64_t pair, int64_t first, int64_t rows) {
+  void run(const MatrixRef<T>& y, T* lse, int64_t index, int64_t pair, int64_t first, int64_t rows) {
     std::fill_n(top_, rows, -std::numeric_limits<T>::infinity());
     std::fill_n(sum_, rows, T(0));
     const int64_t keys = k_.extent(2), reach = mask_.reach(first, rows, keys);
@@ -44,8 +44,8 @@ class Forward {
   bool blank(int64_t row) const { return sum_[row] == T(0) && mask_.blank_rows_are_zero(); }
 
   // last: these rows attend to no keys after these.
-  void block(T* y, int64_t index, int64_t pair, int64_t first, int64_t row, int64_t count, int64_t key, int64_t n,
-             bool last) {
+  void block(const MatrixRef<T>& y, int64_t index, int64_t pair, int64_t first, int64_t row, int64_t count, int64_t key,
+             int64_t n, bool last) {
     T* const scores = weights_.data();
     score(scores, q_.rows(index, first + row, count), k_.rows(pair, key, n));
     mask_.apply(scores, key_block, index, first + row, count, key, n);
@@ -55,7 +55,7 @@ class Forward {
       alpha[i] = !last ? T(1) : blank(row + i) ? T(0) : T(1) / sum_[row + i];
       from[i] *= alpha[i];
     }
-    multiply_rows(y + row * columns_, columns_, count, columns_, {scores, key_block, 1}, n, values_, 0,
+    multiply_rows(y.data + row * y.row_stride, y.row_stride, count, columns_, {scores, key_block, 1}, n, values_, 0,
                   {alpha, key == 0 ? nullptr : from, 1});
   }
 
@@ -91,15 +91,15 @@ template <class T>
 void forward(const View& y, const View& lse, const Attention& a) {
   const Matrices<T> q(a.q), k(a.k), v(a.v);
   const AttentionMask<T> mask(a.mask, a.causal);
-  const DenseOutput<T> out(y);
-  const int64_t queries = q.extent(2), columns = v.extent(1);
+  const RowOutput<T> out(y);
+  const int64_t queries = q.extent(2);
   const int64_t blocks = (queries + query_block - 1) / query_block, shared = sharers(a);
-  const int64_t cost = std::min(query_block, queries) * k.extent(2) * (q.extent(1) + columns);
+  const int64_t cost = std::min(query_block, queries) * k.extent(2) * (q.extent(1) + v.extent(1));
   parallel_for(batch_dims(a.q.shape).numel() * blocks, grain_of(cost), [&](int64_t begin, int64_t end) {
     Forward<T> work(q, k, v, mask, static_cast<T>(a.scale));
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t index = unit / blocks, first = unit % blocks * query_block, at = index * queries + first;
-      work.run(out.data() + at * columns, lse.as<T>() + at, index, index / shared, first,
+      work.run(out.rows(index, first), lse.as<T>() + at, index, index / shared, first,
                std::min(query_block, queries - first));
     }
   });
@@ -113,8 +113,8 @@ struct Backward {
 
   const Matrices<T>&q, &k, &v, &dy, &y;
   const AttentionMask<T>& mask;
-  const T* lse;     // [matrices, queries]
-  T *dq, *dk, *dv;  // dense
+  const T* lse;  // [matrices, queries]
+  const RowOutput<T>&dq, &dk, &dv;
   T scale;
   int64_t shared;  // matrices of q to one of k and v
   int64_t queries = q.extent(2), keys = k.extent(2), width = q.extent(1), columns = v.extent(1);
@@ -142,8 +142,10 @@ struct Backward {
           first = false;
         }
       if (!first) continue;
-      std::fill_n(dk + (pair * keys + key) * width, n * width, T(0));
-      std::fill_n(dv + (pair * keys + key) * columns, n * columns, T(0));
+      for (const RowOutput<T>* const d : {&dk, &dv}) {
+        const MatrixRef<T> rows = d->rows(pair, key);
+        for (int64_t j = 0; j < n; ++j) std::fill_n(rows.data + j * rows.row_stride, rows.columns, T(0));
+      }
     }
   }
 
@@ -169,18 +171,20 @@ struct Backward {
       gradient_counted(w + r * row, d + r * row, mask.counted(query + i + r, key, counted), end,
                        lse[index * queries + query + i + r],
                        along.data()[(index - pair * shared) * queries + query + i + r]);
-    multiply_rows(dq + (index * queries + query + i) * width, width, rows, width, {d, row, 1}, counted, all_keys, 0,
+    const MatrixRef<T> to = dq.rows(index, query + i);
+    multiply_rows(to.data, to.row_stride, rows, width, {d, row, 1}, counted, all_keys, 0,
                   {&scale, key == 0 ? nullptr : &one});
   }
 
   // What `count` queries add to the gradients of `rows` keys and values.
   void of_keys(int64_t pair, int64_t query, int64_t count, int64_t key, int64_t j, int64_t rows, bool first) const {
-    const int64_t i = mask.first_query(key + j, query, count), at = pair * keys + key + j;
+    const int64_t i = mask.first_query(key + j, query, count);
     const T* const from = first ? nullptr : &one;
-    multiply_rows(dv + at * columns, columns, rows, columns, {weights.data() + i * row + j, 1, row}, count - i,
-                  dy_panels, i, {&one, from});
-    multiply_rows(dk + at * width, width, rows, width, {dweights.data() + i * row + j, 1, row}, count - i, q_panels, i,
-                  {&scale, from});
+    const MatrixRef<T> to_keys = dk.rows(pair, key + j), to_values = dv.rows(pair, key + j);
+    multiply_rows(to_values.data, to_values.row_stride, rows, columns, {weights.data() + i * row + j, 1, row},
+                  count - i, dy_panels, i, {&one, from});
+    multiply_rows(to_keys.data, to_keys.row_stride, rows, width, {dweights.data() + i * row + j, 1, row}, count - i,
+                  q_panels, i, {&scale, from});
   }
 
   static constexpr T one = 1;
@@ -191,20 +195,10 @@ void backward(const View& dq, const View& dk, const View& dv, const View& dy, co
               const Attention& a) {
   const Matrices<T> q(a.q), k(a.k), v(a.v), gradient(dy), output(y);
   const AttentionMask<T> mask(a.mask, a.causal);
-  const DenseOutput<T> out_q(dq), out_k(dk), out_v(dv);
+  const RowOutput<T> out_q(dq), out_k(dk), out_v(dv);
   const int64_t cost = 2 * sharers(a) * q.extent(2) * k.extent(2) * (q.extent(1) + v.extent(1));
   parallel_for(batch_dims(a.k.shape).numel(), grain_of(cost), [&](int64_t begin, int64_t end) {
-    Backward<T> work{q,
-                     k,
-                     v,
-                     gradient,
-                     output,
-                     mask,
-                     lse.as<T>(),
-                     out_q.data(),
-                     out_k.data(),
-                     out_v.data(),
-                     static_cast<T>(a.scale),
+    Backward<T> work{q,         k, v, gradient, output, mask, lse.as<T>(), out_q, out_k, out_v, static_cast<T>(a.scale),
                      sharers(a)};
     for (int64_t pair = begin; pair < end; ++pair) work.run(pair);
   });

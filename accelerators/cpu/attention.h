@@ -55,6 +55,37 @@ class Matrices {
   Scratch<T> copy_;
 };
 
+// The same for an output: after all matrices are written, store().
+template <class T>
+class RowOutput {
+ public:
+  explicit RowOutput(const View& y) : y_(y), strides_(y.strides), data_(y.as<T>()) {
+    if (y.dtype == dtype_of<T>() && y.strides.back() == 1) return;
+    copy_ = Scratch<T>(y.numel());
+    data_ = copy_.data();
+    strides_ = row_major_strides(y.shape);
+  }
+  // Rows of matrix `index` from `begin` on.
+  MatrixRef<T> rows(int64_t index, int64_t begin) const {
+    const int rank = y_.rank();
+    int64_t at = begin * strides_[rank - 2];
+    for (int i = rank - 3; i >= 0; --i) {
+      at += index % y_.shape[i] * strides_[i];
+      index /= y_.shape[i];
+    }
+    return {data_ + at, y_.shape[rank - 2] - begin, y_.shape[rank - 1], strides_[rank - 2], 1};
+  }
+  void store() const {
+    if (copy_.data() != nullptr) self().copy(y_, view_over(data_, dtype_of<T>(), y_.shape));
+  }
+
+ private:
+  const View& y_;
+  Dims strides_;
+  T* data_;
+  Scratch<T> copy_;
+};
+
 template <class T>
 MatrixRef<const T> transposed(const MatrixRef<const T>& m) {
   return {m.data, m.columns, m.rows, m.column_stride, m.row_stride};

@@ -109,6 +109,19 @@ struct FusedAttention {
   Grads composed(const Tensor& g, const Tensor& q, const Tensor& k, const Tensor& v) const;
 };
 
+// An output of these leading dimensions and rows of x's length. Where heads lie beside one another in x's rows, as a
+// projection leaves them, so they do in the output: what joins them again copies nothing.
+Tensor room_like(const Tensor& x, const Dims& leading, int64_t columns) {
+  const TensorOptions options{x.dtype(), x.device()};
+  Dims shape = with_matrix(leading, x.size(-2), columns);
+  const int rank = x.dim();
+  const bool side_by_side = rank >= 3 && shape.size() >= 3 && x.device().kind == Device::cpu && x.size(-3) > 1 &&
+                            x.strides()[rank - 3] > 0 && x.strides()[rank - 3] < x.strides()[rank - 2];
+  if (!side_by_side) return empty(shape, options);
+  std::swap(shape[shape.size() - 3], shape[shape.size() - 2]);
+  return raw::transpose(empty(shape, options), -3, -2);
+}
+
 void FusedAttention::forward(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
                              const Tensor& v) const {
   Accelerator& device = accelerator(q.device());
@@ -120,10 +133,8 @@ void FusedAttention::forward(const Tensor& y, const Tensor& lse, const Tensor& q
 
 Grads FusedAttention::fused(const Tensor& g, const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
                             const Tensor& v) const {
-  const auto room = [](const Tensor& x, const Dims& leading) {
-    return empty(with_matrix(leading, x.size(-2), x.size(-1)), {x.dtype(), x.device()});
-  };
-  const Tensor dq = room(q, batch), dk = room(k, key_batch), dv = room(v, key_batch);
+  const Tensor dq = room_like(q, batch, q.size(-1)), dk = room_like(k, key_batch, k.size(-1)),
+               dv = room_like(v, key_batch, v.size(-1));
   Accelerator& device = accelerator(q.device());
   if (words.defined())
     device.fused()->attention_dropout_grad(dq, dk, dv, g, y, lse, operands(q, k, v), {keep, words});
@@ -190,7 +201,7 @@ Tensor fused_attention(const Tensor& q_, const Tensor& k_, const Tensor& v_, con
       options.mask.defined() && options.mask.dtype() != DType::boolean ? raw::cast(options.mask, sums) : options.mask;
   const auto [batch, key_batch] = common_batch(q, k, v, mask, options.enable_gqa);
   FusedAttention attention{scale, options.is_causal, mask, batch, key_batch, 1 - options.dropout};
-  const Tensor y = empty(with_matrix(batch, q.size(-2), v.size(-1)), {q.dtype(), q.device()});
+  const Tensor y = room_like(q, batch, v.size(-1));
   Dims rows = batch;
   rows.push_back(q.size(-2));
   const Tensor lse = empty(rows, {sums, q.device()});

@@ -99,6 +99,28 @@ TEST_CASE("fused attention: values and gradients of the composed one, at odd siz
   }
 }
 
+TEST_CASE("fused attention: heads that lie beside one another in a projection's rows do so in what comes out, too") {
+  for (const DType t : {f32, f64, bf16}) {
+    const int64_t batch = 2, length = 37, heads = 3, width = 20;
+    const Tensor rows = randn({batch, length, 3 * heads * width}, f64).to(t).requires_grad_();
+    const auto part = [&](int64_t i) {
+      return transpose(reshape(narrow(rows, 2, i * heads * width, heads * width), {batch, length, heads, width}), 1, 2);
+    };
+    const AttentionOptions causal{.is_causal = true};
+    const Tensor seed = randn({batch, heads, length, width}, f64).to(t);
+    const auto [y, grads] = differentiated(part(0), part(1), part(2), causal, seed);
+    const auto dense = differentiated(part(0).contiguous(), part(1).contiguous(), part(2).contiguous(), causal, seed);
+    CAPTURE(to_string(t));
+    CHECK(transpose(y, 1, 2).is_contiguous());
+    CHECK(dense.y.is_contiguous());
+    CHECK(distance(y, dense.y) == 0);
+    for (size_t i = 0; i < grads.size(); ++i) {
+      CHECK(transpose(grads[i], 1, 2).is_contiguous());
+      CHECK(distance(grads[i], dense.grads[i]) == 0);
+    }
+  }
+}
+
 TEST_CASE("fused attention: rows that may attend to nothing are 0, and give no gradient") {
   const Tensor q = randn({4, 3}).requires_grad_(), k = randn({5, 3}).requires_grad_(),
                v = randn({5, 2}).requires_grad_();
