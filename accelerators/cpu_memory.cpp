@@ -24,7 +24,7 @@ namespace loom {
 
 namespace {
 
-constexpr size_t granule = 64, largest = size_t{1} << 46;
+constexpr size_t granule = 64;
 
 // Size classes: powers of two with 4 steps between.
 struct SizeClass {
@@ -105,19 +105,22 @@ class Cache {
     {
       const Lock lock(mutex_);
       stats_.allocated -= size;
+      const bool fits = size <= limit_;
       // Full: what lies here has not been asked for lately, or it would be in use.
-      const bool full = cached() + size > limit_;
-      if (full) dropped = take_all();
+      if (fits && cached() + size > limit_) {
+        dropped = take_all();
+        arena_.trim();
+      }
       if (block->large) {
-        if (full) arena_.trim();
         arena_.give(block);
-        if (size > limit_) arena_.trim();
+        if (!fits) arena_.trim();
       } else {
         ASAN_POISON_MEMORY_REGION(memory, block->bytes);
-        if (size <= limit_) {
+        if (fits) {
           keep(block);
         } else {
-          block->next = std::exchange(dropped, block);
+          block->next = nullptr;
+          dropped = block;
         }
       }
     }
@@ -162,14 +165,14 @@ class Cache {
   }
 
   HostBlock* large(size_t bytes) {
-    if (bytes > largest) return nullptr;
+    if (bytes > HostArena::most) return nullptr;
     for (const bool again : {false, true}) {
       if (again) empty();
       const Lock lock(mutex_);
       HostBlock* block = arena_.take(bytes);
       if (block == nullptr) block = arena_.extend(bytes);
       if (block == nullptr) continue;
-      count(*block, block->touched == block->bytes);
+      count(*block, block->resident == block->bytes);
       return block;
     }
     return nullptr;
@@ -200,7 +203,7 @@ class Cache {
     if (hit) ++stats_.cache_hits;
   }
 
-  int64_t cached() const { return small_cached_ + static_cast<int64_t>(arena_.touched()); }
+  int64_t cached() const { return small_cached_ + static_cast<int64_t>(arena_.resident()); }
 
   // All small blocks as one list.
   HostBlock* take_all() noexcept {
@@ -230,7 +233,7 @@ class Cache {
                           now.cached, ", limit none"));
   }
 
-  const int64_t limit_ = static_cast<int64_t>(std::min(cache_limit(), largest));
+  const int64_t limit_ = static_cast<int64_t>(std::min(cache_limit(), HostArena::most));
   const bool poison_ = std::getenv("LOOM_POISON") != nullptr && std::string_view(std::getenv("LOOM_POISON")) == "1";
   mutable std::mutex mutex_;
   std::array<HostBlock*, 20 << 2> free_{};  // small ones, by size class

@@ -1,5 +1,6 @@
 #include <sanitizer/asan_interface.h>  // its macros are empty in other builds
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -12,7 +13,12 @@ namespace loom {
 
 namespace {
 
-constexpr size_t page = 4096, huge_page = size_t{2} << 20, range_bytes = size_t{1} << 30;
+constexpr size_t huge_page = size_t{2} << 20, range_bytes = size_t{1} << 30;
+
+size_t page() {
+  static const auto bytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
 
 size_t rounded(size_t bytes, size_t step) { return (bytes + step - 1) / step * step; }
 char* rounded(char* at, size_t step) { return at + (step - reinterpret_cast<size_t>(at) % step) % step; }
@@ -44,9 +50,10 @@ int HostArena::list_of(size_t bytes) {
   return (exponent << steps_log2) + step;
 }
 
-size_t HostArena::needed(size_t bytes) { return rounded(bytes + HostBlock::header, page); }
+size_t HostArena::needed(size_t bytes) { return rounded(bytes + HostBlock::header, page()); }
 
 HostBlock* HostArena::take(size_t bytes) {
+  if (bytes > most) return nullptr;
   bytes = needed(bytes) - HostBlock::header;
   int list = list_of(bytes);
   HostBlock* found = smallest(list, bytes);
@@ -71,7 +78,7 @@ HostBlock* HostArena::smallest(int list, size_t bytes) const {
 // What is left over becomes a block of its own.
 HostBlock* HostArena::taken(HostBlock* block, size_t bytes) {
   remove(block);
-  const size_t touched = block->touched;
+  const size_t touched = block->touched, resident = block->resident;
   if (block->bytes > bytes) {
     HostBlock* const rest = make_block(block->memory() + bytes, end_of(block));
     ASAN_POISON_MEMORY_REGION(rest->memory(), rest->bytes);
@@ -80,15 +87,17 @@ HostBlock* HostArena::taken(HostBlock* block, size_t bytes) {
     (rest->after == nullptr ? range_of(block).last : rest->after->before) = rest;
     block->bytes = bytes;
     rest->touched = touched > bytes + HostBlock::header ? touched - bytes - HostBlock::header : 0;
+    rest->resident = std::min(resident, rest->touched);
     insert(rest);
   }
   block->touched = std::min(touched, bytes);
+  block->resident = std::min(resident, bytes);
   ASAN_UNPOISON_MEMORY_REGION(block->memory(), bytes);
   return block;
 }
 
 HostBlock* HostArena::extend(size_t bytes) {
-  if (bytes > size_t{1} << 46) return nullptr;
+  if (bytes > most) return nullptr;
   bytes = needed(bytes) - HostBlock::header;
   for (size_t i = ranges_.size(); i-- > 0;)
     if (HostBlock* const block = grow(ranges_[i], bytes)) return taken(block, bytes);
@@ -151,7 +160,7 @@ void HostArena::insert(HostBlock* block) {
   if (head != nullptr) head->previous = block;
   head = block;
   filled_[static_cast<size_t>(list) / 64] |= uint64_t{1} << (list % 64);
-  touched_ += block->touched;
+  resident_ += block->resident;
 }
 
 void HostArena::remove(HostBlock* block) {
@@ -160,7 +169,7 @@ void HostArena::remove(HostBlock* block) {
   if (block->next != nullptr) block->next->previous = block->previous;
   if (free_[list] == nullptr) filled_[list / 64] &= ~(uint64_t{1} << (list % 64));
   block->free = false;
-  touched_ -= block->touched;
+  resident_ -= block->resident;
 }
 
 // A free block and the free one after it become one.
@@ -168,7 +177,10 @@ HostBlock* HostArena::join(HostBlock* first) {
   HostBlock* const second = first->after;
   remove(first);
   remove(second);
-  if (second->touched > 0) first->touched = first->bytes + HostBlock::header + second->touched;
+  if (second->touched > 0) {
+    first->touched = first->bytes + HostBlock::header + second->touched;
+    first->resident += HostBlock::header + second->resident;
+  }
   first->bytes += HostBlock::header + second->bytes;
   first->after = second->after;
   (first->after == nullptr ? range_of(first).last : first->after->before) = first;
@@ -179,7 +191,7 @@ HostBlock* HostArena::join(HostBlock* first) {
 
 void HostArena::give(HostBlock* block) noexcept {
   ASAN_POISON_MEMORY_REGION(block->memory(), block->bytes);
-  block->touched = block->bytes;
+  block->touched = block->resident = block->bytes;
   insert(block);
   if (block->after != nullptr && block->after->free) block = join(block);
   if (block->before != nullptr && block->before->free) join(block->before);
@@ -190,11 +202,24 @@ void HostArena::trim() noexcept {
   std::erase_if(ranges_, [](const Range& range) { return range.begin == range.end; });
   for (HostBlock* block : free_)
     for (; block != nullptr; block = block->next) {
-      char* const from = begin_of(block) + page;  // the header stays
+      char* const from = begin_of(block) + page();  // the header stays
       if (block->touched > 0 && from < end_of(block))
         madvise(from, static_cast<size_t>(end_of(block) - from), MADV_DONTNEED);
-      touched_ -= std::exchange(block->touched, 0);
+      resident_ -= std::exchange(block->resident, 0);
+      block->touched = 0;
     }
+}
+
+// A mapping anew of what lies from there on, as the system would go on counting the old one's pages as promised. Where
+// it refuses, as of more mappings than a process may have, the range ends there.
+void HostArena::renew(Range& range, char* from) noexcept {
+  const auto length = static_cast<size_t>(range.top - from);
+  if (mmap(from, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == from) {
+    madvise(from, length, MADV_HUGEPAGE);
+  } else {
+    munmap(from, static_cast<size_t>(range.end - from));
+    range.end = from;
+  }
 }
 
 // What is free at the top is reserved only; a range of which nothing is left goes, and is empty then.
@@ -204,11 +229,8 @@ void HostArena::shrink(Range& range) noexcept {
     range.last = last->before;
     if (range.last != nullptr) range.last->after = nullptr;
     char* const from = begin_of(last);
-    const auto length = static_cast<size_t>(range.top - from);
-    ASAN_UNPOISON_MEMORY_REGION(from, length);
-    // A mapping anew, as the system would go on counting the old one's pages as promised.
-    if (range.last != nullptr && mmap(from, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == from)
-      madvise(from, length, MADV_HUGEPAGE);
+    ASAN_UNPOISON_MEMORY_REGION(from, range.top - from);
+    if (range.last != nullptr) renew(range, from);
     range.top = from;
   }
   if (range.last != nullptr) return;

@@ -26,7 +26,9 @@ struct HostBlock {
   HostBlock* previous = nullptr;
   HostBlock* before = nullptr;  // large: the neighbours in the range
   HostBlock* after = nullptr;
-  size_t touched = 0;  // free: the system may have given pages for that many of its bytes, not behind
+  // Free: the system has given pages for at most `resident` of its bytes, none of them behind the first `touched`.
+  size_t touched = 0;
+  size_t resident = 0;
 
   char* memory() { return reinterpret_cast<char*>(this) + header; }
   static HostBlock* of(void* memory) { return reinterpret_cast<HostBlock*>(static_cast<char*>(memory) - header); }
@@ -36,13 +38,14 @@ static_assert(sizeof(HostBlock) <= HostBlock::header);
 class HostArena {
  public:
   static constexpr size_t least = size_t{256} << 10;  // bytes of a block that is worth it
+  static constexpr size_t most = size_t{1} << 46;     // more than any machine has
 
   HostArena() = default;
   ~HostArena();
   HostArena(const HostArena&) = delete;
   HostArena& operator=(const HostArena&) = delete;
 
-  // A block of at least as many bytes; null where none that is free fits.
+  // A block of at least that many bytes; null where none that is free fits.
   HostBlock* take(size_t bytes);
   // The same of new memory; null where the system refuses.
   HostBlock* extend(size_t bytes);
@@ -50,7 +53,7 @@ class HostArena {
   // Free pages go back to the system.
   void trim() noexcept;
 
-  size_t touched() const { return touched_; }  // bytes of free blocks that the system has given pages for, at most
+  size_t resident() const { return resident_; }  // bytes of free blocks that the system has given pages for, at most
 
  private:
   static constexpr int steps_log2 = 4, lists = 48 << steps_log2;  // 16 lists from a power of two to the next
@@ -72,12 +75,13 @@ class HostArena {
   void insert(HostBlock* block);
   void remove(HostBlock* block);
   HostBlock* join(HostBlock* first);
+  void renew(Range& range, char* from) noexcept;
   void shrink(Range& range) noexcept;
 
   std::array<HostBlock*, lists> free_{};
   std::array<uint64_t, lists / 64> filled_{};  // which lists are not empty
   std::vector<Range> ranges_;
-  size_t touched_ = 0;
+  size_t resident_ = 0;
 };
 
 }  // namespace loom

@@ -20,7 +20,7 @@ class OutOfMemory : public Error {
 struct MemoryStats {
   int64_t allocated = 0;       // in use now
   int64_t peak_allocated = 0;  // highest since the start or reset_peak_memory_stats
-  int64_t cached = 0;          // freed, kept for reuse
+  int64_t cached = 0;          // freed, kept for reuse: those that may have pages
   // Of these; LOOM_CACHE_LIMIT, by default a quarter of the memory that the process may use, divided among the node's
   // ranks.
   int64_t cache_limit = 0;

@@ -44,7 +44,8 @@ struct Row {
   };
   Factors factors(T g, T weight_sum) const {
     const T share = smoothing / static_cast<T>(classes), a = (T(1) - smoothing) * target_weight();
-    return {g * (a + share * weight_sum), g * share, g * a};
+    return {g * (a + share * weight_sum), share == T(0) ? T(0) : g * share,
+            g * a};  // g: infinite where a scale overflows
   }
   // No logit lies above lse but by a rounding.
   void gradient(T* __restrict dx, T g, T lse, T weight_sum) const {

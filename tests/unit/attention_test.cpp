@@ -121,6 +121,41 @@ TEST_CASE("fused attention: heads that lie beside one another in a projection's 
   }
 }
 
+TEST_CASE(
+    "fused attention: what comes out of heads side by side is written to, viewed and differentiated as any other") {
+  struct Sizes {
+    int64_t queries, keys, heads, key_heads;
+  };
+  for (const auto& [queries, keys, heads, key_heads] : {Sizes{6, 6, 3, 3}, {1, 7, 4, 2}, {5, 1, 2, 1}}) {
+    CAPTURE(queries);
+    const auto drawn = [](int64_t length, int64_t count) {
+      return randn({2, length, count, 4}, f64).transpose(1, 2).detach().requires_grad_();
+    };
+    const Tensor q = drawn(queries, heads), k = drawn(keys, key_heads), v = drawn(keys, key_heads);
+    const AttentionOptions options{.enable_gqa = true};
+    const auto dense = [](const Tensor& x) { return x.detach().contiguous().requires_grad_(); };
+    const Tensor other[] = {dense(q), dense(k), dense(v)}, inputs[] = {q, k, v};
+    const Tensor y = scaled_dot_product_attention(q, k, v, options);
+    const Tensor expected = scaled_dot_product_attention(other[0], other[1], other[2], options);
+    CHECK(transpose(y, 1, 2).is_contiguous());
+    if (queries > 1) CHECK(error_of([&] { y.view({2, heads * queries, 4}); }).find("view") != std::string::npos);
+    CHECK(distance(y.reshape({2, heads * queries, 4}), expected.view({2, heads * queries, 4})) == 0);
+    const auto twice = [](const Tensor& result, std::span<const Tensor> x) {
+      std::vector<Tensor> out = grad((result * result).sum(), x, {}, {.create_graph = true});
+      Tensor total = zeros({}, f64);
+      for (const Tensor& g : out) total = total + (g * g).sum();
+      for (const Tensor& g : grad(total, x)) out.push_back(g);
+      return out;
+    };
+    const std::vector<Tensor> got = twice(y, inputs), wanted = twice(expected, other);
+    for (size_t i = 0; i < got.size(); ++i) CHECK(distance(got[i], wanted[i]) < 1e-12);
+    const Tensor written = y.detach(), copy = expected.detach();
+    written.select(1, 0).add_(1.0);
+    copy.select(1, 0).add_(1.0);
+    CHECK(distance(written, copy) == 0);
+  }
+}
+
 TEST_CASE("fused attention: rows that may attend to nothing are 0, and give no gradient") {
   const Tensor q = randn({4, 3}).requires_grad_(), k = randn({5, 3}).requires_grad_(),
                v = randn({5, 2}).requires_grad_();

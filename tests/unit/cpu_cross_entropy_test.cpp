@@ -118,6 +118,18 @@ TEST_CASE("cross_entropy: long rows with large logits, infinities and NaN keep t
     }
 }
 
+TEST_CASE("cross_entropy: a gradient that has overflowed is infinite where the target is not, as torch's") {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  for (const int64_t n : {5, 100}) {
+    CAPTURE(n);
+    const Array logits = random(DType::f32, {1, n}), target = list({1}), g = array(DType::f32, {1}, {inf});
+    const Array loss(DType::f32, {1}), lse(DType::f32, {1}), dlogits(DType::f32, {1, n});
+    cpu_accelerator().cross_entropy(loss, lse, logits, target, {});
+    cpu_accelerator().cross_entropy_grad(dlogits, g, lse, logits, target, {});
+    for (int64_t c = 0; c < n; ++c) CHECK((c == 1 ? std::isnan(get(dlogits, c)) : get(dlogits, c) == inf));
+  }
+}
+
 TEST_CASE("cross_entropy: no rows") {
   const Array logits(DType::f32, {0, 4}), target = list({}), loss(DType::f32, {0}), lse(DType::f32, {0});
   cpu_accelerator().cross_entropy(loss, lse, logits, target, {});

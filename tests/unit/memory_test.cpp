@@ -51,6 +51,34 @@ TEST_CASE("memory: a released block is handed out again and counted") {
   }
 }
 
+TEST_CASE("memory: no more is kept than the limit, whatever is released") {
+  empty_cache();
+  const int64_t limit = memory_stats().cache_limit;
+  std::vector<void*> blocks;
+  const auto allocate = [&](size_t count, size_t bytes) {
+    for (size_t i = 0; i < count; ++i) std::memset(blocks.emplace_back(cpu().allocate(bytes)), 1, bytes);
+  };
+  allocate(4, 10ul << 20);
+  allocate(2, 40ul << 20);
+  allocate(4, 10ul << 20);
+  allocate(100, 200ul << 10);
+  allocate(2000, 4000);
+  allocate(4, 1ul << 20);
+  for (void* const block : blocks) {
+    const int64_t cached = memory_stats().cached, allocated = memory_stats().allocated;
+    cpu().release(block);
+    const int64_t size = allocated - memory_stats().allocated;
+    REQUIRE(memory_stats().cached <= limit);
+    // What there is room for stays; else what was released last.
+    if (cached + size <= limit) REQUIRE(memory_stats().cached >= cached + size);
+    if (cached + size > limit && size <= limit) {
+      REQUIRE(memory_stats().cached >= size);
+      REQUIRE(memory_stats().cached <= size + 4096);  // headers of blocks that it was joined with
+    }
+  }
+  empty_cache();
+}
+
 TEST_CASE("memory: the peak is the highest since its reset") {
   reset_peak_memory_stats();
   const int64_t before = memory_stats().allocated;
@@ -86,7 +114,7 @@ TEST_CASE("memory: threads allocate and release, each other's blocks too") {
   for (size_t t = 0; t < 4; ++t)
     threads.emplace_back([&blocks, t] {
       for (size_t i = 0; i < 1000; ++i) {
-        blocks[t].push_back(cpu().allocate(1 + i * 37 % 5000));
+        blocks[t].push_back(cpu().allocate(i % 10 == 0 ? (300ul << 10) + i * 1000 : 1 + i * 37 % 5000));
         std::memset(blocks[t].back(), static_cast<int>(t), 1);
         if (i % 3 == 0) {
           cpu().release(blocks[t].back());
