@@ -54,7 +54,7 @@ def judged(value, least):
 
 @dataclass(frozen=True)
 class Target:
-    """What issue 3 asks of a case: at least `ratio` of the peer, at least `limit` of the physical limit, at most `most`
+    """What is asked of a case: at least `ratio` of the peer, at least `limit` of the physical limit, at most `most`
     units, at most `over` units more than the peer."""
     ratio: float = 0
     limit: float = 0

@@ -38,7 +38,7 @@ const std::map<std::string, Make> operations{
     {"cross_entropy", cross_entropy_rows},
     {"sum", reduction},
     {"amax", reduction},
-    {"max", largest_of_rows},
+    {"max", largest},
     {"embedding", embedding_rows},
     {"index_select", rows_selected},
     {"nonzero", places_of_set},

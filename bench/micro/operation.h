@@ -71,7 +71,7 @@ Operation rms_norm_rows(const Case& given);
 Operation batch_norm_images(const Case& given);
 Operation cross_entropy_rows(const Case& given);
 Operation reduction(const Case& given);
-Operation largest_of_rows(const Case& given);
+Operation largest(const Case& given);
 Operation embedding_rows(const Case& given);
 Operation rows_selected(const Case& given);
 Operation places_of_set(const Case& given);

@@ -84,13 +84,13 @@ Operation reduction(const Case& given) {
   return {.unit = "ms", .call = [=] { keep(amax(x, dims)); }, .cost = {.bytes = bytes}};
 }
 
-// max rows ROWS COLUMNS: the largest of each row, and where the first of them is, an i64
-Operation largest_of_rows(const Case& given) {
-  loom::check(given.word(1) == "rows", "max: expected rows, got ", given.word(1));
-  const int64_t rows = given.number(2), columns = given.number(3);
+// max rows|columns ROWS COLUMNS: the largest of each, and where the first of them is, an i64
+Operation largest(const Case& given) {
+  const bool of_rows = given.is(1, "rows", "columns");
+  const int64_t rows = given.number(2), columns = given.number(3), many = of_rows ? rows : columns;
   return {.unit = "ms",
-          .call = [x = randn({rows, columns})] { keep(max(x, 1)); },
-          .cost = {.bytes = 4 * count(rows * columns) + of_i64(rows) + 4 * count(rows)}};
+          .call = [x = randn({rows, columns}), dim = of_rows ? 1 : 0] { keep(max(x, dim)); },
+          .cost = {.bytes = 4 * count(rows * columns) + of_i64(many) + 4 * count(many)}};
 }
 
 // embedding forward|backward VOCABULARY WIDTH COUNT
