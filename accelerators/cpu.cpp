@@ -91,4 +91,15 @@ Accelerator& cpu_accelerator() { return *chosen().accelerator; }
 
 std::string_view cpu_instruction_set() { return chosen().instruction_set; }
 
+int largest_winograd() {
+  static const int side = [] {
+    const char* const text = std::getenv("LOOM_WINOGRAD");
+    if (text == nullptr) return 4;
+    const std::string_view wanted(text);
+    check(wanted == "0" || wanted == "2" || wanted == "4", "LOOM_WINOGRAD: expected 0, 2 or 4, got '", wanted, "'");
+    return wanted[0] - '0';
+  }();
+  return side;
+}
+
 }  // namespace loom

@@ -40,7 +40,8 @@ Moments channel_moments(const Channels& channels, const T* x, int64_t c) {
     count += n;
     mean += step * n / count;
   });
-  return {mean, std::max(0.0, squares / count)};
+  const double variance = squares / count;
+  return {mean, variance < 0 ? 0 : variance};  // NaN stays
 }
 
 // to[i] = f of the i-th element of each x; `to` may be one of these.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include <loom/accelerators/cpu.h>
 #include <loom/accelerators/cpu/direct_conv.h>
 #include <loom/accelerators/cpu/gemm_tile.h>
 #include <loom/accelerators/cpu/winograd.h>
@@ -179,13 +180,15 @@ class Outputs {
   Scratch<float> products_, pixels_;
 };
 
-// Sets of lines, whose transformed tiles stay in the second cache, meet all weights, transformed before.
+// Sets of lines, whose transformed tiles stay in the second cache, meet the weights of `count` blocks, transformed
+// before.
 template <int side>
-bool set_by_set(const Correlated<side>& c, const Weights<side>& weights, int64_t set, float* y, const float* x,
-                const float* bias) {
-  const Scratch<float> all(c.blocks() * c.block_size());
-  parallel_for(c.blocks() * c.parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) weights.transform(i / c.parts, i % c.parts, all.data() + i * c.part_size());
+bool set_by_set(const Correlated<side>& c, const Weights<side>& weights, int64_t set, int64_t first_block,
+                int64_t count, float* y, const float* x, const float* bias) {
+  const Scratch<float> all(count * c.block_size());
+  parallel_for(count * c.parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      weights.transform(first_block + i / c.parts, i % c.parts, all.data() + i * c.part_size());
   });
   std::atomic<bool> finite = true;
   parallel_for(ceil_div(c.lines(), set), grain_of(set * c.cost_of_line(), worth), [&](int64_t begin, int64_t end) {
@@ -195,10 +198,11 @@ bool set_by_set(const Correlated<side>& c, const Weights<side>& weights, int64_t
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * set, last = std::min(c.lines(), first + set);
       transformation.run(tiles.memory.data(), tiles.row, tiles.plane, x, first, last);
-      for (int64_t block = 0; block < c.blocks(); ++block) {
+      for (int64_t block = 0; block < count; ++block) {
+        const float* const of_block = all.data() + block * c.block_size();
         for (int64_t part = 0; part < c.parts; ++part)
-          outputs.multiply(tiles, all.data() + (block * c.parts + part) * c.part_size(), block, part, last - first);
-        if (!outputs.finish(y, bias, block, first, last)) finite = false;
+          outputs.multiply(tiles, of_block + part * c.part_size(), first_block + block, part, last - first);
+        if (!outputs.finish(y, bias, first_block + block, first, last)) finite = false;
       }
     }
   });
@@ -242,30 +246,33 @@ bool correlate_tiles(const Extents& e, float* y, const float* x, const float* w,
   if (line * c.lines() <= few && busy) return block_by_block(c, weights, y, x, bias);
   const int64_t most = std::max<int64_t>(1, (c.blocks() * c.block_size() > many_weights ? near_few : near) / line);
   const int64_t sets = ceil_div(ceil_div(c.lines(), most), threads) * threads;  // as many for each thread
-  return set_by_set(c, weights, ceil_div(c.lines(), sets), y, x, bias);
+  const int64_t together = kept_together(c.blocks(), c.block_size());
+  for (int64_t block = 0; block < c.blocks(); block += together)
+    if (!set_by_set(c, weights, ceil_div(c.lines(), sets), block, std::min(together, c.blocks() - block), y, x, bias))
+      return false;
+  return true;
 }
 
 bool correlate(const Extents& e, float* y, const float* x, const float* w, bool turned, const float* bias) {
-  constexpr int64_t weights = 4;
-  return takes_four(e.images, e.result, weights) ? correlate_tiles<4>(e, y, x, w, turned, bias)
-                                                 : correlate_tiles<2>(e, y, x, w, turned, bias);
+  return takes_four(e.result) ? correlate_tiles<4>(e, y, x, w, turned, bias)
+                              : correlate_tiles<2>(e, y, x, w, turned, bias);
 }
 
 }  // namespace
 
-bool winograd::takes_four(int64_t images, const std::array<int64_t, 2>& outputs, int64_t weights) {
+bool winograd::takes_four(const std::array<int64_t, 2>& outputs) {
   const auto cost = [&](int64_t side, int64_t products) {
-    return products * (images * ceil_div(outputs[0], side) * ceil_div(outputs[1], side) + weights);
+    return products * ceil_div(outputs[0], side) * ceil_div(outputs[1], side);
   };
-  return cost(4, positions<4>) < cost(2, positions<2>);
+  return largest_winograd() == 4 && cost(4, positions<4>) < cost(2, positions<2>);
 }
 
 bool suits_winograd(const ConvShape& s) {
   constexpr std::array<int64_t, 2> one{1, 1};
   constexpr int64_t channels = 16, pixels = 48;  // fewer do not pay for the transformations
-  return s.kernel_h == 3 && s.kernel_w == 3 && s.g.stride == one && s.g.dilation == one && s.groups == 1 &&
-         s.channels >= channels && s.outputs >= channels && s.images * s.out_plane() >= pixels && s.g.padding[0] <= 2 &&
-         s.g.padding[1] <= 2;
+  return largest_winograd() != 0 && s.kernel_h == 3 && s.kernel_w == 3 && s.g.stride == one && s.g.dilation == one &&
+         s.groups == 1 && s.channels >= channels && s.outputs >= channels && s.images * s.out_plane() >= pixels &&
+         s.g.padding[0] <= 2 && s.g.padding[1] <= 2;
 }
 
 bool winograd_forward(const ConvShape& s, float* y, const float* x, const float* w, const float* bias) {

@@ -2,11 +2,15 @@
 // Convolutions of 3 x 3 taps, stride 1, with fewer products: Winograd's F(4x4, 3x3), 36 for 16 outputs of a channel
 // instead of 144, and F(2x2, 3x3), 16 for 4 instead of 36 (Lavin, Gray 2016). Tiles of 6 x 6 or 4 x 4 inputs and the
 // taps are transformed, what is at the same position is multiplied as matrices, and 4 x 4 or 2 x 2 outputs are made of
-// the products. Numbers outside a tile of inputs cost its outputs no digits, and NaN does not spread. Dense arrays of
-// f32.
+// the products. Dense arrays of f32.
 //
-// Errors of 16 x 16 outputs from 64 channels, relative to the sum of the products' magnitudes, in 2^-24: root of the
-// mean square (largest).
+// Errors are parts of the largest numbers in a tile of inputs: a pixel of 1e6 among normal numbers costs the outputs of
+// its tile as much as 2, though they do not see it; those of other tiles it costs nothing. NaN does not spread. Who has
+// such images sets LOOM_WINOGRAD (accelerators/cpu.h): tiles of 2 x 2 lose as few digits there as plain sums do.
+// cuDNN and oneDNN choose such kernels by themselves, too.
+//
+// Where all numbers are of about one size, errors of 16 x 16 outputs from 64 channels, relative to the sum of the
+// products' magnitudes, in 2^-24: root of the mean square (largest).
 //                                  normal numbers              positive numbers
 //                                  outputs      taps           outputs     taps
 //   products added one by one      0.48 (3.0)                  5.2 (19)
@@ -43,9 +47,15 @@ inline constexpr int64_t positions = int64_t{side + 2} * (side + 2);
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t whole_vectors(int64_t channels) { return ceil_div(channels, n) * n; }
 
-// Whether tiles of 4 x 4 outputs take less time than those of 2 x 2. What is done for the weights takes as long at a
-// position as the products of so many tiles.
-bool takes_four(int64_t images, const std::array<int64_t, 2>& outputs, int64_t weights);
+// Whether tiles of 4 x 4 outputs take less time than those of 2 x 2, and may be taken. By the plane of outputs alone:
+// an image's bits do not depend on how many are beside it.
+bool takes_four(const std::array<int64_t, 2>& outputs);
+
+// Of `count` blocks of `size` elements of transformed weights, or of their sums, so many are kept at a time.
+inline int64_t kept_together(int64_t count, int64_t size) {
+  constexpr int64_t most = 10 << 20;  // elements: 512 x 512 channels of the larger tiles
+  return ceil_div(count, ceil_div(count * size, most));
+}
 
 // Transformed tiles: [position][tile][channel].
 struct Transformed {

@@ -30,6 +30,7 @@ class WeightGradient {
         parts_(ceil_div(s.channels, most_part)),
         part_(ceil_div(s.channels, parts_)),
         part_size_(positions<side> * plane()),
+        together_(kept_together(blocks_ * parts_, part_size_)),
         set_(lines_at_a_time()),
         x_tiles_(positions<side>, s.channels, set_ * x_.tiles[1]),
         dy_tiles_(positions<side>, s.outputs, set_ * x_.tiles[1]) {}
@@ -50,20 +51,9 @@ class WeightGradient {
       });
       return finite_;
     }
-    const Scratch<float> sums(items * part_size_);
-    for (int64_t first = 0; first < lines_; first += set_) {
-      const int64_t last = std::min(lines_, first + set_);
-      transform_tiles(dy, x, first, last);
-      parallel_for(items * positions<side>, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t item = i % items;  // a position's tiles are read by one item after the other
-          multiply(sums.data() + item * part_size_, item, i / items, last - first, first > 0);
-        }
-      });
-    }
-    parallel_for(items, grain_of(part_size_), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) finish(dw, sums.data() + i * part_size_, i);
-    });
+    const Scratch<float> sums(together_ * part_size_);
+    for (int64_t item = 0; item < items; item += together_)
+      sum_items(dw, sums.data(), dy, x, item, std::min(together_, items - item));
     return finite_;
   }
 
@@ -74,8 +64,25 @@ class WeightGradient {
 
   int64_t line() const { return positions<side> * (s.channels + s.outputs) * x_.tiles[1]; }  // of transformed tiles
   int64_t lines_at_a_time() const {
-    const int64_t sums = blocks_ * parts_ * part_size_;  // they are read and written for each set
+    const int64_t sums = together_ * part_size_;  // they are read and written for each set
     return std::clamp<int64_t>(std::max(near, sums / 2) / line(), 1, lines_);
+  }
+
+  // dw of `count` items, whose sums lie in `sums` meanwhile.
+  void sum_items(float* dw, float* sums, const float* dy, const float* x, int64_t first_item, int64_t count) {
+    for (int64_t first = 0; first < lines_; first += set_) {
+      const int64_t last = std::min(lines_, first + set_);
+      if (first_item == 0 || set_ < lines_) transform_tiles(dy, x, first, last);
+      parallel_for(count * positions<side>, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t item = i % count;  // a position's tiles are read by one item after the other
+          multiply(sums + item * part_size_, first_item + item, i / count, last - first, first > 0);
+        }
+      });
+    }
+    parallel_for(count, grain_of(part_size_), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) finish(dw, sums + i * part_size_, first_item + i);
+    });
   }
 
   // An item is a block of outputs with a part of the channels.
@@ -149,6 +156,7 @@ class WeightGradient {
   int64_t lines_;                     // of tiles
   int64_t blocks_;                    // of outputs
   int64_t parts_, part_, part_size_;  // of channels; part_size_: elements of an item's sums
+  int64_t together_;                  // items whose sums are kept at a time
   int64_t set_;                       // lines that are transformed at a time
   Transformed x_tiles_, dy_tiles_;
   std::atomic<bool> finite_ = true;
@@ -157,8 +165,7 @@ class WeightGradient {
 }  // namespace
 
 bool winograd_grad_weight(const ConvShape& s, float* dw, const float* dy, const float* x) {
-  constexpr int64_t weights = 13;
-  if (takes_four(s.images, {s.out_height, s.out_width}, weights)) return WeightGradient<4>(s).run(dw, dy, x);
+  if (takes_four({s.out_height, s.out_width})) return WeightGradient<4>(s).run(dw, dy, x);
   return WeightGradient<2>(s).run(dw, dy, x);
 }
 

@@ -286,6 +286,19 @@ TEST_CASE("batch_statistics: a mean of 1e4 leaves the variance whole") {
   }
 }
 
+TEST_CASE("batch_statistics: of a channel that holds what is not a number both are none, of others they are") {
+  for (const Dims& shape : {Dims{8, 3, 700}, Dims{2, 3, 5}, Dims{4000, 3, 1}})
+    for (const double value : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+      const Array x = random(DType::f32, shape), mean(DType::f32, {3}), var(DType::f32, {3});
+      set(x, shape[2], value);
+      cpu_accelerator().batch_statistics(mean, var, x);
+      for (const int64_t c : {0, 1, 2}) {
+        CHECK(std::isfinite(get(mean, c)) == (c != 1));
+        CHECK(std::isnan(get(var, c)) == (c == 1));
+      }
+    }
+}
+
 TEST_CASE("norms: refuse integers") {
   const Array x(DType::i64, {2, 2}), s(DType::f32, {2}), x3(DType::i64, {2, 2, 1});
   Accelerator& cpu = cpu_accelerator();
