@@ -7,6 +7,7 @@
 #include <loom/accelerators/cpu/direct_conv.h>
 #include <loom/accelerators/cpu/gemm_args.h>
 #include <loom/accelerators/cpu/micro_kernel.h>
+#include <loom/accelerators/cpu/pointwise_conv.h>
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/cpu/unfold.h>
 #include <loom/accelerators/cpu/winograd.h>
@@ -170,6 +171,8 @@ void forward(const ConvShape& s, S* y, const S* x, const S* w, const SumOf<E>* b
     if (s.depthwise()) return depthwise_forward(s, y, x, w, bias);
   if constexpr (std::is_same_v<E, float>)
     if (suits_winograd(s) && winograd_forward(s, y, x, w, bias)) return;
+  if constexpr (std::is_same_v<E, float>)
+    if (suits_pointwise_forward(s)) return pointwise_forward(s, y, x, w, bias);
   if constexpr (has_direct_conv<E>)
     if (suits_direct_forward<E>(s)) return direct_forward<E>(s, y, x, w, bias);
   Conv<E>(s, true).forward(y, x, w, bias);
@@ -181,6 +184,8 @@ void grad_input(const ConvShape& s, S* dx, const S* dy, const S* w) {
     if (s.depthwise()) return depthwise_grad_input(s, dx, dy, w);
   if constexpr (std::is_same_v<E, float>)
     if (suits_winograd(s) && winograd_grad_input(s, dx, dy, w)) return;
+  if constexpr (std::is_same_v<E, float>)
+    if (suits_pointwise_grad_input(s)) return pointwise_grad_input(s, dx, dy, w);
   if constexpr (has_direct_conv<E>)
     if (suits_direct_grad_input<E>(s)) return direct_grad_input<E>(s, dx, dy, w);
   Conv<E>(s, false).grad_input(dx, dy, w);

@@ -66,6 +66,21 @@ TEST_CASE("conv2d: small planes of many channels, which images share tiles") {
   check({3, 200, 3, 4}, {210, 200, 1, 1}, {});
 }
 
+// These are products in which pixels are lanes; so are gradients of strided ones, whose sums stand among zeros.
+TEST_CASE("conv2d: kernels of one element, large planes and strides") {
+  for (const int threads : {1, 3}) {
+    const Threads scope(threads);
+    for (const auto& [h, w] : {std::pair{16, 32}, {23, 23}, {24, 22}, {1, 521}, {18, 36}})
+      for (const int64_t channels : {16, 17, 43}) check({2, channels, h, w}, {59 - channels, channels, 1, 1}, {});
+    for (const auto& [h, w] : {std::pair{7, 7}, {23, 24}, {24, 23}, {15, 33}, {1, 130}, {131, 1}})
+      for (const auto& [down, right] : {std::pair{2, 2}, {1, 2}, {2, 1}, {3, 3}, {4, 2}})
+        check({5, 18, h, w}, {31, 18, 1, 1}, {.stride = {down, right}});
+    check({9, 33, 5, 5}, {47, 33, 1, 1}, {});
+    check({1, 300, 32, 16}, {320, 300, 1, 1}, {});
+    check({1, 520, 23, 23}, {260, 520, 1, 1}, {});
+  }
+}
+
 TEST_CASE("conv2d: strided arguments and results at odd numbers of channels and pixels") {
   for (const int threads : {1, 3}) {
     const Threads scope(threads);
@@ -97,6 +112,8 @@ TEST_CASE("conv2d: any number of threads, few images and many") {
 TEST_CASE("conv2d: forward and input gradient have the same bits on any number of threads") {
   const ConvCase cases[] = {{"plain", {3, 15, 13, 15}, {40, 15, 3, 3}, {.padding = {1, 1}}},
                             {"strided", {7, 40, 13, 15}, {40, 40, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}}},
+                            {"one element", {2, 40, 23, 25}, {48, 40, 1, 1}, {}},
+                            {"one element, strided", {7, 40, 13, 15}, {48, 40, 1, 1}, {.stride = {2, 2}}},
                             {"small", {7, 40, 4, 4}, {40, 40, 3, 2}, {.padding = {1, 1}}}};
   for (const DType t : dtypes)
     for (const ConvCase& c : cases) {
