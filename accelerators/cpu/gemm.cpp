@@ -5,6 +5,7 @@
 
 #include <loom/accelerators/cpu/gemm_dot.h>
 #include <loom/accelerators/cpu/gemm_product.h>
+#include <loom/accelerators/cpu/gemm_shallow.h>
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/threads.h>
 
@@ -34,6 +35,8 @@ void multiply(const ProductArgs<S, T, C>& p) {
           [&](int64_t begin, int64_t end) { dot_products(p, begin * lanes<T>, std::min(p.c.rows, end * lanes<T>)); });
     }
   if (p.c.column_stride != 1 && p.c.row_stride == 1 && p.c.rows > 1) return multiply<E>(transposed(p));
+  if constexpr (has_tile_kernel<E, C> && (is_pair<E> || std::is_same_v<E, S>))
+    if (is_shallow_product<E>(p)) return shallow_product<E>(p);
   const int64_t blocks = Product<E, S, C>::k_blocks(p);
   const bool alone = num_threads() == 1;
   if (p.c.rows >= p.c.columns) return Product<E, S, C>(p, blocks, alone).run();

@@ -248,6 +248,23 @@ TEST_CASE("gemm: sizes around the edges of tiles, panels and vectors") {
         }
 }
 
+TEST_CASE("gemm: little depth") {
+  for (const DType t : floating)
+    for (const int64_t k : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 21, 23, 24, 25})
+      for (const auto& [m, n] : {std::pair<int64_t, int64_t>{8, 70}, {9, 33}, {40, 7}, {33, 16}})
+        for (const Layout a_layout : layouts)
+          for (const Layout b_layout : layouts) {
+            CAPTURE(to_string(t));
+            CAPTURE(k);
+            CAPTURE(n);
+            const Array a = random(t, {m, k}, a_layout), b = random(t, {k, n}, b_layout);
+            const Array bias = random(t, {n}), each = random(t, {m, n}), c = random(t, {m, n}, a_layout);
+            check_gemm({.c = c, .a = a, .b = b, .bias = bias});
+            check_gemm({.c = c, .a = a, .b = b, .bias = without(), .alpha = 0.5, .beta = -1});
+            check_gemm({.c = Array(t, {m, n}), .a = a, .b = b, .bias = each, .alpha = 2});
+          }
+}
+
 TEST_CASE("gemm: sizes around the blocks of rows, columns and k") {
   // Blocks of k: 512 in f64, 1024 in f32, 2048 in bf16 pairs.
   for (const DType t : floating)
@@ -312,9 +329,9 @@ TEST_CASE("gemm: vectors, whichever operand they are") {
 
 TEST_CASE("gemm: the same bits on any number of threads") {
   for (const DType t : floating)
-    for (const Dims& s :
-         {Dims{1, 150, 67, 90}, Dims{1, 61, 201, 90}, Dims{1, 1, 3001, 80}, Dims{1, 3001, 1, 80}, Dims{1, 40, 50, 2100},
-          Dims{1, 40, 600, 1100}, Dims{1, 300, 33, 300}, Dims{3, 60, 70, 80}, Dims{16, 20, 30, 40}})
+    for (const Dims& s : {Dims{1, 150, 67, 90}, Dims{1, 61, 201, 90}, Dims{1, 1, 3001, 80}, Dims{1, 3001, 1, 80},
+                          Dims{1, 40, 50, 2100}, Dims{1, 40, 600, 1100}, Dims{1, 300, 33, 300}, Dims{3, 60, 70, 80},
+                          Dims{16, 20, 30, 40}, Dims{1, 300, 270, 10}, Dims{1, 130, 700, 9}})
       for (const Layout layout : layouts) {
         const Array a = random(t, {s[0], s[1], s[3]}, layout), b = random(t, {s[0], s[3], s[2]}, layout);
         const Array bias = random(t, {s[2]});
@@ -350,7 +367,7 @@ TEST_CASE("gemm: NaN and infinity stay in their row and column") {
   const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
   for (const DType t : floating)
     for (const Layout layout : layouts)
-      for (const Dims& s : {Dims{15, 18, 21}, Dims{1, 37, 21}, Dims{64, 33, 40}}) {
+      for (const Dims& s : {Dims{15, 18, 21}, Dims{1, 37, 21}, Dims{64, 33, 40}, Dims{15, 33, 9}, Dims{30, 18, 10}}) {
         const Array a = random(t, {s[0], s[2]}, layout), b = random(t, {s[2], s[1]}, layout);
         set(a.view, s[0] * s[2] - 1, nan);
         set(b.view, s[1] - 1, inf);
