@@ -18,6 +18,7 @@ namespace {
 template <class E, class S, class T, class C>
 void multiply(const ProductArgs<S, T, C>& p) {
   using namespace product_detail;
+  constexpr bool multiplies_as_stored = has_tile_kernel<E, C> && (is_pair<E> || std::is_same_v<E, S>);
   if (is_vector_product(p)) {
     const int64_t flops = 2 * vector_lines<T> * p.c.rows * std::max<int64_t>(p.a.columns, 1);
     return parallel_for(ceil_div(p.c.columns, vector_lines<T>), grain_of(flops, parallel_flops / 4),
@@ -26,16 +27,17 @@ void multiply(const ProductArgs<S, T, C>& p) {
                         });
   }
   if (p.c.columns <= 3 && is_vector_product(transposed(p))) return multiply<E>(transposed(p));
-  if constexpr (std::is_same_v<E, S> && std::is_same_v<S, T> && std::is_same_v<C, T>)
-    if (is_dot_product(p)) {
+  if constexpr (multiplies_as_stored)
+    if (is_dot_product<E>(p)) {
       if (p.c.rows < p.c.columns) return multiply<E>(transposed(p));
       const int64_t flops = 2 * lanes<T> * p.c.columns * p.a.columns;
-      return parallel_for(
-          ceil_div(p.c.rows, lanes<T>), grain_of(flops, parallel_flops),
-          [&](int64_t begin, int64_t end) { dot_products(p, begin * lanes<T>, std::min(p.c.rows, end * lanes<T>)); });
+      return parallel_for(ceil_div(p.c.rows, lanes<T>), grain_of(flops, parallel_flops),
+                          [&](int64_t begin, int64_t end) {
+                            dot_products<E>(p, begin * lanes<T>, std::min(p.c.rows, end * lanes<T>));
+                          });
     }
   if (p.c.column_stride != 1 && p.c.row_stride == 1 && p.c.rows > 1) return multiply<E>(transposed(p));
-  if constexpr (has_tile_kernel<E, C> && (is_pair<E> || std::is_same_v<E, S>))
+  if constexpr (multiplies_as_stored)
     if (is_shallow_product<E>(p)) return shallow_product<E>(p);
   const int64_t blocks = Product<E, S, C>::k_blocks(p);
   const bool alone = num_threads() == 1;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include <loom/accelerators/cpu/gemm_tile.h>
+#include <loom/accelerators/cpu/transpose.h>
 
 namespace loom::cpu {
 
@@ -24,22 +26,38 @@ namespace pack_detail {
 
 inline constexpr int64_t lines_chunk = 8;  // steps at a time of lines that are neighbours in memory
 
-template <int block, class V, int... lane>
-[[gnu::always_inline]] inline void swap_blocks(V& a, V& b, std::integer_sequence<int, lane...>) {
-  constexpr int n = sizeof...(lane);
-  const V upper = __builtin_shufflevector(a, b, (lane & block ? n + lane - block : lane)...);
-  b = __builtin_shufflevector(a, b, (lane & block ? n + lane : lane + block)...);
-  a = upper;
+// Every other part of two vectors, from the first on or the second.
+template <bool odd, class V, int... lane>
+[[gnu::always_inline]] inline V every_other_part(V a, V b, std::integer_sequence<int, lane...>) {
+  constexpr int in_part = transpose_detail::part_bytes / static_cast<int>(sizeof(V{}[0]));
+  return __builtin_shufflevector(a, b, ((2 * (lane / in_part) + odd) * in_part + lane % in_part)...);
 }
 
-// Transposes n vectors of n lanes: blocks of `block` lanes are swapped across the diagonal, for ever larger blocks.
-template <int block = 1, class V, int n>
+// Transposes n vectors of n lanes: first within parts, of as many vectors as a part has lanes, then whole parts.
+template <class V, int n>
 [[gnu::always_inline]] inline void transpose(V (&v)[n]) {
-  if constexpr (block < n) {
+  constexpr int in_part = transpose_detail::part_bytes / static_cast<int>(sizeof(V{}[0])), half = in_part / 2;
+  constexpr auto every = std::make_integer_sequence<int, n>();
+  V next[n];
+#pragma GCC unroll 2
+  for (int stage = 1; stage < in_part; stage *= 2) {
+#pragma GCC unroll 16
+    for (int i = 0; i < n / 2; ++i) {
+      const int from = i / half * in_part + i % half;
+      next[2 * i] = transpose_detail::interleave_parts(v[from], v[from + half], false, every);
+      next[2 * i + 1] = transpose_detail::interleave_parts(v[from], v[from + half], true, every);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) v[i] = next[i];
+  }
+#pragma GCC unroll 2
+  for (int apart = in_part; apart < n; apart *= 2) {
 #pragma GCC unroll 16
     for (int i = 0; i < n; ++i)
-      if ((i & block) == 0) swap_blocks<block>(v[i], v[i + block], std::make_integer_sequence<int, n>());
-    transpose<block * 2>(v);
+      next[i] = (i & apart) == 0 ? every_other_part<false>(v[i], v[i + apart], every)
+                                 : every_other_part<true>(v[i - apart], v[i], every);
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) v[i] = next[i];
   }
 }
 
@@ -65,25 +83,31 @@ template <bool all, class E, class S>
   }
 }
 
-template <class E, class S>
+template <bool all, class E, class S>
 void pack_along_k(E* to, int64_t width, const Lines<S>& from, int64_t lines, int64_t k) {
   using T = SumOf<E>;
   constexpr int n = lanes<T>, per_step = is_pair<E> ? 2 : 1;
-  for (int64_t p = 0; p < k; p += n * per_step) {
-    const int64_t steps = std::min<int64_t>(n, (k - p + per_step - 1) / per_step);
-    Vec<T> block[n];
+  const auto block = [&](int64_t p) __attribute__((always_inline)) {
+    std::array<Vec<T>, n> made;
+    Vec<T> v[n];
 #pragma GCC unroll 16
     for (int l = 0; l < n; ++l)
-      block[l] = l < lines ? steps_of<E>(from.data + l * from.line_stride + p, k - p) : Vec<T>{};
-    transpose(block);
-    if (steps == n) {
+      v[l] = all || l < lines ? steps_of<E>(from.data + l * from.line_stride + p, k - p) : Vec<T>{};
+    transpose(v);
 #pragma GCC unroll 16
-      for (int s = 0; s < n; ++s) std::memcpy(to + s * width, &block[s], sizeof(block[s]));
-    } else {
-      for (int64_t s = 0; s < steps; ++s) std::memcpy(to + s * width, &block[s], sizeof(block[s]));
-    }
-    to += n * width;
+    for (int l = 0; l < n; ++l) made[l] = v[l];
+    return made;
+  };
+  int64_t p = 0;
+  for (; p + (n - 1) * per_step < k; p += n * per_step, to += n * width) {
+    const auto made = block(p);
+#pragma GCC unroll 16
+    for (int s = 0; s < n; ++s) std::memcpy(to + s * width, &made[s], sizeof(made[s]));
   }
+  if (p >= k) return;
+  const auto made = block(p);  // of which some are used: they go through memory
+  for (int64_t s = 0; s < (k - p + per_step - 1) / per_step; ++s)
+    std::memcpy(to + s * width, &made[static_cast<size_t>(s)], sizeof(Vec<T>));
 }
 
 template <bool all, class E, class S>
@@ -97,6 +121,33 @@ void pack_along_lines(E* to, int64_t width, const Lines<S>& from, int64_t lines,
       __builtin_prefetch(at + (2 * lines_chunk + s) * from.step);
     at += per_step * from.step;
     to += width;
+  }
+}
+
+// Elements of two rows of V by turns, from lane `first` on.
+template <int first, class V, int... lane>
+[[gnu::always_inline]] inline V by_turns(V a, V b, std::integer_sequence<int, lane...>) {
+  constexpr int n = sizeof...(lane);
+  return __builtin_shufflevector(a, b, (lane % 2 * n + first + lane / 2)...);
+}
+
+// Pairs of 2 * lanes<float> lines that are neighbours in memory, of which the first `count` may be read.
+template <bool all, class S>
+void pack_pairs_along_lines(BFloat16Pair* to, int64_t width, const Lines<S>& from, int64_t count, int64_t k) {
+  constexpr int n = lanes<float>;
+  constexpr auto every = std::make_integer_sequence<int, 2 * n>();
+  using Row = Vec<uint16_t>;
+  const auto get = [&](const S* p) __attribute__((always_inline)) {
+    return (Row)load_first_pairs(p, all ? 2 * n : count);
+  };
+  const S* at = from.data;
+  for (int64_t p = 0; p < k; p += 2, at += 2 * from.step, to += width) {
+    const Row row = get(at), next = p + 1 < k ? get(at + from.step) : Row{};
+    const Row low = by_turns<0>(row, next, every), high = by_turns<n>(row, next, every);
+    std::memcpy(to, &low, sizeof(low));
+    std::memcpy(to + n, &high, sizeof(high));
+    prefetch(at + 2 * lines_chunk * from.step);
+    prefetch(at + (2 * lines_chunk + 1) * from.step);
   }
 }
 
@@ -118,11 +169,16 @@ void pack_scattered(E* to, int64_t width, const Lines<S>& from, int64_t lines, i
 template <class E, class S>
 void pack_panel(E* to, int64_t width, const Lines<S>& from, int64_t lines, int64_t readable, int64_t k) {
   constexpr int64_t n = lanes<SumOf<E>>;
+  if constexpr (is_pair<E>)
+    if (from.line_stride == 1 && from.step != 1 && lines > n && width == 2 * n)
+      return readable >= 2 * n ? pack_pairs_along_lines<true>(to, width, from, lines, k)
+                               : pack_pairs_along_lines<false>(to, width, from, lines, k);
   for (int64_t first = (lines - 1) / n * n; first >= 0; first -= n) {  // downwards: what spills over is overwritten
     const Lines<S> some{from.data + first * from.line_stride, from.line_stride, from.step};
     const int64_t count = std::min(n, lines - first);
     if (from.step == 1)
-      pack_along_k(to + first, width, some, count, k);
+      count == n ? pack_along_k<true>(to + first, width, some, count, k)
+                 : pack_along_k<false>(to + first, width, some, count, k);
     else if (from.line_stride != 1)
       pack_scattered(to + first, width, some, count, k);
     else if (readable - first >= n)

@@ -74,9 +74,14 @@ template <class V>
 
 // 16-bit floats, widened.
 [[gnu::always_inline]] inline Vec<float> load(const BFloat16* p) {
+#if defined(__AVX512F__)  // g++ would widen halves and join them
+  const __m256i some = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p));
+  return (Vec<float>)((Vec<uint32_t>)_mm512_maskz_cvtepu16_epi32(__mmask16(-1), some) << 16);
+#else
   VectorOf<uint16_t, vector_bytes / 2>::type bits;
   std::memcpy(&bits, p, sizeof(bits));
   return (Vec<float>)(__builtin_convertvector(bits, Vec<uint32_t>) << 16);
+#endif
 }
 [[gnu::always_inline]] inline Vec<float> load(const Half* p) {
 #if defined(__AVX512F__)
