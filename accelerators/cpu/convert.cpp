@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <loom/accelerators/cpu/every.h>
+#include <loom/accelerators/cpu/narrow.h>
 #include <loom/accelerators/cpu/shuffle.h>
 
 namespace loom::cpu {
@@ -47,6 +48,8 @@ void convert(void* __restrict y_data, const void* __restrict x_data, int64_t n) 
   const From* const x = static_cast<const From*>(x_data);
   if constexpr (std::is_same_v<To, From>) {
     std::memcpy(y, x, static_cast<size_t>(n) * sizeof(To));
+  } else if constexpr (std::is_same_v<To, BFloat16> && std::is_same_v<From, float>) {
+    narrow_run(y, x, n);
   } else {
     for (int64_t i = 0; i < n; ++i) y[i] = cast<To>(x[i]);
   }

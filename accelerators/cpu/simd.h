@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Vectors of the instruction set that the including file is compiled for; with at_most.h, lookup.h and set_bits.h the
-// place that asks which it is. Arithmetic, comparisons, `mask ? a : b` are the compiler's own on these types; the rest
-// is here.
+// Vectors of the instruction set that the including file is compiled for; with at_most.h, lookup.h, narrow.h
+// and set_bits.h the place that asks which it is. Arithmetic, comparisons, `mask ? a : b` are the compiler's own on
+// these types; the rest is here.
 #pragma once
 
 #include <cstdint>

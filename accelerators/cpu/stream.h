@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include <loom/accelerators/cpu/narrow.h>
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/cpu/simd.h>
 #include <loom/accelerators/dtype.h>
@@ -102,7 +103,10 @@ void ask_for_row(const S* x, int64_t n) {
 
 template <class To, class From>
 void convert_row(To* __restrict y, const From* __restrict x, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<To>(static_cast<compute_type<To>>(x[i]));
+  if constexpr (std::is_same_v<To, BFloat16> && std::is_same_v<From, float>)
+    narrow_run(y, x, n);
+  else
+    for (int64_t i = 0; i < n; ++i) y[i] = static_cast<To>(static_cast<compute_type<To>>(x[i]));
 }
 
 // Rows of S as a kernel reads them: where they lie, or widened into L1.

@@ -1,3 +1,6 @@
+#include <bit>
+#include <cmath>
+
 #include <doctest/doctest.h>
 
 #include "array.h"
@@ -30,6 +33,25 @@ TEST_CASE("copy: every dtype to every dtype, every layout") {
               for (int64_t i = 0; i < x.numel(); ++i) same &= y[i] == as(to, x[i]);
               REQUIRE_MESSAGE(same, to_string(from), " to ", to_string(to), " ", rows, " x ", columns);
             }
+}
+
+TEST_CASE("copy: f32 to bf16 rounds to nearest even whatever stands beside: subnormals, halves, infinities, NaN") {
+  const uint32_t below[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
+  const auto number = [&](int64_t i, bool subnormals) {
+    const auto high = static_cast<uint32_t>(i * 4001 % 65536) << 16;
+    return std::bit_cast<float>((subnormals && i % 37 == 0 ? high & 0x807f0000u : high) | below[i % 6]);
+  };
+  for (const bool subnormals : {false, true})
+    for (const int64_t n : {1, 16, 31, 32, 33, 70, 40000}) {
+      const Array x(f32, {n}, [&](int64_t i) { return number(i, subnormals); });
+      Array y(bf16, {n});
+      cpu().copy(y, x);
+      for (int64_t i = 0; i < n; ++i) {
+        const double expected = static_cast<float>(BFloat16(static_cast<float>(x[i])));
+        const bool same = y[i] == expected && std::signbit(y[i]) == std::signbit(expected);
+        REQUIRE_MESSAGE((same || (std::isnan(y[i]) && std::isnan(expected))), "of ", x[i], ": ", y[i]);
+      }
+    }
 }
 
 TEST_CASE("copy: permuted, broadcast, empty, scalar") {
