@@ -7,6 +7,7 @@
 #include <loom/accelerators/cpu/staged.h>
 #include <loom/accelerators/cpu/vector_erfc.h>
 #include <loom/accelerators/cpu/vector_gelu.h>
+#include <loom/accelerators/cpu/vector_logistic.h>
 #include <loom/accelerators/cpu/vector_pow.h>
 #include <loom/accelerators/cpu/vector_table.h>
 #include <loom/accelerators/cpu/vector_trig.h>
@@ -165,6 +166,10 @@ void map(void* __restrict y_data, const void* __restrict x_data, int64_t n, doub
   const T* const x = static_cast<const T*>(x_data);
   const T p = parameter<T>(p_value), q = parameter<T>(q_value);
   if constexpr (cpu::has_lookup && vm::narrow<T>) {
+    if constexpr (op == Unary::exp) return vm::exp_by_table(y, x, n);
+    if constexpr (op == Unary::tanh) return vm::tanh_by_table(y, x, n);
+    if constexpr (op == Unary::sigmoid) return vm::sigmoid_by_table(y, x, n);
+    if constexpr (op == Unary::silu) return vm::silu_by_table(y, x, n);
     if constexpr (op == Unary::erfc) return vm::erfc_by_table(y, x, n);
     if constexpr (op == Unary::gelu) return vm::gelu_by_table(y, x, n);
     if constexpr (op == Unary::gelu_tanh) return vm::gelu_tanh_by_table(y, x, n);

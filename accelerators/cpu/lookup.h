@@ -29,6 +29,9 @@ inline constexpr bool has_lookup = true;
   const __m512 raised = _mm512_maskz_max_ps(__mmask16(-1), (__m512)broadcast(low), (__m512)x);
   return (Vec<float>)_mm512_maskz_min_ps(__mmask16(-1), (__m512)broadcast(high), raised);
 }
+[[gnu::always_inline]] inline Vec<float> at_most(Vec<float> x, float high) {
+  return (Vec<float>)_mm512_maskz_min_ps(__mmask16(-1), (__m512)broadcast(high), (__m512)x);
+}
 // x 2^n, n rounded down.
 [[gnu::always_inline]] inline Vec<float> times_power_of_two(Vec<float> x, Vec<float> n) {
   return (Vec<float>)_mm512_maskz_scalef_ps(__mmask16(-1), (__m512)x, (__m512)n);
@@ -53,6 +56,7 @@ template <int size>
 Vec<float> lookup(const float (&table)[size], Vec<uint32_t> i);
 Vec<float> magnitude_up_to(Vec<float> x, float most);
 Vec<float> within(Vec<float> x, float low, float high);
+Vec<float> at_most(Vec<float> x, float high);
 Vec<float> times_power_of_two(Vec<float> x, Vec<float> n);
 template <int count>
 bool all_up_to(const Vec<float> (&x)[count], float most);

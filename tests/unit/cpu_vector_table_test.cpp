@@ -43,7 +43,8 @@ TEST_CASE("quick functions: a result depends neither on its neighbours nor on it
   std::vector<double> x(200);
   for (size_t i = 0; i < x.size(); ++i) x[i] = (i % 2 == 0 ? 0.02 : -0.03) * static_cast<double>(i);
   const double odd[] = {4.03, 9.0, inf, std::nan(""), -inf, 0.0, 1e-41};
-  for (const Unary op : {Unary::erfc, Unary::gelu, Unary::gelu_tanh, Unary::pow_scalar}) {
+  for (const Unary op : {Unary::erfc, Unary::gelu, Unary::gelu_tanh, Unary::pow_scalar, Unary::exp, Unary::tanh,
+                         Unary::sigmoid, Unary::silu}) {
     const std::vector<double> expected = applied(op, x);
     for (size_t n = 1; n < 40; ++n) {
       std::vector<double> some(x.begin() + static_cast<long>(n), x.begin() + static_cast<long>(2 * n));
