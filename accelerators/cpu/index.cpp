@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <loom/accelerators/cpu/index_plan.h>
+#include <loom/accelerators/cpu/row_shares.h>
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/cpu/stream.h>
 #include <loom/accelerators/threads.h>
@@ -31,19 +32,27 @@ void check_indices(const char* op, const View& index, int dim, int64_t extent) {
   fail(op, ": index ", *bad, " is out of range for dimension ", dim, " of size ", extent);
 }
 
+// How many of `inner` neighbours make a piece. Where `rows` alone do not keep all threads busy, each row is cut evenly
+// for them, no finer, since every piece goes through the index, and where lines begin.
+int64_t piece_width(int64_t inner, int64_t rows) {
+  constexpr int64_t line = 16, least = 2 * line;  // elements of 4 bytes
+  const int64_t threads = num_threads();
+  if (rows % threads == 0 || rows >= 8 * threads) return inner;
+  const int64_t lines = (inner + line - 1) / line;
+  return std::max(least, (lines + threads - 1) / threads * line);
+}
+
 // Calls f(table offset, list offset, index offset, width) for independent pieces: `width` neighbours of the last dim (1
 // where dim is the last) with everything along dim. No two pieces touch the same element, and each goes along dim in
 // order.
 template <class F>
 void for_each_piece(const Plan& p, const F& f) {
   const int last = p.shape.size() - 1;
-  // No narrower than threads need, since every piece goes through the index.
-  const int64_t threads = num_threads(), block = threads == 1 ? p.shape[last] : 128 + p.shape[last] / (4 * threads);
   if (p.shape.numel() == 0) return;
-  const int64_t inner = last == p.dim ? 1 : p.shape[last], blocks = (inner + block - 1) / block;
   const int64_t n = p.shape[p.dim];
-  const int64_t pieces = p.shape.numel() / n / inner * blocks;
-  parallel_for(pieces, grain_of(n * std::min(inner, block) * 2), [&](int64_t begin, int64_t end) {
+  const int64_t inner = last == p.dim ? 1 : p.shape[last], rows = p.shape.numel() / n / inner;
+  const int64_t block = piece_width(inner, rows), blocks = (inner + block - 1) / block;
+  parallel_for(rows * blocks, grain_of(n * std::min(inner, block) * 2), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t column = i % blocks * block;
       std::array<int64_t, 3> offset{};
@@ -203,6 +212,29 @@ void take(const View& y, const View& x, const View& index, int dim) {
   });
 }
 
+// op as in for_each_pair, where that writes to the table. Whole dense rows, an index each, go to the thread that has
+// their row of the table: cut into columns, threads would ask for each other's lines. False where that does not pay.
+template <class T, class Op>
+bool for_each_row_pair(const Plan& p, T* table, T* list, const int64_t* index, const Op& op) {
+  const int64_t threads = num_threads(), n = p.shape[0];
+  if (threads == 1 || !takes_rows(p, sizeof(T)) || p.extent * threads > p.shape.numel()) return false;
+  const int64_t width = p.shape[1], bytes = width * static_cast<int64_t>(sizeof(T)), step = p.strides[in_index][0];
+  if (n * width < grain_of(2)) return false;
+  const RowShares shares(index, n, step, p.extent);
+  if (!shares.even(threads)) return false;
+  parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part)
+      shares.for_each(part, threads, [&](int64_t i, int64_t later) {
+        T* const row = table + index[i * step] * p.strides[in_table][0];
+        T* const from = list + i * p.strides[in_list][0];
+        prefetch_run(table + index[later * step] * p.strides[in_table][0], bytes);
+        prefetch_run(list + later * p.strides[in_list][0], bytes);  // processors expect rows in order, all of them
+        for (int64_t j = 0; j < width; ++j) op(row[j], from[j]);
+      });
+  });
+  return true;
+}
+
 void put(const View& y, const View& x, const View& index, int dim) {
   const Plan p = plan(y, x, index, dim);
   with_bits(y.dtype, [&]<class T> {
@@ -217,8 +249,9 @@ void put_sum(const char* op, const View& y, const View& x, const View& index, in
       fail(op, ": not implemented for boolean on cpu");
     } else if constexpr (std::is_same_v<S, compute_type<S>>) {
       const Plan p = plan(y, x, index, dim);
-      for_each_pair(p, y.as<S>(), x.as<S>(), index.as<const int64_t>(),
-                    [](S& table, const S& list) { table = static_cast<S>(table + list); });
+      const auto add = [](S& table, const S& list) { table = static_cast<S>(table + list); };
+      if (!for_each_row_pair(p, y.as<S>(), x.as<S>(), index.as<const int64_t>(), add))
+        for_each_pair(p, y.as<S>(), x.as<S>(), index.as<const int64_t>(), add);
     } else {
       using T = compute_type<S>;
       const DenseOutput<T> wide(y, true);

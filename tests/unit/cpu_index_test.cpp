@@ -153,15 +153,19 @@ TEST_CASE("index_add: 16-bit sums are kept in f32; the same bits on any number o
   CHECK(get(total, 0) == 3008);  // 3000 rounded to bf16 once; adding in bf16 stops at 256
   CHECK(get(total, 1) == 5);
 
-  const Array rows = random(DType::f32, {500, 300}), where = random_index({500}, 20);
-  std::vector<double> first;
-  for (const int threads : {1, 2, 3}) {
-    const Threads scope(threads);
-    const Array sum = array(DType::f32, {20, 300}, std::vector<double>(6000, 0.0));
-    cpu_accelerator().index_add(sum, rows, where, 0);
-    if (first.empty()) first = values(sum);
-    CHECK(values(sum) == first);
-  }
+  for (const int64_t extent : {1, 20, 700})  // of the last, threads take whole rows
+    for (const int64_t width : {5, 300}) {
+      const Array rows = random(DType::f32, {5000, width}), where = random_index({5000}, extent);
+      std::vector<double> first;
+      for (const int threads : {1, 2, 3}) {
+        const Threads scope(threads);
+        const Array sum =
+            array(DType::f32, {extent, width}, std::vector<double>(static_cast<size_t>(extent * width), 0.0));
+        cpu_accelerator().index_add(sum, rows, where, 0);
+        if (first.empty()) first = values(sum);
+        CHECK(values(sum) == first);
+      }
+    }
 }
 
 TEST_CASE("index: out of range") {
