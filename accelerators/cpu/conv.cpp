@@ -197,6 +197,8 @@ void grad_weight(const ConvShape& s, SumOf<E>* dw, const S* dy, const S* x) {
     if (s.depthwise()) return depthwise_grad_weight(s, dw, dy, x);
   if constexpr (std::is_same_v<E, float>)
     if (suits_winograd(s) && winograd_grad_weight(s, dw, dy, x)) return;
+  if constexpr (std::is_same_v<E, float>)
+    if (suits_one_channel_grad_weight(s)) return one_channel_grad_weight(s, dw, dy, x);
   if constexpr (has_direct_conv<E>)
     if (suits_direct_grad_weight<E>(s)) return direct_grad_weight<E>(s, dw, dy, x);
   Conv<E>(s, true).grad_weight(dw, dy, x);

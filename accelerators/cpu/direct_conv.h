@@ -27,6 +27,10 @@ bool suits_direct_grad_weight(const ConvShape& s);
 template <class E>
 void direct_grad_weight(const ConvShape& s, float* dw, const StoredOf<E>* dy, const StoredOf<E>* x);
 
+// Of a model's first layer, where images have one channel.
+bool suits_one_channel_grad_weight(const ConvShape& s);
+void one_channel_grad_weight(const ConvShape& s, float* dw, const float* dy, const float* x);
+
 // Fewer output channels than this leave most lanes of a vector idle.
 inline constexpr int64_t direct_channels = lanes<float> / 2;
 

@@ -57,6 +57,18 @@ TEST_CASE("conv2d: kernels, strides, paddings, dilations and groups") {
         }
 }
 
+TEST_CASE("conv2d: images of one channel") {
+  for (const int threads : {1, 3}) {
+    const Threads scope(threads);
+    for (const int64_t width : {4, 8, 15, 16, 17, 18, 28, 31, 33, 50})
+      for (const int64_t outputs : {1, 2, 3, 4, 11}) {
+        check({3, 1, 5, width}, {outputs, 1, 3, 3}, {.padding = {1, 1}});
+        check({2, 1, 6, width}, {outputs, 1, 3, 3}, {.padding = {0, 2}});
+      }
+    check({2, 1, 300, 40}, {5, 1, 3, 3}, {});
+  }
+}
+
 TEST_CASE("conv2d: small planes of many channels, which images share tiles") {
   for (const int64_t images : {1, 3, 5})
     for (const auto& [h, w] : {std::pair{1, 1}, {2, 3}, {4, 4}, {3, 7}, {5, 8}, {2, 15}, {9, 9}}) {
