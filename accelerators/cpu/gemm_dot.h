@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include <loom/accelerators/cpu/gemm_args.h>
 #include <loom/accelerators/cpu/gemm_vector.h>
@@ -65,6 +66,34 @@ template <class E, class S, int rows, int columns>
   return sum[0];
 }
 
+// Sums, row by row, become elements of c from (i, j) on; `there` rows of them.
+template <int columns, class S, class T, class C>
+[[gnu::always_inline]] inline void write_square(const ProductArgs<S, T, C>& p, Vec<T> sums, int64_t i, int64_t j,
+                                                int64_t there) {
+  alignas(64) C made[lanes<T>];
+  sums *= broadcast(p.alpha);
+  C* const to = p.c.data + i * p.c.row_stride + j * p.c.column_stride;
+  if (p.beta == 0 && p.bias == nullptr) {
+    if constexpr (std::is_same_v<C, T>)
+      store(made, sums);
+    else
+      store_first(made, sums, lanes<T>);
+  } else {
+    alignas(64) T values[lanes<T>];
+    store(values, sums);
+    for (int64_t r = 0; r < there; ++r)
+      for (int64_t c = 0; c < columns; ++c) {
+        T& value = values[r * columns + c];
+        if (p.beta != 0) value += p.beta * static_cast<T>(to[r * p.c.row_stride + c * p.c.column_stride]);
+        if (p.bias != nullptr) value += p.bias[(i + r) * p.bias_row + (j + c) * p.bias_column];
+        made[r * columns + c] = static_cast<C>(value);
+      }
+  }
+  for (int64_t r = 0; r < there; ++r)
+#pragma GCC unroll 4
+    for (int64_t c = 0; c < columns; ++c) to[r * p.c.row_stride + c * p.c.column_stride] = made[r * columns + c];
+}
+
 // `columns` columns of c from j on, rows [begin, end).
 template <class E, int columns, class S, class T, class C>
 void dot_columns(const ProductArgs<S, T, C>& p, int64_t j, int64_t begin, int64_t end) {
@@ -73,16 +102,7 @@ void dot_columns(const ProductArgs<S, T, C>& p, int64_t j, int64_t begin, int64_
   for (int64_t i = begin; i < end; i += rows) {
     const int64_t there = std::min<int64_t>(rows, end - i);
     const DotLines<S, rows> a(p.a.data + i * p.a.row_stride, p.a.row_stride, there);
-    alignas(64) T sums[lanes<T>];
-    store(sums, dot_square<E>(a, b, p.a.columns));
-    for (int64_t r = 0; r < there; ++r)
-      for (int64_t c = 0; c < columns; ++c) {
-        C& to = p.c.data[(i + r) * p.c.row_stride + (j + c) * p.c.column_stride];
-        T value = p.alpha * sums[r * columns + c];
-        if (p.beta != 0) value += p.beta * static_cast<T>(to);
-        if (p.bias != nullptr) value += p.bias[(i + r) * p.bias_row + (j + c) * p.bias_column];
-        to = static_cast<C>(value);
-      }
+    write_square<columns>(p, dot_square<E>(a, b, p.a.columns), i, j, there);
   }
 }
 
@@ -90,8 +110,9 @@ void dot_columns(const ProductArgs<S, T, C>& p, int64_t j, int64_t begin, int64_
 
 template <class E, class S, class T, class C>
 bool is_dot_product(const ProductArgs<S, T, C>& p) {
-  constexpr int64_t few = 24, deep = 8;  // deep: vectors along k that pay for putting their lanes together
-  constexpr int64_t n = sizeof(Vec<T>) / sizeof(S);
+  constexpr int64_t few = 24, n = sizeof(Vec<T>) / sizeof(S);
+  // Vectors along k that pay for putting their lanes together: fewer where tiles would leave most lanes of c's idle.
+  const int64_t deep = p.c.columns <= lanes<T> * (is_pair<E> ? 3 : 2) / 4 ? 4 : 8;
   return p.group_columns == 0 && p.a.column_stride == 1 && p.b.row_stride == 1 &&
          std::min(p.c.rows, p.c.columns) <= few && p.a.columns >= deep * n;
 }
