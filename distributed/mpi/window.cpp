@@ -97,10 +97,15 @@ Window::Post& Window::post(int rank) const {
   return *reinterpret_cast<Post*>(control_->part(rank) + layout::posts + (layout::post + layout::slot) * (round_ % 2));
 }
 std::byte* Window::slot(int rank) const { return reinterpret_cast<std::byte*>(&post(rank)) + layout::post; }
-std::byte* Window::inbox(int rank, int64_t piece) const {
-  return control_->part(rank) + layout::boxes + layout::box * static_cast<size_t>(piece % 2);
+
+// The ring goes on from one collective to the next.
+size_t Window::box(int64_t piece) const {
+  return layout::box * ((pieces_ + static_cast<uint64_t>(piece)) % layout::boxes);
 }
-std::byte* Window::outbox(int rank, int64_t piece) const { return inbox(rank, piece) + 2 * layout::box; }
+std::byte* Window::inbox(int rank, int64_t piece) const { return control_->part(rank) + layout::inboxes + box(piece); }
+std::byte* Window::outbox(int rank, int64_t piece) const {
+  return control_->part(rank) + layout::outboxes + box(piece);
+}
 
 std::shared_ptr<void> Window::allocate(size_t bytes) {
   std::erase_if(lent_, [](const Lent& l) { return l.memory->dropped_by_all(); });

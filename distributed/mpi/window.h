@@ -77,6 +77,7 @@ class Window {
   std::atomic<uint64_t>& step_of(int rank) const;
   Post& post(int rank) const;                        // of this round
   std::byte* slot(int rank) const;                   // small data
+  size_t box(int64_t piece) const;                   // where a piece's box is in a ring
   std::byte* inbox(int rank, int64_t piece) const;   // what a rank contributes to a staged piece
   std::byte* outbox(int rank, int64_t piece) const;  // what a rank has reduced of it
   Place place_of(const View& v) const;
@@ -87,7 +88,7 @@ class Window {
   const std::shared_ptr<SharedSegment> control_;
   const int rank_, size_;
   const bool crowded_;
-  uint64_t round_ = 0, step_ = 0;
+  uint64_t round_ = 0, step_ = 0, pieces_ = 0;  // pieces_: those of earlier collectives
   int64_t numbers_ = 0;
   std::vector<Lent> lent_;
   std::vector<const void*> inputs_;  // of a reduction, kept for their memory

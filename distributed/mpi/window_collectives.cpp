@@ -202,28 +202,20 @@ void Window::copy_out(const Collective& c, const Pieces& pieces, int64_t piece) 
   }
 }
 
-// Boxes are used in turn by even and odd pieces. The inbox of piece k is free again when all have reduced k; the outbox
-// of k, when all have brought in k + 2, which they do after they took k out.
+// One wait a piece: who has come to step k has brought in piece k + 1, reduced k and taken out k - 2. So of three boxes
+// in turn one is free when a piece comes to it.
 void Window::reduce_staged(const Collective& c, const Pieces& pieces) {
+  static_assert(layout::boxes >= 3);
   const bool copies = post(rank_).place.segment < 0;
-  uint64_t arrived = 0, reduced = 0;  // steps; the first piece has arrived with the post
-  for (int64_t k = 0; k < pieces.number; ++k) {
-    uint64_t next = 0;
-    if (k + 1 < pieces.number) {
-      if (!pieces.whole && k > 0) wait_for(reduced);
-      if (copies) copy_in(c, pieces, k + 1);
-      next = advance();
-    }
-    wait_for(arrived);
+  for (int64_t k = 0; k < pieces.number; ++k) {  // the first has come in with the post
+    if (copies && k + 1 < pieces.number) copy_in(c, pieces, k + 1);
     reduce_piece(c, pieces, k);
-    reduced = advance();
-    if (pieces.whole) {
-      wait_for(reduced);
-      copy_out(c, pieces, k);
-    }
-    arrived = next;
+    const uint64_t reduced = advance();
+    if (pieces.whole && k > 0) copy_out(c, pieces, k - 1);
+    wait_for(reduced);
   }
-  if (!pieces.whole) wait_for(reduced);
+  if (pieces.whole) copy_out(c, pieces, pieces.number - 1);
+  pieces_ += static_cast<uint64_t>(pieces.number);
 }
 
 }  // namespace loom::mpi

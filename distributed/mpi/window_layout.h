@@ -1,5 +1,5 @@
-// Where things lie in each rank's part of a window's control segment: the step, two posts with a slot behind each, two
-// inboxes, two outboxes.
+// Where things lie in each rank's part of a window's control segment: the step, two posts with a slot behind each, a
+// ring of inboxes, a ring of outboxes.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,10 @@ constexpr size_t post = 64;
 constexpr size_t posts = 128;      // the step has two cache lines for itself: processors fetch them in pairs
 constexpr size_t slot = 16 << 10;  // what a post can carry along
 constexpr size_t box = 256 << 10;  // a staged piece: what all ranks handle at a time stays in their second-level caches
-constexpr size_t boxes = (posts + 2 * (post + slot) + 4095) / 4096 * 4096;
-constexpr size_t bytes = boxes + 4 * box;
+// Boxes of a ring. It is larger than such a cache: a line that others still hold there is written several times slower.
+constexpr size_t boxes = 8;
+constexpr size_t inboxes = (posts + 2 * (post + slot) + 4095) / 4096 * 4096;
+constexpr size_t outboxes = inboxes + boxes * box;
+constexpr size_t bytes = outboxes + boxes * box;
 
 }  // namespace loom::mpi::layout
