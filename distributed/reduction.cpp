@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <bit>
+#include <functional>
 #include <type_traits>
 
 #include <loom/accelerators/accelerator.h>
@@ -62,33 +64,66 @@ const compute_type<T>* widened(const T* in, int64_t n, compute_type<T>* memory) 
   }
 }
 
+// to[i], too[i] = finish(a[i] op b[i]). Both may be a or b: what a chunk reads, it reads before it writes.
+template <class Op, class A, class Finish>
+void combine(const A* a, const A* b, A* to, A* too, int64_t n, const Finish& finish) {
+  constexpr int64_t chunk = 64 / sizeof(A);
+  const int64_t whole = n / chunk * chunk;
+  for (int64_t begin = 0; begin < whole; begin += chunk) {
+    A part[chunk];
+    for (int64_t i = 0; i < chunk; ++i) part[i] = finish(Op::combine(a[begin + i], b[begin + i]));
+    std::copy_n(part, chunk, to + begin);
+    if (too != to) std::copy_n(part, chunk, too + begin);
+  }
+  for (int64_t i = whole; i < n; ++i) to[i] = too[i] = finish(Op::combine(a[i], b[i]));
+}
+
 // A block's results stay in the first-level cache until all ranks are in; outputs are written after all inputs are
-// read.
-template <class T, class Op>
-void reduce_blocks(int64_t count, std::span<const void* const> inputs, std::span<void* const> outputs, bool mean) {
+// read. The last rank's values meet them on the way to the outputs, where these are of the type that is added in.
+template <class T, class Op, class Finish>
+void reduce_blocks(int64_t count, std::span<const void* const> inputs, std::span<void* const> outputs,
+                   const Finish& finish) {
   using A = compute_type<T>;
   constexpr int64_t block = 1024;
+  const size_t last = inputs.size() - 1;
+  const bool direct = std::is_same_v<T, A> && last > 0 && outputs.size() <= 2;
   A total[block], memory[block];
   for (int64_t begin = 0; begin < count; begin += block) {
     const int64_t n = std::min(block, count - begin);
-    const A* first = widened(static_cast<const T*>(inputs[0]) + begin, n, total);
-    for (size_t r = 1; r < inputs.size(); ++r, first = total) {
-      const A* const in = widened(static_cast<const T*>(inputs[r]) + begin, n, memory);
-      for (int64_t i = 0; i < n; ++i) total[i] = Op::combine(first[i], in[i]);
+    const auto read = [&](size_t r, A* to) { return widened(static_cast<const T*>(inputs[r]) + begin, n, to); };
+    const auto end = [&](size_t output) { return static_cast<T*>(outputs[output]) + begin; };
+    const A* first = read(0, total);
+    for (size_t r = 1; r < last; ++r, first = total)
+      combine<Op>(first, read(r, memory), total, total, n, std::identity());
+    if constexpr (std::is_same_v<T, A>) {
+      if (direct) {
+        combine<Op>(first, read(last, memory), end(0), end(outputs.size() - 1), n, finish);
+        continue;
+      }
     }
-    if (first != total) std::copy_n(first, n, total);  // a single rank
-    if constexpr (std::is_floating_point_v<A>) {
-      const A ranks = static_cast<A>(inputs.size());
-      if (mean)
-        for (int64_t i = 0; i < n; ++i) total[i] /= ranks;
-    }
-    for (void* const output : outputs) {
-      T* const out = static_cast<T*>(output) + begin;
+    if (last > 0)
+      combine<Op>(first, read(last, memory), total, total, n, finish);
+    else
+      std::transform(first, first + n, total, finish);
+    for (size_t output = 0; output < outputs.size(); ++output) {
       if constexpr (std::is_same_v<T, A>)
-        std::copy_n(total, n, out);
+        std::copy_n(total, n, end(output));
       else
-        convert(out, dtype_of<T>(), total, dtype_of<A>(), n);
+        convert(end(output), dtype_of<T>(), total, dtype_of<A>(), n);
     }
+  }
+}
+
+// By a power of two the product with its inverse is the quotient, to the last bit.
+template <class T>
+void reduce_to_mean(int64_t count, std::span<const void* const> inputs, std::span<void* const> outputs) {
+  using A = compute_type<T>;
+  if constexpr (!std::is_floating_point_v<A>) {
+    reduce_blocks<T, Sum>(count, inputs, outputs, std::identity());
+  } else if (const A ranks = static_cast<A>(inputs.size()); std::has_single_bit(inputs.size())) {
+    reduce_blocks<T, Sum>(count, inputs, outputs, [part = 1 / ranks](A sum) { return sum * part; });
+  } else {
+    reduce_blocks<T, Sum>(count, inputs, outputs, [ranks](A sum) { return sum / ranks; });
   }
 }
 
@@ -96,15 +131,15 @@ template <class T>
 void reduce_with(ReduceOp op, int64_t count, std::span<const void* const> inputs, std::span<void* const> outputs) {
   switch (op) {
     case ReduceOp::sum:
-      return reduce_blocks<T, Sum>(count, inputs, outputs, false);
+      return reduce_blocks<T, Sum>(count, inputs, outputs, std::identity());
     case ReduceOp::mean:
-      return reduce_blocks<T, Sum>(count, inputs, outputs, true);
+      return reduce_to_mean<T>(count, inputs, outputs);
     case ReduceOp::min:
-      return reduce_blocks<T, Min>(count, inputs, outputs, false);
+      return reduce_blocks<T, Min>(count, inputs, outputs, std::identity());
     case ReduceOp::max:
-      return reduce_blocks<T, Max>(count, inputs, outputs, false);
+      return reduce_blocks<T, Max>(count, inputs, outputs, std::identity());
     case ReduceOp::product:
-      return reduce_blocks<T, Product>(count, inputs, outputs, false);
+      return reduce_blocks<T, Product>(count, inputs, outputs, std::identity());
   }
 }
 

@@ -61,6 +61,17 @@ TEST_CASE("large reductions: all_reduce and reduce_scatter give the same bits") 
   });
 }
 
+TEST_CASE("means over three ranks, too, are quotients") {
+  for_each_world([](Communicator& comm) {
+    if (comm.size() < 4) return;
+    const auto three = comm.split(comm.rank() < 3 ? 0 : -1, comm.rank());
+    if (!three) return;
+    for (const DType dtype : {f32, bf16, f64})
+      for (const int64_t n : {int64_t{7}, int64_t{1025}, int64_t{40'001}})
+        check_reductions(*three, ReduceOp::mean, dtype, n);
+  });
+}
+
 TEST_CASE("NaN wins min and max") {
   for_each_world([](Communicator& comm) {
     for (int who = 0; who < comm.size(); ++who)
