@@ -42,6 +42,18 @@ function(loom_folder name)
   target_link_libraries(loom PRIVATE ${arg_DEPS})
 endfunction()
 
+# loom_find_onednn(OUT): oneDNN's target. Its own package file asks for those of OpenCL, of which nothing is needed here.
+# Where ONEDNN_ROOT says, or where the system has it.
+function(loom_find_onednn out)
+  find_path(LOOM_ONEDNN_INCLUDE_DIR oneapi/dnnl/dnnl.hpp HINTS ENV ONEDNN_ROOT PATH_SUFFIXES include REQUIRED)
+  find_library(LOOM_ONEDNN_LIBRARY dnnl HINTS ENV ONEDNN_ROOT PATH_SUFFIXES lib lib64 REQUIRED)
+  mark_as_advanced(LOOM_ONEDNN_INCLUDE_DIR LOOM_ONEDNN_LIBRARY)
+  add_library(loom_onednn_library INTERFACE)
+  target_include_directories(loom_onednn_library SYSTEM INTERFACE "${LOOM_ONEDNN_INCLUDE_DIR}")
+  target_link_libraries(loom_onednn_library INTERFACE "${LOOM_ONEDNN_LIBRARY}")
+  set(${out} loom_onednn_library PARENT_SCOPE)
+endfunction()
+
 # loom_cpu_kernels(FOLDER)
 # The kernels in FOLDER once more for each of LOOM_CPU_SETS, as libloom_cpu_<set>.so beside libloom. Nothing of a plugin
 # but its entry is visible, so that no other code can end up with an inline function compiled for a newer processor.

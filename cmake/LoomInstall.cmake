@@ -9,7 +9,7 @@ foreach(folder IN LISTS folders)
   if(IS_DIRECTORY "${PROJECT_SOURCE_DIR}/${folder}")
     install(DIRECTORY "${PROJECT_SOURCE_DIR}/${folder}/" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/loom/${folder}"
             FILES_MATCHING PATTERN "*.h" PATTERN "*.def"
-            REGEX "/(accelerators/(cpu|cuda)|distributed/(mpi|nccl))$" EXCLUDE)
+            REGEX "/(accelerators/(cpu|cuda|onednn)|distributed/(mpi|nccl))$" EXCLUDE)
   endif()
 endforeach()
 

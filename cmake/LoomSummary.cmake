@@ -28,6 +28,7 @@ message(STATUS "
     LOOM_CPU_SETS  ${sets_text}
     LOOM_MPI       ${mpi_text}
     LOOM_CUDA      ${LOOM_CUDA}
+    LOOM_ONEDNN    ${LOOM_ONEDNN}
     LOOM_SANITIZE  ${sanitize_text}
     LOOM_WERROR    ${LOOM_WERROR}
     programs       loom ${command_text}, tests ${LOOM_TESTS}, examples ${LOOM_EXAMPLES}, bench ${LOOM_BENCH}

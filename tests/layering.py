@@ -21,9 +21,10 @@ BELOW = {
 }
 PROGRAMS = ["tests", "bench", "examples", "tools"]
 # Folders of one backend: not installed, so free to include what they wrap, and closed to public headers.
-PRIVATE = ("accelerators/cpu/", "accelerators/cuda/", "distributed/mpi/", "distributed/nccl/")
+PRIVATE = ("accelerators/cpu/", "accelerators/cuda/", "accelerators/onednn/", "distributed/mpi/",
+           "distributed/nccl/")
 FOREIGN = re.compile(r"(unsupported/)?Eigen/|mpi\.h|mpi-ext\.h|cuda|cublas|cudnn|cufft|curand|nccl|nvtx|cub/|thrust/"
-                     r"|fmt/|nlohmann/|spdlog/|protozero/|zlib\.h|zconf\.h|doctest|benchmark/|CLI/")
+                     r"|oneapi/|dnnl|fmt/|nlohmann/|spdlog/|protozero/|zlib\.h|zconf\.h|doctest|benchmark/|CLI/")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 SUFFIXES = {".h", ".def", ".cpp", ".cu", ".cuh"}
 

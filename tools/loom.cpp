@@ -7,6 +7,7 @@
 #include <loom/accelerators/accelerator.h>
 #include <loom/accelerators/cpu.h>
 #include <loom/accelerators/cuda.h>
+#include <loom/accelerators/onednn.h>
 #include <loom/accelerators/threads.h>
 #include <loom/distributed/mpi.h>
 #include <loom/distributed/nccl.h>
@@ -43,6 +44,7 @@ void info() {
   line("processor", str(cpu.name, ", ", cpu.multiprocessors, " cores and ", gib(cpu.memory), " for this process"));
   line("kernels", std::string(cpu_instruction_set()));
   line("threads", std::to_string(num_threads()));
+  line("oneDNN", onednn::description());
   line("MPI", mpi_description());
   line("CUDA", cuda_description());
   if (!cuda_libraries().empty()) line("libraries", cuda_libraries());

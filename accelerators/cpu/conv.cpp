@@ -11,6 +11,7 @@
 #include <loom/accelerators/cpu/scratch.h>
 #include <loom/accelerators/cpu/unfold.h>
 #include <loom/accelerators/cpu/winograd.h>
+#include <loom/accelerators/onednn.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -212,11 +213,15 @@ void with_products(const ConvShape& s, const F& f) {
   f.template operator()<compute_type<S>, compute_type<S>>();
 }
 
+// Transformed tiles make a third of the multiplications that a library's plain convolutions make.
+bool may_go_to_a_library(const ConvShape& s, DType t) { return t != DType::f32 || !suits_winograd(s); }
+
 }  // namespace
 
 void Cpu::conv2d(const View& y, const View& x, const View& w, const View& bias, const ConvGeometry& g) {
   if (y.numel() == 0) return;
   const ConvShape s(x.shape, w.shape, y.shape, g);
+  if (may_go_to_a_library(s, x.dtype) && onednn::conv2d(y, x, w, bias, g)) return;
   with_floating("conv2d", x.dtype, [&]<class X> {
     with_products<X>(s, [&]<class E, class S> {
       const DenseInput<S> in(x), weight(w);
@@ -231,6 +236,7 @@ void Cpu::conv2d(const View& y, const View& x, const View& w, const View& bias, 
 void Cpu::conv2d_grad_input(const View& dx, const View& dy, const View& w, const ConvGeometry& g) {
   if (dx.numel() == 0) return;
   const ConvShape s(dx.shape, w.shape, dy.shape, g);
+  if (may_go_to_a_library(s, dy.dtype) && onednn::conv2d_grad_input(dx, dy, w, g)) return;
   with_floating("conv2d", dy.dtype, [&]<class X> {
     with_products<X>(s, [&]<class E, class S> {
       const DenseInput<S> gradient(dy), weight(w);
@@ -244,6 +250,7 @@ void Cpu::conv2d_grad_input(const View& dx, const View& dy, const View& w, const
 void Cpu::conv2d_grad_weight(const View& dw, const View& dy, const View& x, const ConvGeometry& g) {
   if (dw.numel() == 0) return;
   const ConvShape s(x.shape, dw.shape, dy.shape, g);
+  if (may_go_to_a_library(s, dy.dtype) && onednn::conv2d_grad_weight(dw, dy, x, g)) return;
   with_floating("conv2d", dy.dtype, [&]<class X> {
     with_products<X>(s, [&]<class E, class S> {
       const DenseInput<S> gradient(dy), in(x);

@@ -7,6 +7,7 @@
 #include <loom/accelerators/cpu/gemm_product.h>
 #include <loom/accelerators/cpu/gemm_shallow.h>
 #include <loom/accelerators/cpu/scratch.h>
+#include <loom/accelerators/onednn.h>
 #include <loom/accelerators/threads.h>
 
 namespace loom {
@@ -201,8 +202,10 @@ void cpu::product(const ProductArgs<BFloat16, float, float>& p) {
 void Cpu::gemm(const Gemm& args) {
   with_floating("gemm", args.a.dtype, [&]<class S> {
     if (args.c.numel() == 0) return;
-    if (args.c.dtype == args.a.dtype) return gemm_of<S, S>(flattened(args));
-    if constexpr (sizeof(S) == 2) gemm_of<S, float>(flattened(args));
+    const Gemm flat = flattened(args);
+    if (onednn::gemm(flat)) return;
+    if (args.c.dtype == args.a.dtype) return gemm_of<S, S>(flat);
+    if constexpr (sizeof(S) == 2) gemm_of<S, float>(flat);
   });
 }
 

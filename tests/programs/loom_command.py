@@ -21,6 +21,7 @@ def tells_of_the_processor(program, _):
     for name, text in (("kernels", "portable\n"), ("threads", "3\n"), ("CUDA", "LOOM_CUDA=0\n")):
         has_line(job, name, text)
     expect(re.search(r"^  MPI +\S+", job.output, re.M), job, "expected MPI, or why there is none")
+    expect(re.search(r"^  oneDNN +\S+", job.output, re.M), job, "expected oneDNN, or why it is not used")
     expect("libraries" not in job.output, job, "expected no libraries of NVIDIA's")
     expect(succeeds(run([program, "--version"])).output in job.output, job, "expected the same version")
 
