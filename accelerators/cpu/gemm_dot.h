@@ -39,13 +39,12 @@ template <class E, class S>
     return n == lanes<E> ? load(from) : load_first(from, n);
 }
 
-// The dot products in the lanes of one vector, row by row.
+// Of elements [p, k) of the lines; sum: row by row.
 template <class E, class S, int rows, int columns>
-[[gnu::always_inline]] inline Vec<SumOf<E>> dot_square(const DotLines<S, rows>& a, const DotLines<S, columns>& b,
-                                                       int64_t k) {
+[[gnu::always_inline]] inline void dot_stretch(Vec<SumOf<E>> (&sum)[rows * columns], const DotLines<S, rows>& a,
+                                               const DotLines<S, columns>& b, int64_t p, int64_t k) {
   using T = SumOf<E>;
   constexpr int64_t n = sizeof(Vec<T>) / sizeof(S);
-  Vec<T> sum[rows * columns];
 #pragma GCC unroll 16
   for (auto& s : sum) s = Vec<T>{};
   const auto step = [&](int64_t p, int64_t count) __attribute__((always_inline)) {
@@ -59,9 +58,23 @@ template <class E, class S, int rows, int columns>
       for (int j = 0; j < columns; ++j) sum[i * columns + j] = add_product<E>(x, y[j], sum[i * columns + j]);
     }
   };
-  int64_t p = 0;
   for (; p + n <= k; p += n) step(p, n);
   if (p < k) step(p, k - p);
+}
+
+// The dot products in the lanes of one vector, row by row.
+template <class E, class S, int rows, int columns>
+[[gnu::always_inline]] inline Vec<SumOf<E>> dot_square(const DotLines<S, rows>& a, const DotLines<S, columns>& b,
+                                                       int64_t k) {
+  using T = SumOf<E>;
+  constexpr int64_t stretch = most_added * sizeof(Vec<T>) / sizeof(S);
+  Vec<T> sum[rows * columns];
+  dot_stretch<E>(sum, a, b, 0, std::min(k, stretch));
+  for (int64_t p = stretch; p < k; p += stretch) [[unlikely]] {
+    Vec<T> more[rows * columns];
+    dot_stretch<E>(more, a, b, p, std::min(k, p + stretch));
+    for (int i = 0; i < rows * columns; ++i) sum[i] += more[i];
+  }
   across_each(sum, [](Vec<T> x, Vec<T> y) { return x + y; });
   return sum[0];
 }

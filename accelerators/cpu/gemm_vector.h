@@ -12,6 +12,8 @@
 
 namespace loom::cpu {
 
+inline constexpr int64_t most_added = 1024;  // products one to the other; more would cost digits
+
 namespace vector_detail {
 
 template <class T>
@@ -76,11 +78,11 @@ void combine(T* sums, const T* x, const Lines<S>& from, int64_t k, int64_t count
 template <class T>
 inline constexpr int64_t vector_lines = 8 * lanes<T>;
 
-// sums[l] = the sum over p < k of x[p] * element p of line l, for `lines` lines of which one stride is 1; they are at
-// most vector_lines, and sums has room for as many.
+namespace vector_detail {
+
+// vector_times() where k is not more than may be added one to the other.
 template <class T, class S>
-void vector_times(T* sums, const T* x, const Lines<S>& from, int64_t lines, int64_t k) {
-  using namespace vector_detail;
+void stretch_times(T* sums, const T* x, const Lines<S>& from, int64_t lines, int64_t k) {
   constexpr int64_t n = lanes<T>;
   const auto part = [&](int64_t l) { return Lines<S>{from.data + l * from.line_stride, from.line_stride, from.step}; };
   int64_t l = 0;
@@ -90,6 +92,23 @@ void vector_times(T* sums, const T* x, const Lines<S>& from, int64_t lines, int6
   } else {
     if (lines == 8 * n) return combine<8>(sums, x, from, k, n);
     for (; l < lines; l += n) combine<1>(sums + l, x, part(l), k, std::min(n, lines - l));
+  }
+}
+
+}  // namespace vector_detail
+
+// sums[l] = the sum over p < k of x[p] * element p of line l, for `lines` lines of which one stride is 1; they are at
+// most vector_lines, and sums has room for as many.
+template <class T, class S>
+void vector_times(T* sums, const T* x, const Lines<S>& from, int64_t lines, int64_t k) {
+  using namespace vector_detail;
+  const int64_t stretch = most_added * (from.step == 1 ? 2 * lanes<T> : 1);
+  stretch_times(sums, x, from, lines, std::min(k, stretch));
+  for (int64_t p = stretch; p < k; p += stretch) {
+    alignas(64) T more[vector_lines<T>];
+    const Lines<S> rest{from.data + p * from.step, from.line_stride, from.step};
+    stretch_times(more, x + p, rest, lines, std::min(stretch, k - p));
+    for (int64_t l = 0; l < lines; ++l) sums[l] += more[l];
   }
 }
 

@@ -328,6 +328,20 @@ TEST_CASE("gemm: 16-bit products are summed in f32") {
   CHECK(get(c, 0) == 4096);
 }
 
+TEST_CASE("gemm: sums of a million products lose few digits, whichever kernel takes them") {
+  const int64_t k = 1 << 20;
+  for (const auto& [m, n] : {std::pair<int64_t, int64_t>{1, 3}, {4, 5}, {20, 2}})
+    for (const Layout layout : {Layout::dense, Layout::transposed}) {
+      CAPTURE(m);
+      CAPTURE(static_cast<int>(layout));
+      const Array a = random(DType::f32, {m, k}, Layout::dense, 0.1, 0.1), c(DType::f32, {m, n}),
+                  b = random(DType::f32, {k, n}, layout, 0.1, 0.1);
+      cpu_accelerator().gemm({.c = c, .a = a, .b = b});
+      const double one = static_cast<double>(0.1F) * static_cast<double>(0.1F);  // all round alike: the worst case
+      for (int64_t i = 0; i < m * n; ++i) CHECK(get(c, i) == doctest::Approx(one * k).epsilon(1e-4));
+    }
+}
+
 TEST_CASE("gemm: NaN and infinity pass through") {
   const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
   const Array a = array(DType::f32, {2, 2}, {inf, 1, nan, 1}), b = array(DType::f32, {2, 1}, {1, 1}),
