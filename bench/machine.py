@@ -102,7 +102,8 @@ def describe(build, python, revision):
         "kernel": os.uname().release,
         "loom": revision,
         "compiler": output(cache.get("CMAKE_CXX_COMPILER", "c++"), "--version").partition("\n")[0],
-        "build": f"{cache.get('CMAKE_BUILD_TYPE', '')}, LOOM_CPU_SETS={cache.get('LOOM_CPU_SETS', '')}",
+        "build": f"{cache.get('CMAKE_BUILD_TYPE', '')}, LOOM_CPU_SETS={cache.get('LOOM_CPU_SETS', '')}"
+                 + (", LOOM_ONEDNN" if cache.get("LOOM_ONEDNN") == "ON" else ""),
     }
     if python:
         about["torch"] = output(python, "-c", "import sys, torch; print(torch.__version__, 'on Python', "

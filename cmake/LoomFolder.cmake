@@ -52,6 +52,7 @@ function(loom_find_onednn out)
   target_include_directories(loom_onednn_library SYSTEM INTERFACE "${LOOM_ONEDNN_INCLUDE_DIR}")
   target_link_libraries(loom_onednn_library INTERFACE "${LOOM_ONEDNN_LIBRARY}")
   set(${out} loom_onednn_library PARENT_SCOPE)
+  set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON PARENT_SCOPE)  # where the loader does not look by itself
 endfunction()
 
 # loom_cpu_kernels(FOLDER)

@@ -15,10 +15,9 @@ using namespace onednn;
 
 namespace {
 
-constexpr int64_t least_flops = 4'000'000;
 // Parts of images bring the weights to the library's layout again, parts of channels the images too: where images are
 // few.
-constexpr int64_t flops_of_a_part = 64'000'000, most_parts = 256, parts_with_channels = 16;
+constexpr int64_t most_parts = 256, parts_with_channels = 16;
 constexpr auto how = dnnl::algorithm::convolution_direct;  // Winograd's errors are larger, and no promise of ours
 constexpr auto chosen = Operand::Layout::chosen;
 
@@ -33,10 +32,17 @@ struct Conv {
 
 int64_t flops_of(const Conv& c) { return 2 * c.y.numel() * c.w.shape[1] * c.w.shape[2] * c.w.shape[3]; }
 
+// Where the library took several times as long as ours.
+bool is_slow(const Conv& c) {
+  constexpr int64_t few = 8;
+  if (c.pass == Pass::grad_input) return c.g.groups == 1 && c.x.shape[1] < few;
+  return c.pass == Pass::grad_weight && c.g.groups > 1 && c.w.shape[1] > 1;
+}
+
 bool suits(const Conv& c) {
   if (!type_of(c.x.dtype) || c.x.numel() == 0 || c.w.numel() == 0) return false;
   if (c.bias.data != nullptr && !c.bias.is_contiguous()) return false;  // the library does not look at its stride
-  return flops_of(c) >= least_flops;
+  return limits().all || (flops_of(c) >= limits().least_flops && !is_slow(c));
 }
 
 // As the library wants the weights of groups: [groups, outputs / groups, ...].
@@ -127,11 +133,14 @@ bool add_images(Jobs& jobs, Conv c, Range images, int64_t parts) {
   return std::all_of(ranges.begin(), ranges.end(), [&](Range range) { return add(jobs, part_of_channels(c, range)); });
 }
 
-// Parts are as the shape has them, whatever the number of threads: bits do not depend on it.
+// Parts are as the shape has them, whatever the number of threads: bits do not depend on it. A gradient of weights is
+// of all images at once.
 bool run(const Conv& c, std::string_view name) {
-  const int64_t parts = std::clamp<int64_t>(flops_of(c) / flops_of_a_part, 1, most_parts);
-  const std::vector<Range> images = cut(c.x.shape[0], parts, 1);
-  const int64_t of_channels = std::min(parts, parts_with_channels) / static_cast<int64_t>(images.size());
+  const int64_t parts = std::clamp<int64_t>(flops_of(c) / limits().flops_of_a_part, 1, most_parts);
+  const int64_t parts_of_images = c.pass == Pass::grad_weight ? 1 : parts;
+  const std::vector<Range> images = cut(c.x.shape[0], parts_of_images, 1);
+  const bool few = c.pass != Pass::grad_weight || c.x.shape[0] == 1;
+  const int64_t of_channels = few ? std::min(parts, parts_with_channels) / static_cast<int64_t>(images.size()) : 1;
   Jobs jobs;
   for (const Range range : images)
     if (!add_images(jobs, c, range, std::max<int64_t>(of_channels, 1))) return false;

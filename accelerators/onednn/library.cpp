@@ -21,31 +21,37 @@ std::string version() {
   return str("oneDNN ", v.major, ".", v.minor, ".", v.patch);
 }
 
+std::string_view wanted() {
+  const char* const text = std::getenv("LOOM_ONEDNN");
+  return text == nullptr ? "" : text;
+}
+
+// Whoever names an instruction set means all kernels. False where the program has used the library before.
+bool keeps_to_instruction_set() {
+  if (std::getenv("LOOM_CPU") == nullptr) return true;
+  const std::string_view set = cpu_instruction_set();
+  using dnnl::cpu_isa;
+  return dnnl::set_max_cpu_isa(set == "avx512bf16" ? cpu_isa::avx512_core_bf16
+                               : set == "avx512"   ? cpu_isa::avx512_core
+                               : set == "avx2"     ? cpu_isa::avx2
+                                                   : cpu_isa::sse41) == dnnl::status::success;
+}
+
 // Empty: there is no reason.
 std::string reason_against() {
-  const char* const wanted = std::getenv("LOOM_ONEDNN");
-  if (wanted != nullptr && std::string_view(wanted) == "0") return "LOOM_ONEDNN=0";
+  if (wanted() == "0") return "LOOM_ONEDNN=0";
   const unsigned runtime = dnnl_version()->cpu_runtime;
   const bool openmp = runtime == DNNL_RUNTIME_OMP && omp_set_num_threads != nullptr && omp_get_max_threads != nullptr;
   if (!openmp && runtime != DNNL_RUNTIME_SEQ)
     return str(version(), " is not used: only with OpenMP, or without threads, is it known to keep to one thread");
+  if (!keeps_to_instruction_set())
+    return str(version(), " is not used: the program did so before, and now LOOM_CPU cannot bound it");
   return "";
 }
 
 const std::string& against() {
-  static const std::string reason = reason_against();
-  return reason;
-}
-
-// Whoever names an instruction set means all kernels.
-void keep_to_instruction_set() {
-  if (std::getenv("LOOM_CPU") == nullptr) return;
-  const std::string_view set = cpu_instruction_set();
-  using dnnl::cpu_isa;
-  dnnl::set_max_cpu_isa(set == "avx512bf16" ? cpu_isa::avx512_core_bf16
-                        : set == "avx512"   ? cpu_isa::avx512_core
-                        : set == "avx2"     ? cpu_isa::avx2
-                                            : cpu_isa::sse41);
+  static const auto* const reason = new std::string(reason_against());  // never destroyed: see cpu/cpu.cpp
+  return *reason;
 }
 
 }  // namespace
@@ -54,11 +60,15 @@ bool onednn::in_use() { return against().empty(); }
 std::string onednn::description() { return in_use() ? version() : against(); }
 
 const dnnl::engine& onednn::engine() {
-  static const dnnl::engine cpu = [] {
-    keep_to_instruction_set();
-    return dnnl::engine(dnnl::engine::kind::cpu, 0);
-  }();
-  return cpu;
+  static const auto* const cpu = new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  return *cpu;
+}
+
+const onednn::Limits& onednn::limits() {
+  static const Limits chosen =
+      wanted() == "all" ? Limits{.all = true, .least_flops = 0, .flops_of_a_part = 20'000, .side_of_a_part = 16}
+                        : Limits{};
+  return chosen;
 }
 
 onednn::OneThread::OneThread() {

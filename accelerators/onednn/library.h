@@ -11,6 +11,14 @@ namespace loom::onednn {
 
 const dnnl::engine& engine();
 
+// What pays; LOOM_ONEDNN=all has all done by oneDNN that it can do, in small parts.
+struct Limits {
+  bool all = false;
+  int64_t least_flops = 4'000'000;  // below, what the library does around its work takes longer than it saves
+  int64_t flops_of_a_part = 64'000'000, side_of_a_part = 256;  // what is packed for a part should last
+};
+const Limits& limits();
+
 // While it lives, the library's OpenMP runs what this thread calls in this thread.
 class OneThread {
  public:

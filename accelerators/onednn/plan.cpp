@@ -35,20 +35,27 @@ Plan plan_for(std::span<const Operand> operands, const dnnl::primitive_attr& att
   return {};
 }
 
-// Of the calling thread, so that nobody waits; code is shared, by the library's own cache. A program has few shapes:
-// who has more than this makes some of them again.
+thread_local bool over = false;  // the thread has ended what is its own: static objects' destructors may still compute
+
+// Of the calling thread, so that nobody waits; code is shared, by the library's own cache.
+struct Own {
+  std::map<std::vector<int64_t>, std::shared_ptr<const Plan>> plans;
+  const dnnl::stream stream{engine()};
+  ~Own() { over = true; }
+};
+Own& own() {
+  thread_local Own instance;
+  return instance;
+}
+
+// A program has few shapes: who has more than this makes some of them again.
 std::shared_ptr<const Plan> planned(const std::vector<int64_t>& key, std::span<const Operand> operands,
                                     const dnnl::primitive_attr& attr, const Make& make) {
   constexpr size_t most = 512;
-  thread_local std::map<std::vector<int64_t>, std::shared_ptr<const Plan>> kept;
+  auto& kept = own().plans;
   if (const auto found = kept.find(key); found != kept.end()) return found->second;
   if (kept.size() >= most) kept.clear();
   return kept.emplace(key, std::make_shared<const Plan>(plan_for(operands, attr, make))).first->second;
-}
-
-const dnnl::stream& stream() {
-  thread_local const dnnl::stream own(engine());
-  return own;
 }
 
 }  // namespace
@@ -82,7 +89,7 @@ void Plan::run(std::span<const Operand> operands) const try {
   const Workspace workspace(workspace_);
   std::unordered_map<int, dnnl::memory> arguments;
   const auto move = [&](const Place& place, const dnnl::memory& from, const dnnl::memory& to) {
-    place.between.execute(stream(), {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
+    place.between.execute(own().stream, {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
   };
   for (size_t i = 0; i < operands.size(); ++i) {
     const Place& place = places_[i];
@@ -93,7 +100,7 @@ void Plan::run(std::span<const Operand> operands) const try {
     arguments.emplace(operands[i].argument, inside);
   }
   arguments.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(scratchpad_, engine(), workspace.at(scratchpad_offset_)));
-  primitive_.execute(stream(), arguments);
+  primitive_.execute(own().stream, arguments);
   for (size_t i = 0; i < operands.size(); ++i)
     if (places_[i].offset >= 0 && operands[i].written)
       move(places_[i], arguments.at(operands[i].argument),
@@ -103,6 +110,7 @@ void Plan::run(std::span<const Operand> operands) const try {
 }
 
 bool Jobs::add(std::vector<int64_t> key, std::vector<Operand> operands, dnnl::primitive_attr attr, const Make& make) {
+  if (over) return false;
   for (const Operand& operand : operands) {
     key.push_back(operand.argument);
     key.push_back(static_cast<int64_t>(operand.view.dtype));
@@ -111,6 +119,7 @@ bool Jobs::add(std::vector<int64_t> key, std::vector<Operand> operands, dnnl::pr
     key.insert(key.end(), operand.view.strides.begin(), operand.view.strides.end());
   }
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  attr.set_fpmath_mode(dnnl::fpmath_mode::strict);  // f32 is f32, whatever the library's environment says
   const std::shared_ptr<const Plan> plan = planned(key, operands, attr, make);
   if (*plan) jobs_.push_back({plan, std::move(operands)});
   return static_cast<bool>(*plan);

@@ -12,10 +12,8 @@ using namespace onednn;
 
 namespace {
 
-constexpr int64_t least_flops = 4'000'000;  // below, what the library does around a product takes longer than it saves
-constexpr uint64_t flops_of_a_part = 64'000'000;
-constexpr int64_t most_parts = 256, side_of_a_part = 256;  // at least: what is packed for a part should last
-constexpr int64_t least_side = 32, least_depth = 8;        // of c, of its sums: slim matrices have kernels of our own
+constexpr int64_t most_parts = 256;
+constexpr int64_t least_side = 32, least_depth = 8;  // of c, of its sums: slim matrices have kernels of our own
 
 View transposed(View x) {
   const int rows = x.rank() - 2, columns = x.rank() - 1;
@@ -47,7 +45,8 @@ View with_rank(View x, int rank) {
 
 bool suits(const Gemm& g) {
   const int64_t m = g.a.shape[g.a.rank() - 2], k = g.a.shape.back(), n = g.b.shape.back();
-  if (std::min(m, n) < least_side || k < least_depth || 2 * g.c.numel() * k < least_flops) return false;
+  const bool pays = std::min(m, n) >= least_side && k >= least_depth && 2 * g.c.numel() * k >= limits().least_flops;
+  if (!pays && !(limits().all && k > 0)) return false;
   if (!type_of(g.a.dtype) || !type_of(g.c.dtype) || !is_matrix(g.a) || !is_matrix(g.b) || !is_matrix(g.c)) return false;
   return std::all_of(g.c.strides.begin(), g.c.strides.end(), [](int64_t stride) { return stride > 0; });
 }
@@ -78,7 +77,8 @@ bool suits_bias(const Gemm& g) {
 Dims parts_of(const Gemm& g) {
   const int rank = g.c.rank();
   const auto flops = static_cast<uint64_t>(2 * g.c.numel() * g.a.shape.back());
-  int64_t left = std::clamp<int64_t>(std::bit_floor(flops / flops_of_a_part), 1, most_parts);
+  int64_t left =
+      std::clamp<int64_t>(std::bit_floor(flops / static_cast<uint64_t>(limits().flops_of_a_part)), 1, most_parts);
   Dims parts = Dims::filled(rank, 1);
   for (int d = 0; d < rank - 2; ++d) {
     parts[d] = std::min(left, g.c.shape[d]);
@@ -88,7 +88,7 @@ Dims parts_of(const Gemm& g) {
   const bool whole_rows = g.bias.data != nullptr && !is_row(g.bias);  // pieces of the bias must lie whole, too
   for (; left > 1; left /= 2) {
     const int d = whole_rows || side(rank - 2) >= side(rank - 1) ? rank - 2 : rank - 1;
-    if (side(d) < 2 * side_of_a_part) break;
+    if (side(d) < 2 * limits().side_of_a_part) break;
     parts[d] *= 2;
   }
   return parts;
@@ -135,7 +135,7 @@ bool add_parts(Jobs& jobs, const Gemm& g, const Dims& parts, int d) {
 
 }  // namespace
 
-bool onednn::gemm(const Gemm& args) {
+bool onednn::gemm(const Gemm& args) try {
   if (!in_use() || !suits(args)) return false;
   const Gemm g = arranged(args);
   Jobs jobs;
@@ -143,6 +143,8 @@ bool onednn::gemm(const Gemm& args) {
   const profile::Range range(Activity::op, "onednn matmul");
   jobs.run();
   return true;
+} catch (const dnnl::error& error) {
+  fail("oneDNN: ", error.what());
 }
 
 }  // namespace loom
