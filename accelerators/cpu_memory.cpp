@@ -107,7 +107,8 @@ class Cache {
       stats_.allocated -= size;
       const bool fits = size <= limit_;
       // Full: what lies here has not been asked for lately, or it would be in use.
-      if (fits && cached() + size > limit_) {
+      constexpr int64_t headers = 2 * HostBlock::header;  // of neighbours that it may be joined with
+      if (fits && cached() + size + headers > limit_) {
         dropped = take_all();
         arena_.trim();
       }

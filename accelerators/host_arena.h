@@ -26,7 +26,8 @@ struct HostBlock {
   HostBlock* previous = nullptr;
   HostBlock* before = nullptr;  // large: the neighbours in the range
   HostBlock* after = nullptr;
-  // Free: the system has given pages for at most `resident` of its bytes, none of them behind the first `touched`.
+  // Free: the system has given pages for at most `resident` of its bytes, none of them behind the first `touched`; but
+  // the header's page, and what comes with a huge page.
   size_t touched = 0;
   size_t resident = 0;
 

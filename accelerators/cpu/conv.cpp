@@ -33,7 +33,9 @@ struct Tiles {
       rows = std::min(rows, std::max<int64_t>(4, (s.out_height + wanted - 1) / wanted));
     }
     rows = std::clamp<int64_t>(rows, 1, std::max<int64_t>(1, s.out_height));
-    count = (s.out_height + rows - 1) / rows;
+    const auto last = [&] { return s.out_height - (ceil_div(s.out_height, rows) - 1) * rows; };
+    while (rows < s.out_height && last() * s.out_width < 4) ++rows;  // products of vectors add in another order
+    count = ceil_div(s.out_height, rows);
   }
 };
 

@@ -99,8 +99,11 @@ template <int columns, class S, class T, class C>
         T& value = values[r * columns + c];
         if (p.beta != 0) value += p.beta * static_cast<T>(to[r * p.c.row_stride + c * p.c.column_stride]);
         if (p.bias != nullptr) value += p.bias[(i + r) * p.bias_row + (j + c) * p.bias_column];
-        made[r * columns + c] = static_cast<C>(value);
       }
+    if constexpr (std::is_same_v<C, T>)
+      store(made, load(values));
+    else
+      store_first(made, load(values), lanes<T>);
   }
   for (int64_t r = 0; r < there; ++r)
 #pragma GCC unroll 4

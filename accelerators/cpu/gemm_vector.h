@@ -12,7 +12,7 @@
 
 namespace loom::cpu {
 
-inline constexpr int64_t most_added = 1024;  // products one to the other; more would cost digits
+inline constexpr int64_t most_added = 1024;  // steps of sums; more would cost digits
 
 namespace vector_detail {
 

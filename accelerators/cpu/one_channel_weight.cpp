@@ -61,7 +61,7 @@ void add_images(const ConvShape& s, float* sums, const float* dy, const float* x
   constexpr int64_t most = vector_registers == 32 ? 3 : 1;
   const int64_t columns = (s.out_width + side - 1 + n - 1) / n * n;  // rows begin where lines do
   Framed<float> frame(1, {s.height, s.width}, s.g.padding, {s.out_height + side - 1, columns});
-  const int64_t band = std::clamp<int64_t>(chain * n / s.out_width, 1, s.out_height);
+  const int64_t band = std::clamp<int64_t>(chain / ((s.out_width + n - 1) / n), 1, s.out_height);
   for (int64_t image = 0; image < s.images; ++image) {
     const float* const placed = frame.place(x + image * s.plane());
     for (int64_t o = begin, together = most; o < end; o += together) {
@@ -80,8 +80,9 @@ void add_images(const ConvShape& s, float* sums, const float* dy, const float* x
 
 bool suits_one_channel_grad_weight(const ConvShape& s) {
   constexpr std::array<int64_t, 2> one{1, 1};
-  return s.channels == 1 && s.kernel_h == side && s.kernel_w == side && s.g.stride == one && s.g.dilation == one &&
-         s.out_width >= n;
+  constexpr int64_t few = 16;  // outputs, which threads share
+  return s.outputs >= few && s.channels == 1 && s.kernel_h == side && s.kernel_w == side && s.g.stride == one &&
+         s.g.dilation == one && s.out_width >= n;
 }
 
 void one_channel_grad_weight(const ConvShape& s, float* dw, const float* dy, const float* x) {

@@ -30,7 +30,7 @@ class RowShares {
   template <class F>
   void for_each(int64_t part, int64_t parts, const F& f) const {
     const int64_t low = first(part, parts), high = first(part + 1, parts);
-    const Scratch<int64_t> mine(n_);
+    const Scratch<int64_t> mine(number(low, high) + 1);  // what is not its own is written behind, too
     int64_t count = 0;
     for (int64_t i = 0; i < n_; ++i) {  // no branch, which would be guessed wrong
       mine.data()[count] = i;
@@ -45,6 +45,12 @@ class RowShares {
   int64_t first(int64_t part, int64_t parts) const {
     const int64_t* const before = before_.data();
     return part == parts ? extent_ : std::lower_bound(before, before + extent_, n_ * part / parts) - before;
+  }
+
+  // Indices of the rows [low, high).
+  int64_t number(int64_t low, int64_t high) const {
+    const auto before = [&](int64_t row) { return row == extent_ ? n_ : before_.data()[row]; };
+    return before(high) - before(low);
   }
 
   const int64_t* index_;

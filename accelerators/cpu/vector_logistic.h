@@ -32,7 +32,8 @@ inline void exp_by_table(float* y, const float* x, int64_t n) {
   map_vectors(y, n, exp, x);
 }
 
-// (1 + exp(-x)) / 2: halved, exp(89) is a float.
+// (1 + exp(-x)) / 2: halved, exp(89) is a float. Sigmoid and SiLU are right to 3.2 units in the last place, and 0 below
+// -89.4, where the first's exact results are subnormal.
 [[gnu::always_inline]] inline Vec<float> half_logistic_by_table(Vec<float> x) {
   const TableExp e = exp_of_bounded(within(-x, -104.0f, 104.0f));
   return 0.5f + times_power_of_two(e.size, e.power - 1.0f);

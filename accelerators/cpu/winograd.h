@@ -48,7 +48,7 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t whole_vectors(int64_t channels) { return ceil_div(channels, n) * n; }
 
 // Whether tiles of 4 x 4 outputs take less time than those of 2 x 2, and may be taken. By the plane of outputs alone:
-// an image's bits do not depend on how many are beside it.
+// an image's bits do not depend on how many are beside it, if it has 48 outputs or more (suits_winograd).
 bool takes_four(const std::array<int64_t, 2>& outputs);
 
 // Of `count` blocks of `size` elements of transformed weights, or of their sums, so many are kept at a time.

@@ -34,8 +34,10 @@ struct SharedBuffer {
   std::shared_ptr<void> memory;
 };
 
-// Around what goes with a post (16 KB), what is staged at a time (256 KB), and a cache line.
-const int64_t sizes_in_bytes[] = {8, 64, 72, 16 << 10, (16 << 10) + 8, 100'000, 256 << 10, (256 << 10) + 8, 700'000};
+// Around what goes with a post (16 KB), what is staged at a time (256 KB), and a cache line; more pieces than a ring
+// has boxes (8).
+const int64_t sizes_in_bytes[] = {8,       64,       72, 16 << 10, (16 << 10) + 8, 100'000, 256 << 10, (256 << 10) + 8,
+                                  700'000, 3'000'000};
 
 enum class Memory { shared, own, mixed };
 

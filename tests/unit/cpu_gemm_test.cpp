@@ -110,9 +110,9 @@ TEST_CASE("gemm: few rows or columns of operands that both lie along k") {
   for (const int threads : {1, 3}) {
     const Threads scope(threads);
     for (const DType t : {DType::f32, DType::f64, DType::bf16})
-      for (const Dims& s :
-           {Dims{64, 10, 128}, Dims{10, 64, 128}, Dims{33, 7, 131}, Dims{5, 24, 512}, Dims{24, 5, 1000},
-            Dims{4, 4, 129}, Dims{17, 9, 143}, Dims{300, 10, 300}, Dims{24, 25, 160}, Dims{37, 5, 70}, Dims{9, 12, 37}})
+      for (const Dims& s : {Dims{64, 10, 128}, Dims{10, 64, 128}, Dims{33, 7, 131}, Dims{5, 24, 512}, Dims{24, 5, 1000},
+                            Dims{4, 4, 129}, Dims{17, 9, 143}, Dims{300, 10, 300}, Dims{24, 25, 160}, Dims{37, 5, 70},
+                            Dims{9, 12, 37}, Dims{4, 5, 32773}, Dims{20, 3, 45}})
         for (const double beta : {0.0, 0.25})
           for (const Layout layout : layouts) {
             CAPTURE(to_string(t));

@@ -48,8 +48,8 @@ const Function functions[] = {
     {Unary::erf, -5, 5, 1e30, 9, 2.5, EXACT(erf)},
     {Unary::erfc, -4, 27, 1, 1, 6, EXACT(erfc)},
     {Unary::exp, -86, 86, 80, 1.2, 1.2, EXACT(exp)},  // all of it where no result is subnormal
-    {Unary::sigmoid, -88, 95, 80, 2.5, 2.5, [](long double x) { return 1 / (1 + std::exp(-x)); }},
-    {Unary::silu, -88, 95, 80, 3, 3, [](long double x) { return x / (1 + std::exp(-x)); }},
+    {Unary::sigmoid, -88, 95, 80, 3.2, 2.5, [](long double x) { return 1 / (1 + std::exp(-x)); }},
+    {Unary::silu, -88, 95, 80, 3.2, 3, [](long double x) { return x / (1 + std::exp(-x)); }},
     {Unary::logsigmoid, -110, 110, 80, 2.2, 3, [](long double x) { return -softplus(-x); }},
     {Unary::mish, -80, 95, 80, 4, 6, [](long double x) { return x * std::tanh(softplus(x)); }},
 };

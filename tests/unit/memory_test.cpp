@@ -70,7 +70,8 @@ TEST_CASE("memory: no more is kept than the limit, whatever is released") {
     const int64_t size = allocated - memory_stats().allocated;
     REQUIRE(memory_stats().cached <= limit);
     // What there is room for stays; else what was released last.
-    if (cached + size <= limit) REQUIRE(memory_stats().cached >= cached + size);
+    constexpr int64_t headers = 128;  // of neighbours that it may be joined with
+    if (cached + size + headers <= limit) REQUIRE(memory_stats().cached >= cached + size);
     if (cached + size > limit && size <= limit) {
       REQUIRE(memory_stats().cached >= size);
       REQUIRE(memory_stats().cached <= size + 4096);  // headers of blocks that it was joined with
