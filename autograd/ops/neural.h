@@ -44,9 +44,9 @@ struct AttentionOptions {
 // same on every device but for f16 and bf16 where cuDNN computes it: from the same seed it draws others than the CPU,
 // and a gradient of the gradient is refused. Gradients know a row's softmax by its logarithm alone, as in PyTorch's
 // fused kernels: of a row that a mask lowers as a whole by m they are off by a part of m * 6e-8 (f64: 1e-16), and
-// meaningless for a row of -1e9 alone; a row that a boolean mask hides has none. On a CPU the result lies in memory as q
-// does: [.., Tq, heads, dv] where q is a transposed projection, so that transpose(y, -3, -2).flatten(-2) copies nothing
-// and y.view across heads is refused, as in PyTorch.
+// meaningless for a row of -1e9 alone; a row that a boolean mask hides has none. On a CPU the result lies in memory as
+// q does: [.., Tq, heads, dv] where q is a transposed projection, so that transpose(y, -3, -2).flatten(-2) copies
+// nothing and y.view across heads is refused, as in PyTorch.
 Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                                     const AttentionOptions& options = {});
 
